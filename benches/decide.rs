@@ -1,0 +1,90 @@
+//! What a decision and a load cost by the number of rules (PERFORMANCE.md): each rule on a host of its own, and all on one host.
+
+#![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use postern::core::{
+    client_ip::ClientAddress,
+    identity::{Factor, Identity},
+    policy::{Level, PolicyDraft, Question, RuleDraft, RuleSet, Ruling},
+    target::Target,
+    time::Timestamp,
+    user::User,
+};
+
+const SIZES: [usize; 3] = [10, 1_000, 10_000];
+
+fn rule(number: usize, own_host: bool) -> RuleDraft {
+    let mut rule = RuleDraft {
+        domain: vec![if own_host { format!("app{number}.example.com") } else { "app.example.com".to_owned() }],
+        policy: Some(Level::OneFactor),
+        subject: vec![vec!["group:admins".to_owned()], vec!["group:staff".to_owned()]],
+        ..RuleDraft::default()
+    };
+    // Every other rule is a regex, as Authelia's users have them.
+    if number.is_multiple_of(2) {
+        rule.path = vec![format!("/service{number}/**")];
+    } else {
+        rule.resources = vec![format!("^/service{number}([/?].*)?$")];
+    }
+    rule
+}
+
+fn draft(size: usize, own_host: bool) -> PolicyDraft {
+    PolicyDraft { rules: (0..size).map(|number| rule(number, own_host)).collect(), ..PolicyDraft::default() }
+}
+
+fn staff() -> Identity {
+    let user = User {
+        name: "alice".to_owned(),
+        display_name: "Alice".to_owned(),
+        email: None,
+        groups: vec!["staff".to_owned()],
+        disabled: false,
+        token_version: 0,
+    };
+    Identity::new(&user, Factor::One, Timestamp::default(), None).expect("a plain name")
+}
+
+fn decide(criterion: &mut Criterion) {
+    let alice = staff();
+    for (shape, own_host) in [("own host", true), ("one host", false)] {
+        let mut group = criterion.benchmark_group(format!("decide, {shape}"));
+        for size in SIZES {
+            let (rules, _) = RuleSet::compile(&draft(size, own_host)).expect("sound rules");
+            // The last rules, one glob and one regex: whatever goes through the list from the top meets them last.
+            for (kind, number) in [("glob", size - 2), ("regex", size - 1)] {
+                let host = if own_host { format!("app{number}.example.com") } else { "app.example.com".to_owned() };
+                let target =
+                    Target::parse_url(&format!("https://{host}/service{number}/some/page?id=17")).expect("a URL");
+                let question = Question {
+                    target: &target,
+                    method: "GET",
+                    client: ClientAddress::Unknown,
+                    caller: Some(&alice),
+                    now: Timestamp::default(),
+                };
+                assert_eq!(rules.decide(&question).ruling, Ruling::Forward);
+                group.bench_function(BenchmarkId::new(kind, size), |bencher| {
+                    bencher.iter(|| rules.decide(black_box(&question)).ruling);
+                });
+            }
+        }
+    }
+}
+
+fn compile(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("compile");
+    group.sample_size(20);
+    for (shape, own_host) in [("own host", true), ("one host", false)] {
+        let draft = draft(10_000, own_host);
+        group.bench_function(BenchmarkId::new(shape, 10_000), |bencher| {
+            bencher.iter(|| RuleSet::compile(black_box(&draft)).is_ok());
+        });
+    }
+}
+
+criterion_group!(benches, decide, compile);
+criterion_main!(benches);

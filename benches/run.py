@@ -1,0 +1,310 @@
+#!/usr/bin/env python3
+"""Measures Postern beside its references on this machine and writes benches/RESULTS.md. Called by `./dev bench`.
+
+Every figure is a ratio against a reference of the same run: programs take turns, each for a few seconds, for several rounds,
+and the median counts. The server under test has processor 0 to itself; the load generator (wrk) and the upstream (nginx)
+share processor 1.
+"""
+
+import argparse
+import contextlib
+import datetime
+import http.client
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+APP, PORTAL, DOMAIN = "app.bench.localhost", "auth.bench.localhost", "bench.localhost"
+PASSWORD = os.urandom(12).hex()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port, process, what):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            sys.exit(f"{what} ended with status {process.returncode} before it listened")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+            return
+        time.sleep(0.005)
+    sys.exit(f"{what} does not listen on port {port} after 30 s")
+
+
+class Machine:
+    """Programs that run until the measuring is over."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.running = []
+
+    def start(self, name, processor, command, port, **more):
+        log = open(self.folder / f"{name}.log", "wb")
+        process = subprocess.Popen(
+            ["taskset", "-c", str(processor), *map(str, command)], stdout=log, stderr=log, **more)
+        self.running.append(process)
+        wait_for(port, process, name)
+        return process
+
+    def stop(self):
+        for process in reversed(self.running):
+            process.terminate()
+        for process in self.running:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def nginx(self, name, processor, body):
+        """An nginx of one worker; `body` stands inside `http {}`."""
+        port = free_port()
+        prefix = self.folder / name
+        (prefix / "logs").mkdir(parents=True)
+        (prefix / "nginx.conf").write_text(f"""
+worker_processes 1; daemon off; pid {prefix}/pid; error_log {prefix}/logs/error.log error;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
+    client_body_temp_path {prefix}/body; proxy_temp_path {prefix}/proxy; fastcgi_temp_path {prefix}/fastcgi;
+    uwsgi_temp_path {prefix}/uwsgi; scgi_temp_path {prefix}/scgi;
+    {body.replace("@PORT@", str(port))}
+}}
+""")
+        self.start(name, processor, ["nginx", "-p", prefix, "-c", prefix / "nginx.conf"], port)
+        return port
+
+
+def rules(count):
+    """`count` rules; the last one lets the request of the benchmark pass for one_factor. Half of the others have a host each,
+    half share the application's host with a path each."""
+    lines = ["default: deny", "rules:"]
+    for number in range(count - 1):
+        if number % 2:
+            where = f"domain: h{number}.{DOMAIN}"
+        else:
+            where = f"domain: {APP}, path: ['/team-{number}/**']"
+        lines.append(f"  - {{ name: r{number}, {where}, subject: 'group:g{number}', policy: one_factor }}")
+    lines.append(f"  - {{ name: all staff, domain: {APP}, subject: 'group:staff', policy: one_factor }}")
+    return "\n".join(lines) + "\n"
+
+
+class Postern:
+    def __init__(self, machine, binary, name, rule_count, upstream, access="off"):
+        self.edge, self.forward_auth, admin = free_port(), free_port(), free_port()
+        folder = machine.folder / name
+        (folder / "policies").mkdir(parents=True)
+        (folder / "policies/rules.yaml").write_text(rules(rule_count))
+        config = folder / "postern.yaml"
+        config.write_text(f"""
+server:
+  listeners:
+    - {{ address: '127.0.0.1:{self.edge}', serves: edge }}
+    - {{ address: '127.0.0.1:{self.forward_auth}', serves: forward_auth, trusted_proxies: [127.0.0.1/32] }}
+  admin: 127.0.0.1:{admin}
+  source_limit: none
+log: {{ level: warn, access: {access} }}
+portal: {{ url: 'http://{PORTAL}' }}
+session: {{ cookies: [{{ domain: {DOMAIN} }}] }}
+storage: {{ database: 'sqlite://{folder}/postern.db', key_file: '{folder}/key' }}
+upstreams: {{ app: {{ servers: ['http://127.0.0.1:{upstream}'] }} }}
+routes: [{{ name: app, host: {APP}, upstream: app }}]
+policies: {folder}/policies
+""")
+        subprocess.run([binary, "user", "add", "bench", "-c", config, "--name", "Bench Mark", "--email",
+                        "bench@example.com", "--groups", "staff,bench", "--password-stdin"],
+                       input=PASSWORD.encode() + b"\n", check=True, stdout=subprocess.DEVNULL)
+        began = time.monotonic()
+        machine.start(name, 0, [binary, "serve", "-c", config], admin, cwd=folder)
+        self.until_ready = None
+        while self.until_ready is None:
+            connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=5)
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                self.until_ready = time.monotonic() - began
+            connection.close()
+        self.cookie = self.sign_in()
+
+    def sign_in(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.forward_auth, timeout=30)
+        connection.request("POST", "/auth/login", json.dumps({"username": "bench", "password": PASSWORD}),
+                           {"Host": PORTAL, "Content-Type": "application/json"})
+        answer = connection.getresponse()
+        if answer.status != 200:
+            sys.exit(f"sign-in for the benchmark failed: {answer.status} {answer.read()}")
+        return next(value.split(";")[0] for name, value in answer.getheaders()
+                    if name.lower() == "set-cookie" and value.startswith("postern_session="))
+
+    def asked(self):
+        """The request of a forward-auth proxy."""
+        return (f"http://127.0.0.1:{self.forward_auth}/api/authz/forward-auth",
+                {"X-Forwarded-Proto": "http", "X-Forwarded-Host": APP, "X-Forwarded-Method": "GET",
+                 "X-Forwarded-Uri": "/dashboards/home?panel=3", "X-Forwarded-For": "192.0.2.7", "Cookie": self.cookie})
+
+    def proxied(self):
+        """The request of a browser at the edge."""
+        return f"http://127.0.0.1:{self.edge}/dashboards/home?panel=3", {"Host": APP, "Cookie": self.cookie}
+
+
+def load(url, headers, seconds):
+    """Requests a second and the 99th percentile in milliseconds; any answer but 200 ends the benchmark."""
+    command = ["taskset", "-c", "1", "wrk", "-t1", "-c64", f"-d{seconds}s", "--latency"]
+    for name, value in headers.items():
+        command += ["-H", f"{name}: {value}"]
+    printed = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in printed or "Socket errors" in printed:
+        sys.exit(f"the load on {url} met errors:\n{printed}")
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", printed)[1])
+    number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", printed).groups()
+    return rate, float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
+
+
+def measure(cases, rounds, seconds):
+    """name -> (median rate, median p99); all cases take turns in every round."""
+    for url, headers in cases.values():
+        load(url, headers, 1)
+    seen = {name: [] for name in cases}
+    for number in range(rounds):
+        for name, (url, headers) in cases.items():
+            result = load(url, headers, seconds)
+            seen[name].append(result)
+            print(f"  round {number + 1}  {name:46} {result[0]:10,.0f} req/s   p99 {result[1]:7.2f} ms", flush=True)
+    return {name: tuple(statistics.median(column) for column in zip(*results)) for name, results in seen.items()}
+
+
+def row(table, what, mine, reference, goal, latency_goal=None):
+    """Appends a line: ratio of rates and of the 99th percentiles, and whether the goal is met."""
+    ratio, slower = mine[0] / reference[0], mine[1] / reference[1]
+    met = ratio >= goal and (latency_goal is None or slower <= latency_goal)
+    wanted = f"≥ {goal:.2f}" + (f", p99 ≤ {latency_goal:.1f} ×" if latency_goal else "")
+    table.append(f"| {what} | {mine[0]:,.0f} | {mine[1]:.2f} | {reference[0]:,.0f} | {ratio:.2f} | {slower:.2f} × | {wanted} | {'yes' if met else '**no**'} |")
+
+
+def processor():
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown processor"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--binary", default=ROOT / "target/release/postern", type=pathlib.Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="write benches/RESULTS.md")
+    options = parser.parse_args()
+    for program in ("wrk", "nginx", "taskset"):
+        if not shutil.which(program):
+            sys.exit(f"{program} is missing; ./dev bench installs it")
+
+    examples = options.binary.parent / "examples"
+    table = []
+    with tempfile.TemporaryDirectory(prefix="postern-bench-") as folder:
+        machine = Machine(pathlib.Path(folder))
+        try:
+            upstream = machine.nginx("upstream", 1, """
+                server { listen 127.0.0.1:@PORT@ reuseport; location / { default_type text/plain; return 200 "hello from the upstream\\n"; } }""")
+            hyper, pingora, through = free_port(), free_port(), free_port()
+            machine.start("bare_hyper", 0, [examples / "bare_hyper", f"127.0.0.1:{hyper}"], hyper)
+            machine.start("bare_pingora", 0, [examples / "bare_pingora", f"127.0.0.1:{pingora}"], pingora)
+            machine.start("bare_pingora_proxy", 0,
+                          [examples / "bare_pingora", f"127.0.0.1:{through}", f"127.0.0.1:{upstream}"], through)
+            few, many, most = (Postern(machine, options.binary, f"postern_{count}", count, upstream)
+                               for count in (50, 1_000, 10_000))
+            logged = Postern(machine, options.binary, "postern_logged", 50, upstream, access=machine.folder / "access.log")
+            auth_request = machine.nginx("nginx_auth", 0, f"""
+                upstream app {{ server 127.0.0.1:{upstream}; keepalive 64; }}
+                upstream postern {{ server 127.0.0.1:{few.forward_auth}; keepalive 64; }}
+                server {{
+                    listen 127.0.0.1:@PORT@;
+                    location / {{
+                        auth_request /authz;
+                        auth_request_set $remote_user_header $upstream_http_remote_user;
+                        proxy_set_header Remote-User $remote_user_header;
+                        proxy_set_header Host $host; proxy_http_version 1.1; proxy_set_header Connection "";
+                        proxy_pass http://app;
+                    }}
+                    location = /authz {{
+                        internal; proxy_pass http://postern/api/authz/auth-request;
+                        proxy_http_version 1.1; proxy_set_header Connection "";
+                        proxy_pass_request_body off; proxy_set_header Content-Length "";
+                        proxy_set_header X-Original-URL http://{APP}$request_uri;
+                        proxy_set_header X-Original-Method $request_method;
+                        proxy_set_header X-Forwarded-For $remote_addr;
+                    }}
+                }}""")
+
+            print("forward_auth")
+            url, headers = few.asked()
+            asked = measure({
+                "bare hyper": (f"http://127.0.0.1:{hyper}/api/authz/forward-auth", headers),
+                "bare pingora": (f"http://127.0.0.1:{pingora}/api/authz/forward-auth", headers),
+                "postern, 50 rules": (url, headers),
+                "postern, 1,000 rules": many.asked(),
+                "postern, 10,000 rules": most.asked(),
+                "postern, 50 rules, access log to a file": logged.asked(),
+            }, options.rounds, options.seconds)
+            fifty = asked["postern, 50 rules"]
+            row(table, "forward-auth answer, cached session, 50 rules / bare hyper", fifty, asked["bare hyper"], 0.80, 1.2)
+            row(table, "the same / bare pingora", fifty, asked["bare pingora"], 1.00, 1.2)
+            row(table, "1,000 rules / 50 rules", asked["postern, 1,000 rules"], fifty, 0.95)
+            row(table, "10,000 rules / 50 rules", asked["postern, 10,000 rules"], fifty, 0.90)
+            row(table, "access log to a file / without", asked["postern, 50 rules, access log to a file"], fifty, 0.90)
+
+            print("edge")
+            url, headers = few.proxied()
+            proxied = measure({
+                "bare pingora, passing through": (f"http://127.0.0.1:{through}/dashboards/home?panel=3", headers),
+                "nginx + auth_request to postern": (f"http://127.0.0.1:{auth_request}/dashboards/home?panel=3", headers),
+                "postern, 50 rules": (url, headers),
+                "postern, 1,000 rules": many.proxied(),
+                "postern, 10,000 rules": most.proxied(),
+            }, options.rounds, options.seconds)
+            fifty = proxied["postern, 50 rules"]
+            row(table, "edge, session + 50 rules + header injection / bare pingora passing through", fifty,
+                proxied["bare pingora, passing through"], 0.92, 1.2)
+            row(table, "the same / nginx proxy_pass + auth_request to Postern, all on one core", fifty,
+                proxied["nginx + auth_request to postern"], 1.00)
+            row(table, "edge, 1,000 rules / 50 rules", proxied["postern, 1,000 rules"], fifty, 0.95)
+            row(table, "edge, 10,000 rules / 50 rules", proxied["postern, 10,000 rules"], fifty, 0.90)
+            ready = many.until_ready
+        finally:
+            machine.stop()
+
+    text = f"""# Results
+
+Written by `./dev bench` on {datetime.date.today()}. {processor()}; server on one core, wrk -t1 -c64 and the upstream (nginx) on
+the other; medians of {options.rounds} rounds of {options.seconds} s in which all programs take turns. Only ratios are to be compared with other runs.
+
+| what / reference | req/s | p99 ms | reference req/s | ratio | p99 ratio | goal | met |
+|---|---|---|---|---|---|---|---|
+""" + "\n".join(table) + f"""
+
+Start to ready with 1,000 rules on SQLite, pinned to one core: {ready * 1000:.0f} ms (goal: ≤ 150 ms).
+"""
+    print(text)
+    if options.write:
+        target = ROOT / "benches/RESULTS.md"
+        notes = ""
+        if target.exists() and "\n## Notes\n" in target.read_text():
+            notes = "\n## Notes\n" + target.read_text().split("\n## Notes\n", 1)[1]
+        target.write_text(text + notes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,346 @@
+//! The composition root: the only place that picks adapters and puts the parts together. `lifecycle` runs what is built here.
+
+pub mod echo;
+mod tls;
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicI64},
+};
+
+use anyhow::{Context as _, bail};
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    admin,
+    config::{self, Loaded, LogFormat, Settings, UsersSource},
+    core::{request::Role, site::CurrentSite},
+    edge::{self, Edge},
+    forward_auth::{self, ForwardAuth},
+    gate::{Gate, in_flight::InFlight},
+    identity::sign_in::SignIn,
+    lifecycle,
+    observe::{access_log::AccessLog, metrics::Metrics, readiness::Readiness},
+    portal::{self, Portal},
+    ports::Hasher,
+    store,
+};
+use tls::Certificates;
+
+// What the commands use of the stores.
+pub use crate::{
+    ports::{End, Entropy, UserChange},
+    store::Stores,
+};
+
+/// A server that accepts connections.
+pub struct Server {
+    /// Where the configuration came from; read again on reload.
+    pub(crate) file: PathBuf,
+    /// What was read at the last good load; watched for changes.
+    pub(crate) sources: Vec<PathBuf>,
+    /// The settings that only a restart changes, as they were at the start.
+    pub(crate) started_with: Fixed,
+    pub(crate) site: Arc<CurrentSite>,
+    pub(crate) stores: Arc<Stores>,
+    /// What listens, as it was at the start.
+    pub(crate) listening: Vec<config::Listener>,
+    /// In the order of the listeners; none where a listener has no TLS.
+    pub(crate) certificates: Vec<Option<Arc<Certificates>>>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) access_log: Arc<AccessLog>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) drain: std::time::Duration,
+    pub(crate) drain_delay: std::time::Duration,
+    /// Listeners stop accepting.
+    pub(crate) stop_listening: watch::Sender<bool>,
+    /// The admin listener and the stores' tasks stop, last of all.
+    pub(crate) stop_all: watch::Sender<bool>,
+    pub(crate) listeners: Vec<JoinHandle<()>>,
+    pub(crate) background: Vec<JoinHandle<()>>,
+    /// Where each listener is bound, in order.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// Settings that need a restart. Compared by their printed form at a reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fixed(pub(crate) Vec<(&'static str, String)>);
+
+impl Fixed {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let listeners: Vec<_> = settings
+            .server
+            .listeners
+            .iter()
+            .map(|listener| {
+                let client_ca = listener.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
+                (listener.address, listener.role, listener.tls.is_some(), client_ca)
+            })
+            .collect();
+        Self(vec![
+            ("server.listeners", format!("{listeners:?}")),
+            ("server.admin", format!("{:?}", settings.server.admin)),
+            ("storage", format!("{:?}", settings.storage)),
+            ("users", format!("{:?}", settings.users)),
+            ("log", format!("{:?}", settings.log)),
+        ])
+    }
+
+    /// Names of the keys in which the two differ.
+    pub(crate) fn changed(&self, other: &Self) -> Vec<&'static str> {
+        self.0.iter().zip(&other.0).filter(|(old, new)| old != new).map(|(old, _)| old.0).collect()
+    }
+}
+
+/// Runs a server until it is told to stop. Returns when everything has drained.
+///
+/// # Errors
+/// What keeps it from starting, in one message: faults of the configuration, a port in use, a certificate or a database
+/// that cannot be opened.
+pub fn serve(file: &Path) -> anyhow::Result<()> {
+    let loaded = config::load(file)?;
+    start_logs(&loaded.settings)?;
+    runtime()?.block_on(async { Server::start(file, loaded).await?.run().await })
+}
+
+/// Logs as `log:` of the configuration says.
+///
+/// # Errors
+/// `log.level` cannot be read.
+pub fn start_logs(settings: &Settings) -> anyhow::Result<()> {
+    crate::observe::tracing::init(settings.log.format == LogFormat::Json, &settings.log.level)
+        .context("logs cannot be set up (log.level)")
+}
+
+/// Threads that hash passwords, for a command that needs no store.
+///
+/// # Errors
+/// The operating system gives no threads.
+pub fn hasher() -> anyhow::Result<Arc<dyn Hasher>> {
+    let pool = store::HashPool::start(Arc::new(store::system::SystemEntropy));
+    Ok(Arc::new(pool.context("cannot start the threads that hash passwords")?))
+}
+
+/// The one runtime of a process (DESIGN, invariant 3).
+///
+/// # Errors
+/// The operating system gives no threads.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the worker threads")
+}
+
+/// Opens the stores that a configuration names, for commands that work beside a running server.
+///
+/// # Errors
+/// Faults of the configuration, or a store that cannot be opened.
+pub async fn open_stores(file: &Path) -> anyhow::Result<Stores> {
+    let loaded = config::load(file)?;
+    Ok(store::open(&loaded.settings, Arc::new(Metrics::new()?)).await?)
+}
+
+/// Faults of the users file, where users come from one.
+///
+/// # Errors
+/// Every fault at once, by line.
+pub fn check_users(settings: &Settings) -> Result<(), config::Faults> {
+    match &settings.users {
+        UsersSource::Database => Ok(()),
+        UsersSource::File(file) => store::check_users_file(file).map(|_| ()),
+    }
+}
+
+/// Faults of the certificates: the configuration's own checks only see that the files can be read.
+///
+/// # Errors
+/// One line a listener whose certificates `serve` could not use.
+pub fn check_certificates(file: &Path, settings: &Settings) -> Result<(), config::Faults> {
+    let faults: Vec<config::Fault> = settings
+        .server
+        .listeners
+        .iter()
+        .filter_map(|listener| Certificates::load(listener.tls.as_ref()?).err())
+        .map(|error| config::Fault { file: file.to_owned(), line: 0, column: 0, message: format!("{error:#}") })
+        .collect();
+    if faults.is_empty() { Ok(()) } else { Err(config::Faults(faults)) }
+}
+
+impl Server {
+    /// Binds every address and opens every store before the first request is taken.
+    ///
+    /// # Errors
+    /// As [`serve`].
+    pub async fn start(file: &Path, loaded: Loaded) -> anyhow::Result<Self> {
+        let Loaded { settings, warnings, sources } = loaded;
+        for warning in warnings {
+            tracing::warn!(target: "postern::config", "{warning}");
+        }
+        let started_with = Fixed::of(&settings);
+        let Settings { server, log, .. } = &settings;
+        let certificates = server
+            .listeners
+            .iter()
+            .map(|listener| listener.tls.as_ref().map(|files| Certificates::load(files).map(Arc::new)).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
+        let sockets =
+            server.listeners.iter().map(|listener| bind(listener.address)).collect::<anyhow::Result<Vec<_>>>()?;
+        let admin_socket = server.admin.map(bind).transpose()?;
+        let addresses = sockets.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+
+        let metrics = Arc::new(Metrics::new()?);
+        let readiness = Arc::new(Readiness::default());
+        let access_log = Arc::new(
+            AccessLog::open(&log.access, log.format == LogFormat::Json)
+                .with_context(|| format!("cannot open the access log {:?} (log.access)", log.access))?,
+        );
+        metrics.adopt(access_log.dropped())?;
+        let stores = Arc::new(store::open(&settings, Arc::clone(&metrics)).await?);
+        metrics.config_in_force(stores.clock.now().unix_seconds());
+
+        let (drain, drain_delay) = (server.drain, server.drain_delay);
+        let listeners = settings.server.listeners.clone();
+        let site = Arc::new(CurrentSite::from_pointee(settings.site));
+        let gate = Arc::new(Gate {
+            sessions: Arc::clone(&stores.sessions),
+            keys: Arc::clone(&stores.keys),
+            source_limit: Arc::clone(&stores.source_limit) as _,
+            clock: Arc::clone(&stores.clock),
+            entropy: Arc::clone(&stores.entropy),
+            metrics: Arc::clone(&metrics),
+        });
+        let portal = portal::router(Arc::new(portal_of(&stores, &gate, &metrics)));
+
+        let in_flight = InFlight::default();
+        let (stop_listening, stopping) = watch::channel(false);
+        let (stop_all, ending) = watch::channel(false);
+        let edge = Arc::new(Edge {
+            site: Arc::clone(&site),
+            gate: Arc::clone(&gate),
+            portal: portal.clone(),
+            metrics: Arc::clone(&metrics),
+            access_log: Arc::clone(&access_log),
+            in_flight: in_flight.clone(),
+        });
+        let forward_auth = Arc::new(ForwardAuth {
+            site: Arc::clone(&site),
+            gate,
+            portal,
+            metrics: Arc::clone(&metrics),
+            access_log: Arc::clone(&access_log),
+            in_flight: in_flight.clone(),
+            stranger_logged_at: AtomicI64::new(0),
+        });
+        let mut background = vec![stores.follow(Arc::clone(&readiness), ending.clone())];
+        if let Some(socket) = admin_socket {
+            background.push(admin::serve(Arc::clone(&metrics), Arc::clone(&readiness), socket, ending));
+        }
+        let mut serving = Vec::new();
+        for (index, ((listener, socket), certificates)) in listeners.iter().zip(sockets).zip(&certificates).enumerate()
+        {
+            tracing::info!(address = %listener.address, serves = listener.role.as_str(), tls = certificates.is_some(), "listening");
+            let stopping = stopping.clone();
+            serving.push(match listener.role {
+                Role::Edge => {
+                    let tls = certificates.as_ref().map(|certificates| edge::Tls {
+                        certificates: Arc::clone(certificates) as _,
+                        client_ca: certificates.client_ca(),
+                    });
+                    edge::serve(Arc::clone(&edge), index, socket, tls, stopping)
+                }
+                Role::ForwardAuth => {
+                    let tls = certificates.as_ref().map(tls::server_config).transpose()?;
+                    forward_auth::serve(Arc::clone(&forward_auth), index, socket, tls, stopping)
+                }
+            });
+        }
+        Ok(Self {
+            file: file.to_owned(),
+            sources,
+            started_with,
+            site,
+            stores,
+            listening: listeners,
+            certificates,
+            metrics,
+            readiness,
+            access_log,
+            in_flight,
+            drain,
+            drain_delay,
+            stop_listening,
+            stop_all,
+            listeners: serving,
+            background,
+            addresses,
+        })
+    }
+}
+
+impl Server {
+    /// Serves until SIGTERM or SIGINT, then drains.
+    ///
+    /// # Errors
+    /// Signals or file watching cannot be set up.
+    pub async fn run(self) -> anyhow::Result<()> {
+        lifecycle::run(self).await
+    }
+}
+
+fn portal_of(stores: &Stores, gate: &Arc<Gate>, metrics: &Arc<Metrics>) -> Portal {
+    Portal {
+        gate: Arc::clone(gate),
+        sign_in: SignIn {
+            users: Arc::clone(&stores.users),
+            credentials: Arc::clone(&stores.credentials),
+            sessions: Arc::clone(&stores.sessions),
+            hasher: Arc::clone(&stores.hasher),
+            keys: Arc::clone(&stores.keys),
+            clock: Arc::clone(&stores.clock),
+            entropy: Arc::clone(&stores.entropy),
+            audit: Arc::clone(&stores.audit),
+            metrics: Arc::clone(metrics),
+        },
+        sessions: Arc::clone(&stores.sessions),
+        keys: Arc::clone(&stores.keys),
+        clock: Arc::clone(&stores.clock),
+        entropy: Arc::clone(&stores.entropy),
+        audit: Arc::clone(&stores.audit),
+        metrics: Arc::clone(metrics),
+    }
+}
+
+/// Binds an address now, so that a port in use is known before anything else happens.
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let open = || {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            Some(socket2::Protocol::TCP),
+        )?;
+        // A restart must not wait for the old connections' TIME_WAIT.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // Two listeners, 0.0.0.0:80 and [::]:80, are two sockets.
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(4096)?;
+        Ok::<_, std::io::Error>(TcpListener::from(socket))
+    };
+    match open() {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            bail!(
+                "cannot listen on {address}: another program does already; stop it, or choose another address under server.listeners or server.admin"
+            )
+        }
+        Err(error) => bail!("cannot listen on {address}: {error}"),
+    }
+}
+
+/// Reads the certificates of a listener again, for a reload.
+pub(crate) fn load_keys(files: &config::TlsFiles) -> anyhow::Result<Vec<Arc<rustls::sign::CertifiedKey>>> {
+    Certificates::keys_of(files)
+}

@@ -1,0 +1,278 @@
+//! `postern policy explain`: the verdict on one made-up request, and every rule with the reason why it matched or not. Asks the very
+//! rules that the live path asks (invariant 6); it never decides anything itself.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    net::IpAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use serde_json::json;
+
+use crate::{
+    config::{self, Fault},
+    core::{
+        client_ip::ClientAddress,
+        identity::{Factor, Identity},
+        policy::{Explanation, Question, RuleSet, Ruling},
+        target::Target,
+        time::Timestamp,
+        user::User,
+        verdict::Rejection,
+    },
+};
+
+/// Ask the rules what they would decide
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Say what the rules decide about a request, and why each rule matched or not
+    Explain(Box<Explain>),
+}
+
+#[derive(Debug, clap::Args)]
+struct Explain {
+    /// Folder of the policy files
+    #[arg(long, value_name = "DIR")]
+    policies: PathBuf,
+    /// The address that is asked for, with scheme and host
+    #[arg(long)]
+    url: String,
+    /// The request's method
+    #[arg(long, default_value = "GET")]
+    method: String,
+    /// Who is signed in; without it nobody is
+    #[arg(long)]
+    user: Option<String>,
+    /// The groups of the user
+    #[arg(long, value_delimiter = ',', requires = "user")]
+    groups: Vec<String>,
+    /// The OAuth client that asks in its own name
+    #[arg(long, conflicts_with = "user")]
+    client: Option<String>,
+    /// Factors of the sign-in: `one` where --user or --client is given, else `none`
+    #[arg(long)]
+    factor: Option<Factors>,
+    /// The client's address; without it the address counts as unknown
+    #[arg(long)]
+    ip: Option<IpAddr>,
+    /// A header of the request
+    #[arg(long, value_name = "K=V", value_parser = key_and_value)]
+    header: Vec<(String, String)>,
+    /// A claim of the caller's token
+    #[arg(long, value_name = "K=V", value_parser = key_and_value)]
+    claim: Vec<(String, String)>,
+    /// How to print it
+    #[arg(long, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Factors {
+    None,
+    One,
+    Two,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE".to_owned()),
+    }
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Command::Explain(args) = args.command;
+    let written = explain(&args, &mut io::stdout().lock(), &mut io::stderr().lock(), io::stdout().is_terminal());
+    match written {
+        // Whoever reads has seen enough (`| head`).
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        other => other,
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn explain(args: &Explain, out: &mut impl Write, notes: &mut impl Write, colour: bool) -> anyhow::Result<ExitCode> {
+    let signed_in = args.user.is_some() || args.client.is_some();
+    let factor = match args.factor {
+        None if signed_in => Some(Factor::One),
+        None | Some(Factors::None) => None,
+        Some(_) if !signed_in => {
+            writeln!(notes, "error: --factor one and two need --user or --client: say who signed in")?;
+            return Ok(ExitCode::from(2));
+        }
+        Some(Factors::One) => Some(Factor::One),
+        Some(Factors::Two) => Some(Factor::Two),
+    };
+    let (rules, warnings) = match config::load_policies(&args.policies) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            print_faults(notes, "", &faults.0)?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    print_faults(notes, "warning: ", &warnings)?;
+    if !args.header.is_empty() || !args.claim.is_empty() {
+        writeln!(notes, "note: no rule reads headers or claims, so --header and --claim change nothing")?;
+    }
+    let answer = answer(args, factor, &rules)?;
+    match args.format {
+        Format::Json => write_json(out, &answer)?,
+        Format::Text => write_text(out, &answer, colour)?,
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_faults(notes: &mut impl Write, prefix: &str, faults: &[Fault]) -> io::Result<()> {
+    for fault in faults {
+        writeln!(notes, "{prefix}{fault}")?;
+    }
+    Ok(())
+}
+
+fn answer(args: &Explain, factor: Option<Factor>, rules: &RuleSet) -> anyhow::Result<Result<Explanation, Rejection>> {
+    let target = match Target::parse_url(&args.url) {
+        Ok(target) => target,
+        Err(rejection) => return Ok(Err(rejection)),
+    };
+    if args.method.is_empty() || !args.method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        return Ok(Err(Rejection::Method));
+    }
+    let caller = factor.map(|factor| identity(args, factor)).transpose()?;
+    let question = Question {
+        target: &target,
+        method: &args.method,
+        client: args.ip.map_or(ClientAddress::Unknown, |address| ClientAddress::Known(address.to_canonical())),
+        caller: caller.as_ref(),
+        // No rule reads the time: a fixed one keeps the answer the same from run to run.
+        now: Timestamp::default(),
+    };
+    Ok(Ok(rules.explain(&question, args.client.as_deref())))
+}
+
+/// A client has no user name, so that no `user:` can be it.
+fn identity(args: &Explain, factor: Factor) -> anyhow::Result<Identity> {
+    let name = args.user.clone().unwrap_or_default();
+    let groups = args.groups.iter().filter(|group| !group.is_empty()).cloned().collect();
+    let user = User { display_name: name.clone(), name, email: None, groups, disabled: false, token_version: 0 };
+    Identity::new(&user, factor, Timestamp::default(), None).context("--user or --groups cannot be used")
+}
+
+fn write_json(out: &mut impl Write, answer: &Result<Explanation, Rejection>) -> anyhow::Result<()> {
+    let json = match answer {
+        Ok(explanation) => serde_json::to_value(explanation)?,
+        Err(rejection) => json!({
+            "verdict": "reject", "policy": null, "rule": null, "trace": [], "because": rejection.to_string(),
+        }),
+    };
+    writeln!(out, "{json:#}")?;
+    Ok(())
+}
+
+fn write_text(out: &mut impl Write, answer: &Result<Explanation, Rejection>, colour: bool) -> anyhow::Result<()> {
+    const GREEN: &str = "\u{1b}[1;32m";
+    const YELLOW: &str = "\u{1b}[1;33m";
+    const RED: &str = "\u{1b}[1;31m";
+    const PLAIN: &str = "\u{1b}[0m";
+    let (paint, verdict, text) = match answer {
+        Ok(explanation) => {
+            let paint = match explanation.ruling {
+                Ruling::Forward => GREEN,
+                Ruling::SignIn | Ruling::StepUp => YELLOW,
+                Ruling::Refuse => RED,
+            };
+            (paint, explanation.ruling.as_str(), explanation.to_string())
+        }
+        Err(rejection) => (RED, "reject", format!("reject   {rejection}; no rule is asked\n")),
+    };
+    match text.strip_prefix(verdict) {
+        Some(rest) if colour => write!(out, "{paint}{verdict}{PLAIN}{rest}")?,
+        _ => write!(out, "{text}")?,
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::core::policy::{Level, PolicyDraft, RuleDraft};
+
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parsed(flags: &[&str]) -> Result<Explain, clap::Error> {
+        let line = ["postern", "explain", "--policies", "policies"].iter().chain(flags);
+        Program::try_parse_from(line).map(|program| {
+            let Command::Explain(explain) = program.args.command;
+            *explain
+        })
+    }
+
+    fn printed(flags: &[&str], factor: Option<Factor>) -> (String, serde_json::Value) {
+        let rule = RuleDraft {
+            name: Some("dev".to_owned()),
+            domain: vec!["a.test".to_owned()],
+            policy: Some(Level::OneFactor),
+            subject: vec![vec!["group:dev".to_owned()]],
+            ..RuleDraft::default()
+        };
+        let (rules, _) = RuleSet::compile(&PolicyDraft { rules: vec![rule], ..PolicyDraft::default() }).unwrap();
+        let answer = answer(&parsed(flags).unwrap(), factor, &rules).unwrap();
+        let (mut text, mut json) = (Vec::new(), Vec::new());
+        write_text(&mut text, &answer, false).unwrap();
+        write_json(&mut json, &answer).unwrap();
+        (String::from_utf8(text).unwrap(), serde_json::from_slice(&json).unwrap())
+    }
+
+    #[test]
+    fn text_and_json_say_the_same() {
+        let url = ["--url", "https://a.test/x"];
+        let (text, json) = printed(&url, None);
+        assert!(text.starts_with("sign_in   rule \"dev\", policy one_factor\n"), "{text}");
+        assert_eq!(
+            (&json["verdict"], &json["rule"], &json["trace"][0]["matched"]),
+            (&json!("sign_in"), &json!("dev"), &json!(true))
+        );
+        let flags = [&url[..], &["--user", "bob", "--groups", "ops,dev"]].concat();
+        assert_eq!(printed(&flags, Some(Factor::One)).1["verdict"], json!("forward"));
+    }
+
+    #[test]
+    fn what_is_answered_with_400_is_a_reject() {
+        for flags in [["--url", "gopher://a.test/", "--method", "GET"], ["--url", "https://a.test/", "--method", "get"]]
+        {
+            let (text, json) = printed(&flags, None);
+            assert!(text.starts_with("reject   "), "{text}");
+            assert_eq!((&json["verdict"], &json["trace"]), (&json!("reject"), &json!([])));
+        }
+    }
+
+    #[test]
+    fn flags_that_make_no_sense_are_refused() {
+        for flags in [&["--groups", "a"][..], &["--header", "x"], &["--user", "a", "--client", "b"], &["--ip", "x"]] {
+            assert!(parsed(&[&["--url", "https://a.test/"], flags].concat()).is_err(), "{flags:?}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `postern session …`: who is signed in, and ending it. A running server honours a revocation within a second.
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use clap::{ArgGroup, Subcommand, ValueEnum};
+
+use crate::{
+    app::{End, Stores},
+    core::{
+        session::{Session, SessionId},
+        time::Timestamp,
+    },
+};
+
+/// List and end sessions
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The configuration file
+    #[arg(short, long, default_value = "config/postern.yaml", global = true, value_name = "FILE")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List sessions, newest first
+    List {
+        /// Only those of this user
+        #[arg(long)]
+        user: Option<String>,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// End one session, all of a user, or all
+    #[command(group = ArgGroup::new("which").required(true).args(["id", "user", "all"]))]
+    Revoke {
+        /// The session's id, as `session list` shows it
+        id: Option<String>,
+        /// All sessions of this user
+        #[arg(long)]
+        user: Option<String>,
+        /// All sessions of everybody
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let stores = crate::app::open_stores(&args.config).await?;
+        let done = act(&stores, args.command).await;
+        stores.close().await;
+        done
+    })
+}
+
+async fn act(stores: &Stores, command: Command) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        Command::List { user, format } => {
+            let sessions = stores.sessions.list(user.as_deref()).await?;
+            match format {
+                Format::Json => writeln!(out, "{}", serde_json::Value::from_iter(sessions.iter().map(json)))?,
+                Format::Text => print(&mut out, &sessions)?,
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Revoke { id: Some(id), .. } => {
+            let ended = stores.sessions.end(End::One(&SessionId(id.clone()))).await?;
+            if ended == 0 {
+                anyhow::bail!("there is no session {id:?}: `postern session list` shows all");
+            }
+            writeln!(out, "1 session has ended")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Revoke { user: Some(user), .. } => {
+            let ended = stores.sessions.end(End::AllOf { user: &user }).await?;
+            writeln!(out, "{ended} sessions of {user} have ended")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Revoke { .. } => {
+            let ended = end_all(stores).await?;
+            writeln!(out, "{ended} sessions have ended")?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn end_all(stores: &Stores) -> anyhow::Result<u64> {
+    let mut users: Vec<String> = stores.sessions.list(None).await?.into_iter().map(|session| session.user).collect();
+    users.sort_unstable();
+    users.dedup();
+    let mut ended = 0;
+    for user in users {
+        ended += stores.sessions.end(End::AllOf { user: &user }).await?;
+    }
+    Ok(ended)
+}
+
+fn print(out: &mut impl Write, sessions: &[Session]) -> anyhow::Result<()> {
+    writeln!(out, "{:43}  {:20}  {:20}  {:20}  {:15}  BROWSER", "ID", "USER", "SIGNED IN", "LAST USE", "ADDRESS")?;
+    for session in sessions {
+        writeln!(
+            out,
+            "{:43}  {:20}  {:20}  {:20}  {:15}  {}",
+            session.id.0,
+            session.user,
+            readable(session.signed_in_at),
+            readable(session.last_used_at),
+            session.address.map(|address| address.to_string()).unwrap_or_default(),
+            harmless(&session.user_agent)
+        )?;
+    }
+    Ok(())
+}
+
+fn json(session: &Session) -> serde_json::Value {
+    serde_json::json!({
+        "id": session.id.0,
+        "user": session.user,
+        "factor": session.factor.as_str(),
+        "domain": session.domain,
+        "remembered": session.remembered,
+        "created_at": readable(session.created_at),
+        "signed_in_at": readable(session.signed_in_at),
+        "last_used_at": readable(session.last_used_at),
+        "user_agent": session.user_agent,
+        "address": session.address,
+    })
+}
+
+/// RFC 3339, whole seconds.
+fn readable(at: Timestamp) -> String {
+    jiff::Timestamp::from_second(at.unix_seconds()).map(|at| at.to_string()).unwrap_or_default()
+}
+
+/// What a client calls itself must not steer the terminal.
+fn harmless(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).take(80).collect()
+}

@@ -1,0 +1,276 @@
+use std::{fs, path::Path};
+
+use super::*;
+
+/// A folder with a configuration (its `policies` key added) and one file of rules.
+fn folder(config: &str, policies: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("policies");
+    fs::create_dir(&rules).unwrap();
+    for (name, text) in policies {
+        fs::write(rules.join(name), text).unwrap();
+    }
+    // At the end, so that lines and columns of the test's own text stay.
+    fs::write(folder.path().join("postern.yaml"), format!("{config}\npolicies: {}\n", rules.display())).unwrap();
+    folder
+}
+
+const RULES: (&str, &str) = ("a.yaml", "default: deny\nrules:\n  - { domain: app.example.com, policy: one_factor }\n");
+
+fn environment(name: &str) -> Option<String> {
+    (name == "PORTAL").then(|| "https://auth.example.com".to_owned())
+}
+
+fn load_text(config: &str, policies: &[(&str, &str)]) -> Result<Loaded, String> {
+    let folder = folder(config, policies);
+    let shorter = |faults: &[Fault]| -> String {
+        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        lines.join("\n").replace(&format!("{}/", folder.path().display()), "")
+    };
+    load_in(&folder.path().join("postern.yaml"), &environment).map_err(|faults| shorter(&faults.0))
+}
+
+/// Every fault line of a configuration with good rules.
+fn faults(config: &str) -> String {
+    load_text(config, &[RULES]).err().unwrap_or_else(|| "no fault".to_owned())
+}
+
+fn policy_faults(policies: &[(&str, &str)]) -> String {
+    load_text("", policies).err().unwrap_or_else(|| "no fault".to_owned())
+}
+
+/// A whole configuration, in which each test changes what it is about.
+const GOOD: &str = r#"portal: { url: "https://auth.example.com" }
+session: { cookies: [ { domain: example.com } ] }
+upstreams: { app: { servers: ["http://127.0.0.1:3000"] } }
+routes:
+  - { host: app.example.com, upstream: app }
+"#;
+
+#[test]
+fn a_file_with_four_faults_prints_four_lines() {
+    let text = r#"server:
+  drian: 30s
+  drain_delay: [5]
+portal: { url: "https://auth.example.com", colour: red }
+session: { cookies: [ { domain: example.com } ] }
+upstreams: { grafana: { servers: ["http://127.0.0.1:3000"] } }
+routes:
+  - { host: grafana.example.com, upstream: grafna }
+"#;
+    insta::assert_snapshot!(faults(text));
+}
+
+#[test]
+fn faults_of_form() {
+    let cases = [
+        "server: 5",
+        "server: { listeners: [ { serves: egde } ] }",
+        "server: { listeners: [ { address: 8080, serves: edge } ] }",
+        "session: { idle: }",
+        "users: { source: fil }",
+        "a: 1\na: 2",
+        "server: [",
+        "- list",
+        "tokens: { refresh: 7d }",
+        "portal: { url: \"${MISSING}\" }",
+        "portal: { url: \"${PORTAL\" }",
+    ];
+    insta::assert_snapshot!(told(&cases));
+}
+
+#[test]
+fn faults_of_meaning() {
+    let cases = [
+        "server: { listeners: [ { address: localhost, serves: edge } ] }",
+        "server: { listeners: [ { address: \"127.0.0.1:1\", serves: edge }, { address: \"0.0.0.0:1\", serves: edge } ] }",
+        "server: { listeners: [ { address: \"127.0.0.1:1\", serves: edge, tls: { certificates: [ { certificate: /none.pem, key: /none.key } ] } } ] }",
+        "portal: { url: \"https://auth.example.com\" }\nsession: { cookies: [ { domain: example.com } ] }\nserver: { listeners: [ { address: \"127.0.0.1:1\", serves: forward_auth } ] }",
+        "server: { trusted_proxies: [nobody], source_limit: 5, drain: 30 }",
+        "server: { trusted_proxies: [nobody], source_limit: lots, drain: \"30\" }",
+        "portal: { url: \"https://auth.example.com\", path: /_postern }",
+        "portal: { url: \"https://auth.example.com\" }",
+        "portal: { path: /_postern }\nsession: { cookies: [ { domain: example.com } ] }",
+        "portal: { path: / , accent: red, title: \"\" }",
+        "session: { cookies: [ { domain: example.com } ] }",
+        "session: { hand_over: true, idle: 1x }",
+        "storage: { database: \"postgres://u:hunter2@db/x\", sessions: \"redis://:hunter2@r\" }",
+        "storage: { database: \"mysql://u:hunter2@db/x\" }",
+        "users: { source: file }",
+        "users: { source: file, path: /none.yaml }",
+        "log: { level: loud }",
+        "encoded_slashes: strictest",
+        "upstreams: { app: { servers: [] } }",
+        "upstreams: { app: { servers: [\"127.0.0.1:3000\", \"http://a/b\", \"http://user@a\"] } }",
+    ];
+    insta::assert_snapshot!(told(&cases));
+}
+
+#[test]
+fn faults_of_cookie_domains() {
+    let with = |cookies: &str| GOOD.replace("[ { domain: example.com } ]", cookies);
+    let cases = [
+        with("[ { domain: example.com }, { domain: sub.example.com } ]"),
+        with("[ { domain: example.com }, { domain: EXAMPLE.com } ]"),
+        with("[ { domain: co.uk } ]"),
+        with("[ { domain: localhost } ]"),
+        with("[ { domain: 192.0.2.7 } ]"),
+        with("[ { domain: .example.com } ]"),
+        with("[ { domain: other.org } ]"),
+        with("[ { domain: example.com }, { domain: other.org, portal: \"https://auth.example.com\" } ]"),
+        with("[ { domain: example.com, name: postern_portal } ]"),
+        with("[ { domain: example.com, name: \"a b\" } ]"),
+        with("[ { domain: example.com, default_redirect: \"http://home.example.com/\" } ]"),
+        with("[ { domain: example.com, default_redirect: \"https://evil.org/\" } ]"),
+    ];
+    let cases: Vec<&str> = cases.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(told(&cases));
+}
+
+#[test]
+fn faults_of_routes() {
+    let with = |route: &str| format!("{GOOD}  - {route}\n");
+    let cases = [
+        with("{ host: app.example.com, path: /, upstream: app, name: two }"),
+        with("{ host: b.example.com, upstream: ap }"),
+        with("{ host: b.example.com }"),
+        with("{ host: \"https://b.example.com\", upstream: app }"),
+        with("{ host: b.example.com, path: b, upstream: app }"),
+        with("{ host: b.example.com, upstream: app, headers: { Remote-User: x, Connection: z, X-Flag: true } }"),
+        with("{ host: b.example.com, upstream: app, origins: [\"https://a/b\"] }"),
+        with("{ host: b.example.com, upstream: app, name: app.example.com/ }"),
+        "portal: { path: /_p }\nroutes: [ { upstream: app } ]\nupstreams: { app: { servers: 5 } }".to_owned(),
+    ];
+    let cases: Vec<&str> = cases.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(told(&cases));
+}
+
+#[test]
+fn faults_of_policies() {
+    let files = [
+        "rules: [ { domain: a.example.com, policy: one_factr } ]",
+        "rules: [ { domain: a.example.com } ]",
+        "rules: [ { domain: a.example.com, policy: bypass, subject: } ]",
+        "rules: [ { domain: a.example.com, policy: one_factor, subject: [] } ]",
+        "rules: [ { domain: 5, policy: one_factor } ]",
+        "rules: [ { domain: a.example.com, policy: one_factor, when: \"true\", max_auth_age: 5m } ]",
+        "limits: []\nrule: []",
+        "default: deny\nrules:\n  - domain: a.example.com\n    policy: bypass\n    networks: [offic]",
+    ];
+    let lines: Vec<String> =
+        files.iter().map(|text| format!("{text}\n=> {}\n", policy_faults(&[("a.yaml", text)]))).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn default_in_two_files_is_a_fault() {
+    let told = policy_faults(&[("a.yaml", "default: deny"), ("b.yaml", "rules: []\ndefault: bypass")]);
+    assert!(told.starts_with("policies/b.yaml:2:1: `default` stands in"), "{told}");
+}
+
+#[test]
+fn authelias_rules_are_read_as_they_are() {
+    let text = "access_control:\n  default_policy: deny\n  networks:\n    - { name: office, networks: [10.0.0.0/8] }\n    - { name: home, networks: 192.0.2.1 }\n  rules:\n    - domain: a.example.com\n      policy: one_factor\n      networks: [office, home]\n      subject: [\"user:bob\", [\"group:a\", \"group:b\"]]\n";
+    assert_eq!(policy_faults(&[("a.yaml", text)]), "no fault");
+}
+
+#[test]
+fn threat_18_the_default_trusts_nobody_and_listens_on_this_machine_alone() {
+    let loaded = load_text("", &[RULES]).unwrap();
+    let server = &loaded.settings.server;
+    assert!(server.listeners.iter().all(|listener| listener.address.ip().is_loopback()));
+    assert!(server.admin.is_some_and(|admin| admin.ip().is_loopback()));
+    let site = &loaded.settings.site;
+    assert!(matches!(&site.portal.mount, Mount::Path(path) if path == "/_postern"));
+    assert!(site.listeners.iter().all(|listener| listener.trusted_proxies.is_empty()));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn defaults_are_the_contracts() {
+    let loaded = load_text(GOOD, &[RULES]).unwrap();
+    let Settings { server, storage, users, log, site } = &loaded.settings;
+    assert_eq!(server.drain, Duration::from_secs(30));
+    assert_eq!(server.drain_delay, Duration::ZERO);
+    assert_eq!(server.source_limit, Some(SourceRate { count: 2000, per: Duration::from_secs(1), burst: 5000 }));
+    assert_eq!(storage.database, Path::new("data/postern.db"));
+    assert_eq!(storage.key_file, Path::new("data/postern.key"));
+    assert_eq!(*users, UsersSource::Database);
+    assert_eq!((log.format, log.level.as_str(), &log.access), (LogFormat::Json, "info", &Sink::Stdout));
+    assert_eq!(site.lifetimes.idle, Duration::from_secs(1800));
+    assert_eq!(site.lifetimes.lifetime, Duration::from_secs(43_200));
+    assert_eq!(site.lifetimes.remember_me, Duration::from_secs(2_592_000));
+    assert_eq!(site.tokens.issuer, "https://auth.example.com");
+    assert_eq!((site.tokens.audience.as_str(), site.tokens.access), ("postern", Duration::from_secs(900)));
+    assert_eq!(site.cookies[0].name, "postern_session");
+    assert_eq!(site.cookies[0].portal.as_ref().map(url::Url::as_str), Some("https://auth.example.com/"));
+    assert_eq!(
+        site.own_cookies,
+        [
+            "__Host-postern_csrf",
+            "__Host-postern_portal",
+            "__Host-postern_return",
+            "postern_csrf",
+            "postern_portal",
+            "postern_return",
+            "postern_session",
+        ]
+    );
+}
+
+#[test]
+fn values_come_from_the_environment() {
+    let loaded = load_text(&GOOD.replace("https://auth.example.com", "${PORTAL}"), &[RULES]).unwrap();
+    assert_eq!(loaded.settings.site.tokens.issuer, "https://auth.example.com");
+    let loaded = load_text("portal: { title: \"a $${PORTAL}\" }", &[RULES]).unwrap();
+    assert_eq!(loaded.settings.site.portal.title, "a ${PORTAL}");
+}
+
+#[test]
+fn warnings_do_not_fail() {
+    let text = GOOD.replace("https://auth", "http://auth");
+    let warnings = load_text(&text, &[RULES]).unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.message.contains("plain http")), "{warnings:?}");
+    let warnings = load_text("portal: { path: /_postern }", &[RULES]).unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.message.contains("trusted like Postern")), "{warnings:?}");
+}
+
+#[test]
+fn durations() {
+    for (text, millis) in [("500ms", 500), ("30s", 30_000), ("15m", 900_000), ("12h", 43_200_000), ("1h30m", 5_400_000)]
+    {
+        assert_eq!(quantity::duration(text), Ok(Duration::from_millis(millis)), "{text}");
+    }
+    for text in ["", "30", "s", "-1s", "1.5h", "30 s", "30x", "99999999999999999999d", "9999999999999999d"] {
+        assert!(quantity::duration(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn the_example_loads_without_a_fault_or_warning() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/postern.yaml")).unwrap();
+    let loaded = load_text(&text, &[RULES]).unwrap();
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn the_sample_policies_load() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let (_, warnings) = load_policies(&folder).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn the_schemas_are_those_checked_in() {
+    for (name, schema) in [("config", schema()), ("policies", policies_schema())] {
+        let file = if name == "config" { "postern.schema.json" } else { "policies.schema.json" };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(file);
+        let checked_in = fs::read_to_string(path).unwrap_or_default();
+        assert!(checked_in == schema, "run: cargo run -- check --print-schema {name} > config/{file}");
+    }
+}
+
+fn told(cases: &[&str]) -> String {
+    let lines: Vec<String> = cases.iter().map(|text| format!("{}\n=> {}\n", text.trim_end(), faults(text))).collect();
+    lines.join("\n")
+}

@@ -1,0 +1,27 @@
+//! From a ruling to a verdict. The only place where a [`Permit`] is made (invariant 1).
+
+use std::sync::Arc;
+
+use super::{
+    policy::{Question, RuleSet, Ruling},
+    verdict::{SignIn, Verdict},
+};
+
+/// Leave to pass one request on to an upstream. Its field is private: whoever holds one got it from [`decide`].
+#[derive(Debug)]
+pub struct Permit {
+    _made_here: (),
+}
+
+/// The verdict of the rules, and the rule that decided.
+#[must_use]
+pub fn decide(rules: &RuleSet, question: &Question<'_>) -> (Verdict, Arc<str>) {
+    let decided = rules.decide(question);
+    let verdict = match decided.ruling {
+        Ruling::Forward => Verdict::Forward(Permit { _made_here: () }),
+        Ruling::SignIn => Verdict::SignIn(SignIn::Nobody),
+        Ruling::StepUp => Verdict::StepUp,
+        Ruling::Refuse => Verdict::Refuse,
+    };
+    (verdict, Arc::clone(decided.rule))
+}

@@ -1,0 +1,100 @@
+//! Who is asking, once that is known. Built when a session or a token is loaded, then shared by reference:
+//! the header values are rendered once, not on every request.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use serde::{Deserialize, Serialize};
+
+use super::{session::SessionId, time::Timestamp, user::User};
+
+/// How strongly the caller proved who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Factor {
+    One,
+    Two,
+}
+
+impl Factor {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Two => "two",
+        }
+    }
+}
+
+/// A caller whose session or credential was verified.
+#[derive(Debug)]
+pub struct Identity {
+    pub user: Arc<str>,
+    pub display_name: String,
+    pub email: Option<String>,
+    pub groups: Vec<String>,
+    pub factor: Factor,
+    /// When the credentials were last presented; `max_auth_age` of a rule counts from here.
+    pub signed_in_at: Timestamp,
+    /// The session this identity lives and dies with; none for a caller made up by `policy explain`.
+    pub session: Option<SessionId>,
+    headers: IdentityHeaders,
+}
+
+/// The values of CONTRACT 6, ready to be put on a request.
+#[derive(Debug, Clone)]
+pub struct IdentityHeaders {
+    pub user: HeaderValue,
+    pub name: HeaderValue,
+    pub email: HeaderValue,
+    pub groups: HeaderValue,
+}
+
+/// A name that cannot stand in a header field. Such a user cannot be created; one that was put into the
+/// database by other means is refused when it is loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("the {field} of user {user:?} holds a control character and cannot be sent in a header")]
+pub struct Unsendable {
+    field: &'static str,
+    user: String,
+}
+
+impl Identity {
+    /// # Errors
+    /// [`Unsendable`] where a field holds a control character.
+    pub fn new(
+        user: &User,
+        factor: Factor,
+        signed_in_at: Timestamp,
+        session: Option<SessionId>,
+    ) -> Result<Self, Unsendable> {
+        let value = |field: &'static str, text: &str| {
+            // Values are UTF-8 as it is (CONTRACT 6); `from_bytes` refuses CR, LF, NUL and other controls but TAB.
+            if text.contains('\t') {
+                return Err(Unsendable { field, user: user.name.clone() });
+            }
+            HeaderValue::from_bytes(text.as_bytes()).map_err(|_| Unsendable { field, user: user.name.clone() })
+        };
+        let headers = IdentityHeaders {
+            user: value("name", &user.name)?,
+            name: value("display name", &user.display_name)?,
+            email: value("email", user.email.as_deref().unwrap_or_default())?,
+            groups: value("groups", &user.groups.join(","))?,
+        };
+        Ok(Self {
+            user: Arc::from(user.name.as_str()),
+            display_name: user.display_name.clone(),
+            email: user.email.clone(),
+            groups: user.groups.clone(),
+            factor,
+            signed_in_at,
+            session,
+            headers,
+        })
+    }
+
+    #[must_use]
+    pub fn headers(&self) -> &IdentityHeaders {
+        &self.headers
+    }
+}

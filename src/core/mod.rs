@@ -1,0 +1,20 @@
+//! The pure part: what is decided, and by which rules. Sync; no clock, no IO, no framework. Everything here can be tested
+//! with a table.
+
+pub mod answer;
+pub mod client_ip;
+pub mod cookie;
+pub mod decision;
+pub mod header;
+pub mod identity;
+pub mod policy;
+pub mod request;
+pub mod return_to;
+pub mod route;
+pub mod session;
+pub mod site;
+pub mod target;
+pub mod time;
+pub mod tokens;
+pub mod user;
+pub mod verdict;

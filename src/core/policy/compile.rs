@@ -1,0 +1,461 @@
+//! From a draft to rules, or to every fault in it at once. Called when policies are loaded, never on a request.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::{
+    DraftFault, Level, Place, PolicyDraft, RuleDraft, RuleSet,
+    glob::Glob,
+    index::{HostKey, IndexBuilder},
+    matcher::{Clause, Domain, Subject},
+    pattern::{Anatomy, Pattern},
+    reach,
+    rule::Rule,
+};
+use crate::core::target::canonical_host;
+
+/// Name of what decides where no rule matches.
+const DEFAULT: &str = "default";
+/// A rule with more hosts times paths than this goes into the index by its hosts alone.
+const MOST_INDEX_ENTRIES: usize = 1024;
+const KNOWN_METHODS: [&str; 16] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "TRACE",
+    "CONNECT",
+    "COPY",
+    "LOCK",
+    "MKCOL",
+    "MOVE",
+    "PROPFIND",
+    "PROPPATCH",
+    "UNLOCK",
+];
+
+pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>), Vec<DraftFault>> {
+    let mut compiler = Compiler { networks: HashMap::new(), faults: Vec::new(), warnings: Vec::new() };
+    compiler.read_networks(draft);
+    let mut names = HashSet::new();
+    let mut index = IndexBuilder::default();
+    let mut rules = Vec::with_capacity(draft.rules.len());
+    for (place, written) in draft.rules.iter().enumerate() {
+        let name = compiler.name(place, written, &mut names);
+        let (clauses, keys) = compiler.clauses(place, written);
+        let Some(level) = compiler.level(place, written, &clauses) else { continue };
+        let Ok(number) = u32::try_from(place) else { continue };
+        keys.add_to(&mut index, number);
+        rules.push(Rule { name, level, clauses });
+    }
+    if !compiler.faults.is_empty() {
+        return Err(compiler.faults);
+    }
+    compiler.warnings.extend(reach::warnings(&rules));
+    let reads_query = rules.iter().any(|rule| rule.clauses.iter().any(|clause| matches!(clause, Clause::Resources(_))));
+    let rules = RuleSet {
+        rules,
+        default: draft.default.unwrap_or(Level::Deny),
+        default_name: Arc::from(DEFAULT),
+        index: index.build(),
+        reads_query,
+    };
+    Ok((rules, compiler.warnings))
+}
+
+/// Under what a rule stands in the index.
+#[derive(Debug, Default)]
+struct Keys {
+    hosts: Vec<HostKey>,
+    /// Empty: any path.
+    prefixes: Vec<Vec<u8>>,
+}
+
+impl Keys {
+    fn add_to(&self, index: &mut IndexBuilder, rule: u32) {
+        let any_path = self.prefixes.is_empty() || self.hosts.len() * self.prefixes.len() > MOST_INDEX_ENTRIES;
+        for host in &self.hosts {
+            if any_path {
+                index.add(rule, host, b"");
+            } else {
+                for prefix in &self.prefixes {
+                    index.add(rule, host, prefix);
+                }
+            }
+        }
+    }
+}
+
+struct Compiler<'d> {
+    networks: HashMap<&'d str, Vec<IpNet>>,
+    faults: Vec<DraftFault>,
+    warnings: Vec<DraftFault>,
+}
+
+impl<'d> Compiler<'d> {
+    fn fault(&mut self, rule: usize, key: &'static str, entry: Option<usize>, message: String) {
+        self.faults.push(DraftFault { place: Place::Rule { rule, key, entry }, message });
+    }
+
+    fn read_networks(&mut self, draft: &'d PolicyDraft) {
+        for (place, (name, addresses)) in draft.networks.iter().enumerate() {
+            let mut networks = Vec::with_capacity(addresses.len());
+            if addresses.is_empty() {
+                let message =
+                    format!("the network {name:?} holds no address: write one such as 10.0.0.0/8, or take it out");
+                self.faults.push(DraftFault { place: Place::Network { network: place, entry: None }, message });
+            }
+            for (entry, address) in addresses.iter().enumerate() {
+                match parse_network(address) {
+                    Some(network) => networks.push(network),
+                    None => self.faults.push(DraftFault {
+                        place: Place::Network { network: place, entry: Some(entry) },
+                        message: not_a_network(address),
+                    }),
+                }
+            }
+            if self.networks.insert(name, networks).is_some() {
+                let message =
+                    format!("the network {name:?} is there twice: give one of them another name, or join them");
+                self.faults.push(DraftFault { place: Place::Network { network: place, entry: None }, message });
+            }
+        }
+    }
+
+    fn name(&mut self, place: usize, written: &RuleDraft, names: &mut HashSet<Arc<str>>) -> Arc<str> {
+        let name: Arc<str> = match &written.name {
+            Some(name) => Arc::from(name.as_str()),
+            None => Arc::from(format!("rule {}", place + 1)),
+        };
+        if name.trim().is_empty() || name.chars().any(char::is_control) {
+            let message = "a rule's name is shown in logs and headers: write words, or leave it out".to_owned();
+            self.fault(place, "name", None, message);
+        } else if &*name == DEFAULT {
+            let message = "\"default\" is what logs say where no rule matched: choose another name".to_owned();
+            self.fault(place, "name", None, message);
+        } else if !names.insert(Arc::clone(&name)) {
+            let message = format!("another rule is called {name:?} already: choose another name");
+            self.fault(place, "name", None, message);
+        }
+        name
+    }
+
+    fn level(&mut self, place: usize, written: &RuleDraft, clauses: &[Clause]) -> Option<Level> {
+        let Some(level) = written.policy else {
+            let message = "the rule has no policy: write bypass, one_factor, two_factor or deny".to_owned();
+            self.fault(place, "policy", None, message);
+            return None;
+        };
+        if level == Level::Bypass && clauses.iter().any(Clause::names_subject) {
+            let message = "bypass lets everybody in without asking who they are, so the rule cannot name a subject \
+                           (subject, {user}, {group} or the groups User and Group of a regex): write one_factor, or take the subject out";
+            self.fault(place, "policy", None, message.to_owned());
+        }
+        Some(level)
+    }
+
+    fn clauses(&mut self, place: usize, written: &RuleDraft) -> (Vec<Clause>, Keys) {
+        let mut keys = Keys::default();
+        let mut clauses = vec![Clause::Domain(self.domains(place, written, &mut keys.hosts))];
+        if !written.methods.is_empty() {
+            clauses.push(Clause::Methods(self.methods(place, written)));
+        }
+        if !written.path.is_empty() {
+            let globs = self.globs(place, written);
+            keys.prefixes = globs.iter().map(|glob| glob.literal_prefix().as_bytes().to_vec()).collect();
+            clauses.push(Clause::Path(globs));
+        }
+        if !written.networks.is_empty() {
+            let networks = self.networks(place, written);
+            clauses.push(Clause::Networks { written: written.networks.clone(), networks });
+        }
+        if !written.resources.is_empty() {
+            let (patterns, prefixes) = self.resources(place, written);
+            if written.path.is_empty() {
+                keys.prefixes = prefixes;
+            }
+            clauses.push(Clause::Resources(patterns));
+        }
+        if !written.subject.is_empty() {
+            clauses.push(Clause::Subject(self.subjects(place, written)));
+        }
+        (clauses, keys)
+    }
+
+    fn domains(&mut self, place: usize, written: &RuleDraft, hosts: &mut Vec<HostKey>) -> Vec<Domain> {
+        if written.domain.is_empty() && written.domain_regex.is_empty() {
+            let message =
+                "the rule has no domain: write one such as app.example.com or \"*.example.com\", or a domain_regex";
+            self.fault(place, "domain", None, message.to_owned());
+        }
+        let mut domains = Vec::with_capacity(written.domain.len() + written.domain_regex.len());
+        for (entry, pattern) in written.domain.iter().enumerate() {
+            match parse_domain(pattern) {
+                Ok(domain) => {
+                    hosts.push(match &domain {
+                        Domain::Exact(host) => HostKey::Exact(host.clone()),
+                        Domain::Below(suffix) | Domain::User(suffix) | Domain::Group(suffix) => {
+                            HostKey::Below(suffix.clone())
+                        }
+                        Domain::Regex(_) => HostKey::Any,
+                    });
+                    domains.push(domain);
+                }
+                Err(message) => self.fault(place, "domain", Some(entry), message),
+            }
+        }
+        for (entry, regex) in written.domain_regex.iter().enumerate() {
+            match parse_domain_regex(regex) {
+                Ok((pattern, anatomy)) => {
+                    hosts.extend(host_keys(anatomy));
+                    domains.push(Domain::Regex(pattern));
+                }
+                Err(message) => self.fault(place, "domain_regex", Some(entry), message),
+            }
+        }
+        domains
+    }
+
+    fn methods(&mut self, place: usize, written: &RuleDraft) -> Vec<Box<str>> {
+        let mut methods = Vec::with_capacity(written.methods.len());
+        for (entry, method) in written.methods.iter().enumerate() {
+            let upper = method.to_ascii_uppercase();
+            if upper.is_empty() || !upper.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
+                let message =
+                    format!("{method:?} is not a method: write one such as GET; for any method leave the key out");
+                self.fault(place, "methods", Some(entry), message);
+                continue;
+            }
+            if !KNOWN_METHODS.contains(&upper.as_str())
+                && let Some(near) = nearest(&upper, KNOWN_METHODS.into_iter())
+            {
+                let place = Place::Rule { rule: place, key: "methods", entry: Some(entry) };
+                self.warnings.push(DraftFault {
+                    place,
+                    message: format!("{method:?} is no usual method: did you mean {near}?"),
+                });
+            }
+            methods.push(upper.into_boxed_str());
+        }
+        methods
+    }
+
+    fn globs(&mut self, place: usize, written: &RuleDraft) -> Vec<Glob> {
+        let mut globs = Vec::with_capacity(written.path.len());
+        for (entry, path) in written.path.iter().enumerate() {
+            match Glob::parse(path) {
+                Ok(glob) => globs.push(glob),
+                Err(message) => self.fault(place, "path", Some(entry), message),
+            }
+        }
+        globs
+    }
+
+    fn networks(&mut self, place: usize, written: &RuleDraft) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for (entry, text) in written.networks.iter().enumerate() {
+            if let Some(named) = self.networks.get(text.as_str()) {
+                networks.extend(named);
+            } else if let Some(network) = parse_network(text) {
+                networks.push(network);
+            } else {
+                let looks_like_an_address =
+                    text.contains(['/', ':']) || text.starts_with(|first: char| first.is_ascii_digit());
+                let message = match nearest(text, self.networks.keys().copied()) {
+                    _ if looks_like_an_address => not_a_network(text),
+                    Some(near) => format!("there is no network {text:?}: did you mean {near:?}?"),
+                    None => format!(
+                        "there is no network {text:?}: define it under networks, or write an address such as 10.0.0.0/8"
+                    ),
+                };
+                self.fault(place, "networks", Some(entry), message);
+            }
+        }
+        networks
+    }
+
+    /// The second value: what every path that matches begins with; empty where nothing is known.
+    fn resources(&mut self, place: usize, written: &RuleDraft) -> (Vec<Pattern>, Vec<Vec<u8>>) {
+        let mut patterns = Vec::with_capacity(written.resources.len());
+        let mut prefixes = Vec::new();
+        let mut known = true;
+        for (entry, regex) in written.resources.iter().enumerate() {
+            match Pattern::parse(regex) {
+                Ok((_, anatomy)) if !anatomy.anchored_at_start => {
+                    let message = format!(
+                        "the regex {regex:?} is not anchored, so it would match in the middle of any path: begin it with ^, \
+                         and every alternative of it (^(a|b) or ^a|^b)"
+                    );
+                    self.fault(place, "resources", Some(entry), message);
+                }
+                Ok((pattern, anatomy)) => {
+                    known &= !anatomy.prefixes.is_empty();
+                    // The index knows paths alone, so what may be query is cut off.
+                    prefixes.extend(anatomy.prefixes.into_iter().map(|mut prefix| {
+                        let path = prefix.iter().position(|byte| *byte == b'?').unwrap_or(prefix.len());
+                        prefix.truncate(path);
+                        prefix
+                    }));
+                    patterns.push(pattern);
+                }
+                Err(message) => self.fault(place, "resources", Some(entry), message),
+            }
+        }
+        if !known {
+            prefixes.clear();
+        }
+        (patterns, prefixes)
+    }
+
+    fn subjects(&mut self, place: usize, written: &RuleDraft) -> Vec<Vec<Subject>> {
+        let mut alternatives = Vec::with_capacity(written.subject.len());
+        for (entry, all) in written.subject.iter().enumerate() {
+            if all.is_empty() {
+                let message =
+                    "an empty list of subjects would be everybody: write at least one, such as group:admins".to_owned();
+                self.fault(place, "subject", Some(entry), message);
+            }
+            let mut subjects = Vec::with_capacity(all.len());
+            for text in all {
+                match parse_subject(text) {
+                    Ok(subject) => subjects.push(subject),
+                    Err(message) => self.fault(place, "subject", Some(entry), message),
+                }
+            }
+            alternatives.push(subjects);
+        }
+        alternatives
+    }
+}
+
+type MakeDomain = fn(Box<str>) -> Domain;
+
+fn parse_domain(written: &str) -> Result<Domain, String> {
+    if written.contains("://") {
+        return Err(format!("the domain {written:?} has a scheme: write the host alone"));
+    }
+    if written.contains('/') {
+        return Err(format!("the domain {written:?} has a path: write the host alone, and the path under path"));
+    }
+    let forms: [(&str, MakeDomain); 3] =
+        [("*.", Domain::Below), ("{user}.", Domain::User), ("{group}.", Domain::Group)];
+    let (make, name) = forms
+        .iter()
+        .find_map(|(form, make)| Some((*make, written.strip_prefix(form)?)))
+        .unwrap_or((Domain::Exact as MakeDomain, written));
+    if name.contains(['*', '{', '}']) {
+        return Err(format!(
+            "the domain {written:?}: *, {{user}} and {{group}} stand only at the beginning and before a dot, as in \
+             \"*.example.com\"; for anything else write a domain_regex"
+        ));
+    }
+    if name.contains(':') && !name.ends_with(']') && !is_ipv6(name) {
+        return Err(format!("the domain {written:?} has a port, but rules never see one: write the host alone"));
+    }
+    let bracketed = if is_ipv6(name) { format!("[{name}]") } else { name.to_owned() };
+    match canonical_host(&bracketed) {
+        Some(host) => Ok(make(host.into_boxed_str())),
+        None => Err(format!("{written:?} is not a domain: write one such as app.example.com or \"*.example.com\"")),
+    }
+}
+
+fn is_ipv6(name: &str) -> bool {
+    name.parse::<std::net::Ipv6Addr>().is_ok()
+}
+
+fn parse_domain_regex(written: &str) -> Result<(Pattern, Anatomy), String> {
+    let (pattern, anatomy) = Pattern::parse(written)?;
+    if !anatomy.anchored_at_start || !anatomy.anchored_at_end {
+        return Err(format!(
+            "the regex {written:?} is not anchored at both ends, so it would match hosts that only contain it: write ^(…)$ around it"
+        ));
+    }
+    Ok((pattern, anatomy))
+}
+
+/// A regex that matches a few hosts and no others stands under these in the index.
+fn host_keys(anatomy: Anatomy) -> Vec<HostKey> {
+    let hosts: Option<Vec<HostKey>> = anatomy
+        .prefixes
+        .into_iter()
+        .map(|host| String::from_utf8(host).ok().map(|host| HostKey::Exact(host.into_boxed_str())))
+        .collect();
+    match hosts {
+        Some(hosts) if anatomy.exact && !hosts.is_empty() => hosts,
+        _ => vec![HostKey::Any],
+    }
+}
+
+fn parse_subject(written: &str) -> Result<Subject, String> {
+    let written = written.strip_prefix("oauth2:").filter(|rest| rest.starts_with("client:")).unwrap_or(written);
+    let Some((kind, name)) = written.split_once(':') else {
+        return Err(format!("the subject {written:?} says not what it is: write user:{written} or group:{written}"));
+    };
+    if name.trim().is_empty() {
+        return Err(format!("the subject {written:?} names nobody: write a name after the colon"));
+    }
+    match kind {
+        "user" => Ok(Subject::User(Box::from(name))),
+        "group" => Ok(Subject::Group(Box::from(name))),
+        "client" => Ok(Subject::Client(Box::from(name))),
+        "role" | "permission" | "org" | "team" | "cert" => {
+            Err(format!("subjects of the kind {kind:?} do not exist in this version: write user:, group: or client:"))
+        }
+        _ => Err(match nearest(kind, ["user", "group", "client"].into_iter()) {
+            Some(near) => format!("there is no kind of subject {kind:?}: did you mean {near}:{name}?"),
+            None => format!("there is no kind of subject {kind:?}: write user:, group: or client:"),
+        }),
+    }
+}
+
+/// An address or a CIDR. IPv4 mapped into IPv6 counts as IPv4, as it does for clients.
+fn parse_network(text: &str) -> Option<IpNet> {
+    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+        return Some(IpNet::from(address.to_canonical()));
+    }
+    let network: IpNet = text.parse().ok()?;
+    if let IpNet::V6(six) = network
+        && let Some(four) = six.addr().to_ipv4_mapped()
+        && let Some(length) = six.prefix_len().checked_sub(96)
+    {
+        return ipnet::Ipv4Net::new(four, length).ok().map(IpNet::V4);
+    }
+    Some(network.trunc())
+}
+
+fn not_a_network(text: &str) -> String {
+    format!("{text:?} is not an address or a network: write one such as 192.0.2.7, 10.0.0.0/8 or fd00::/8")
+}
+
+/// What somebody may have meant: at most two letters away, and less than half of the word.
+fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    known
+        .map(|candidate| (distance(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= 2 && distance * 2 < candidate.chars().count().max(3))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's, by rows.
+fn distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
+    for (above, one) in left.chars().enumerate() {
+        let mut diagonal = above;
+        let mut before = above + 1;
+        let mut next = Vec::with_capacity(row.len());
+        next.push(before);
+        for (other, up) in right.chars().zip(row.iter().skip(1)) {
+            let cost = (diagonal + usize::from(one != other)).min(up + 1).min(before + 1);
+            diagonal = *up;
+            before = cost;
+            next.push(cost);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}

@@ -1,0 +1,240 @@
+//! The rules: compiled once, asked on every request (CONTRACT 4). `core::decision` and `postern policy explain` call in here, and both run
+//! the same code (invariant 6). Nothing here may look at anything but the [`Question`].
+//!
+//! `compile` turns a draft into rules or faults, `reach` warns of rules that cannot be reached, `rule` and `matcher` (with `glob` and
+//! `pattern`) answer, `index` picks the candidates, `trace` tells a person about it. A new key of the language is a new `matcher::Clause`.
+
+mod compile;
+mod glob;
+mod index;
+mod matcher;
+mod pattern;
+mod reach;
+mod rule;
+mod trace;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+pub use self::trace::{Explanation, Line, OtherReading};
+use self::{
+    index::Index,
+    matcher::{Answer, Caller, Reading},
+    rule::Rule,
+};
+use super::{client_ip::ClientAddress, identity::Identity, target::Target, time::Timestamp};
+
+/// What a rule asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    Bypass,
+    OneFactor,
+    TwoFactor,
+    Deny,
+}
+
+impl Level {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::OneFactor => "one_factor",
+            Self::TwoFactor => "two_factor",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// Everything a rule may look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'q> {
+    pub target: &'q Target,
+    pub method: &'q str,
+    pub client: ClientAddress,
+    /// `None`: nobody is signed in.
+    pub caller: Option<&'q Identity>,
+    pub now: Timestamp,
+}
+
+/// What the rules say. In the order of strictness: the strictest reading of a path holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ruling {
+    Forward,
+    SignIn,
+    StepUp,
+    Refuse,
+}
+
+impl Ruling {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::SignIn => "sign_in",
+            Self::StepUp => "step_up",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Decided<'p> {
+    pub ruling: Ruling,
+    pub level: Level,
+    /// `default` where no rule matched.
+    pub rule: &'p Arc<str>,
+}
+
+/// The compiled rules. Built by `config::policy_file`.
+#[derive(Debug)]
+pub struct RuleSet {
+    rules: Vec<Rule>,
+    default: Level,
+    default_name: Arc<str>,
+    index: Index,
+    /// Whether any rule looks at the query.
+    reads_query: bool,
+}
+
+impl RuleSet {
+    /// The strictest reading of the path holds.
+    #[must_use]
+    pub fn decide<'p>(&'p self, question: &Question<'_>) -> Decided<'p> {
+        let mut readings = question.target.readings();
+        let first = self.decide_path(question, readings.next().unwrap_or("/"), None);
+        readings.fold(first, |strictest, path| {
+            let decided = self.decide_path(question, path, None);
+            if decided.ruling > strictest.ruling { decided } else { strictest }
+        })
+    }
+
+    /// The names of all rules in their order, then `default`: the labels of metrics.
+    pub fn rule_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.rules.iter().map(|rule| &rule.name).chain(std::iter::once(&self.default_name))
+    }
+
+    fn decide_path(&self, question: &Question<'_>, path: &str, client: Option<&str>) -> Decided<'_> {
+        self.with_reading(question, path, client, |reading| self.decide_reading(reading))
+    }
+
+    fn decide_reading(&self, reading: &Reading<'_>) -> Decided<'_> {
+        let decided = match self.index.candidates(reading.host, reading.path.as_bytes()) {
+            Some(candidates) => self.first_match(reading, candidates.filter_map(|rule| self.rules.get(rule as usize))),
+            None => self.first_match(reading, self.rules.iter()),
+        };
+        decided.unwrap_or_else(|| Decided {
+            ruling: rule::ruling(self.default, Answer::Yes, reading.caller),
+            level: self.default,
+            rule: &self.default_name,
+        })
+    }
+
+    fn first_match<'p>(
+        &self,
+        reading: &Reading<'_>,
+        candidates: impl Iterator<Item = &'p Rule>,
+    ) -> Option<Decided<'p>> {
+        for rule in candidates {
+            let answer = rule.answer(reading);
+            if answer != Answer::No {
+                let ruling = rule::ruling(rule.level, answer, reading.caller);
+                return Some(Decided { ruling, level: rule.level, rule: &rule.name });
+            }
+        }
+        None
+    }
+
+    /// Lays path and query side by side where a rule reads both, on the stack where they fit.
+    fn with_reading<T>(
+        &self,
+        question: &Question<'_>,
+        path: &str,
+        client: Option<&str>,
+        ask: impl FnOnce(&Reading<'_>) -> T,
+    ) -> T {
+        let mut reading = Reading {
+            host: question.target.host(),
+            path,
+            resource: path.as_bytes(),
+            method: question.method,
+            address: question.client,
+            caller: question.caller.map(|identity| Caller { identity, client }),
+        };
+        let Some(query) = question.target.query().filter(|_| self.reads_query) else { return ask(&reading) };
+        let parts = [path.as_bytes(), b"?", query.as_bytes()];
+        let mut stack = [0_u8; 1024];
+        let mut free: &mut [u8] = &mut stack;
+        let fits = parts.iter().all(|part| match std::mem::take(&mut free).split_at_mut_checked(part.len()) {
+            Some((place, rest)) => {
+                place.copy_from_slice(part);
+                free = rest;
+                true
+            }
+            None => false,
+        });
+        let unused = free.len();
+        if fits && let Some(resource) = stack.get(..stack.len() - unused) {
+            reading.resource = resource;
+            return ask(&reading);
+        }
+        let long = parts.concat();
+        reading.resource = &long;
+        ask(&reading)
+    }
+}
+
+/// A rule as written, before it is compiled. `config::policy_file` fills it from YAML, tests by hand.
+#[derive(Debug, Clone, Default)]
+pub struct RuleDraft {
+    pub name: Option<String>,
+    pub domain: Vec<String>,
+    pub domain_regex: Vec<String>,
+    pub policy: Option<Level>,
+    pub path: Vec<String>,
+    pub resources: Vec<String>,
+    pub methods: Vec<String>,
+    pub networks: Vec<String>,
+    /// OR of ANDs.
+    pub subject: Vec<Vec<String>>,
+}
+
+/// All policy files together, in file-name order.
+#[derive(Debug, Clone, Default)]
+pub struct PolicyDraft {
+    /// `deny` where absent.
+    pub default: Option<Level>,
+    pub networks: Vec<(String, Vec<String>)>,
+    pub rules: Vec<RuleDraft>,
+}
+
+/// Where in a [`PolicyDraft`] a fault lies; `config::policy_file` turns it into file, line and column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Rule index, key, and the entry's index in a list (`subject`: of the outer list).
+    Rule { rule: usize, key: &'static str, entry: Option<usize> },
+    /// Index in `networks`, and of the address in it.
+    Network { network: usize, entry: Option<usize> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DraftFault {
+    pub place: Place,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+impl RuleSet {
+    /// Compiles; the second value holds warnings (a rule that no request can reach, a method that looks misspelt).
+    ///
+    /// # Errors
+    /// Every fault at once.
+    pub fn compile(draft: &PolicyDraft) -> Result<(Self, Vec<DraftFault>), Vec<DraftFault>> {
+        compile::compile(draft)
+    }
+}

@@ -1,0 +1,220 @@
+//! Regexes of rules: RE2's syntax, ASCII classes, linear time. Read in full when the rules are loaded, so that every fault is found
+//! then; the automaton is built at the first request that asks, since ten thousand of them would hold a reload up.
+
+use std::sync::OnceLock;
+
+use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::{
+    ParserBuilder,
+    hir::{Hir, HirKind, Look, literal::Extractor},
+};
+
+/// Bytes that one automaton may take. What could come near is built when the rules are loaded.
+const SIZE_LIMIT: usize = 1 << 20;
+/// Longest pattern without counted repetitions and Unicode classes that is surely below the limit.
+const SURELY_SMALL: usize = 512;
+
+#[derive(Debug)]
+pub(super) struct Pattern {
+    written: Box<str>,
+    /// With its classes made ASCII.
+    source: Box<str>,
+    compiled: OnceLock<Option<Regex>>,
+    names_user: bool,
+    names_group: bool,
+}
+
+/// What the groups `User` and `Group` caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Named<'t> {
+    pub(super) user: Option<&'t str>,
+    pub(super) group: Option<&'t str>,
+}
+
+/// What can be said of a regex without running it.
+#[derive(Debug)]
+pub(super) struct Anatomy {
+    pub(super) anchored_at_start: bool,
+    pub(super) anchored_at_end: bool,
+    /// Every match begins with one of them; empty where nothing is known.
+    pub(super) prefixes: Vec<Vec<u8>>,
+    /// Every match is one of the prefixes, whole.
+    pub(super) exact: bool,
+}
+
+impl Pattern {
+    /// # Errors
+    /// What is wrong with it and what to write instead.
+    pub(super) fn parse(written: &str) -> Result<(Self, Anatomy), String> {
+        let source = with_ascii_classes(written)?;
+        let tree = ParserBuilder::new().utf8(false).build().parse(&source).map_err(|error| match error {
+            regex_syntax::Error::Parse(error) => format!("the regex {written:?} is not valid: {}", error.kind()),
+            regex_syntax::Error::Translate(error) => format!("the regex {written:?} is not valid: {}", error.kind()),
+            _ => format!("the regex {written:?} is not valid"),
+        })?;
+        let mut pattern = Self {
+            written: Box::from(written),
+            source: source.into_boxed_str(),
+            compiled: OnceLock::new(),
+            names_user: false,
+            names_group: false,
+        };
+        pattern.read_names(&tree)?;
+        let small = written.len() <= SURELY_SMALL && written.is_ascii() && !written.contains(['{', 'p', 'P']);
+        if !small && pattern.regex().is_none() {
+            return Err(format!("the regex {written:?} is too large: repeat less often, or split the rule"));
+        }
+        Ok((pattern, anatomy(&tree)))
+    }
+
+    /// `source` comes from a glob: valid and small by its making.
+    pub(super) fn from_glob(written: &str, source: String) -> Self {
+        Self {
+            written: Box::from(written),
+            source: source.into_boxed_str(),
+            compiled: OnceLock::new(),
+            names_user: false,
+            names_group: false,
+        }
+    }
+
+    pub(super) fn written(&self) -> &str {
+        &self.written
+    }
+
+    pub(super) fn names_user(&self) -> bool {
+        self.names_user
+    }
+
+    pub(super) fn names_group(&self) -> bool {
+        self.names_group
+    }
+
+    pub(super) fn names_subject(&self) -> bool {
+        self.names_user || self.names_group
+    }
+
+    /// `None`: the automaton could not be built.
+    pub(super) fn is_match(&self, text: &[u8]) -> Option<bool> {
+        Some(self.regex()?.is_match(text))
+    }
+
+    /// `None`: the automaton could not be built; `Some(None)`: no match.
+    #[expect(clippy::option_option, reason = "two ways to have nothing, with opposite consequences")]
+    pub(super) fn named<'t>(&self, text: &'t [u8]) -> Option<Option<Named<'t>>> {
+        let Some(captures) = self.regex()?.captures(text) else { return Some(None) };
+        let caught = |name| captures.name(name).and_then(|caught| std::str::from_utf8(caught.as_bytes()).ok());
+        Some(Some(Named { user: caught("User"), group: caught("Group") }))
+    }
+
+    fn regex(&self) -> Option<&Regex> {
+        let build =
+            || RegexBuilder::new(&self.source).size_limit(SIZE_LIMIT).dfa_size_limit(SIZE_LIMIT / 4).build().ok();
+        self.compiled.get_or_init(build).as_ref()
+    }
+
+    fn read_names(&mut self, tree: &Hir) -> Result<(), String> {
+        let mut left = vec![tree];
+        while let Some(node) = left.pop() {
+            match node.kind() {
+                HirKind::Capture(capture) => {
+                    match capture.name.as_deref() {
+                        Some("User") => self.names_user = true,
+                        Some("Group") => self.names_group = true,
+                        Some(name) if ["user", "group"].contains(&name.to_ascii_lowercase().as_str()) => {
+                            return Err(format!("the named group {name:?} means nothing: write \"User\" or \"Group\""));
+                        }
+                        _ => {}
+                    }
+                    left.push(&capture.sub);
+                }
+                HirKind::Repetition(repetition) => left.push(&repetition.sub),
+                HirKind::Concat(nodes) | HirKind::Alternation(nodes) => left.extend(nodes),
+                HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn anatomy(tree: &Hir) -> Anatomy {
+    let mut extractor = Extractor::new();
+    extractor.limit_total(32);
+    let found = extractor.extract(tree);
+    let prefixes =
+        found.literals().map(|all| all.iter().map(|one| one.as_bytes().to_vec()).collect()).unwrap_or_default();
+    Anatomy {
+        anchored_at_start: tree.properties().look_set_prefix().contains(Look::Start),
+        anchored_at_end: tree.properties().look_set_suffix().contains(Look::End),
+        prefixes,
+        exact: found.is_exact(),
+    }
+}
+
+/// RE2's `\d \w \s \b` are ASCII, here they would be Unicode; and inside a class `[`, `&&` and `~~` are plain characters to RE2, but not here.
+/// Characters stay characters, so switching Unicode off (where `.` is a byte) would not do.
+fn with_ascii_classes(written: &str) -> Result<String, String> {
+    let mut source = String::with_capacity(written.len() + 16);
+    let mut in_class = false;
+    let mut left = written.chars().peekable();
+    while let Some(character) = left.next() {
+        match character {
+            '\\' => {
+                let Some(escaped) = left.next() else {
+                    return Err(format!("the regex {written:?} ends in a lone backslash"));
+                };
+                let class = match escaped {
+                    'd' => "[0-9]",
+                    'D' => "[^0-9]",
+                    'w' => "[0-9A-Za-z_]",
+                    'W' => "[^0-9A-Za-z_]",
+                    's' => "[\\t\\n\\x0C\\r ]",
+                    'S' => "[^\\t\\n\\x0C\\r ]",
+                    'b' if !in_class => "(?-u:\\b)",
+                    'B' if !in_class => "(?-u:\\B)",
+                    _ => "",
+                };
+                if class.is_empty() {
+                    source.push('\\');
+                    source.push(escaped);
+                } else {
+                    source.push_str(class);
+                }
+            }
+            '[' if !in_class => {
+                in_class = true;
+                source.push('[');
+                if left.next_if_eq(&'^').is_some() {
+                    source.push('^');
+                }
+                if left.next_if_eq(&']').is_some() {
+                    source.push_str("\\]");
+                }
+            }
+            // `[:alpha:]` and its like, ASCII in both.
+            '[' if left.peek() == Some(&':') => {
+                source.push('[');
+                for inner in left.by_ref() {
+                    source.push(inner);
+                    if inner == ']' {
+                        break;
+                    }
+                }
+            }
+            '[' => source.push_str("\\["),
+            ']' => {
+                in_class = false;
+                source.push(']');
+            }
+            '&' | '~' if in_class => {
+                source.push('\\');
+                source.push(character);
+            }
+            '-' if in_class && left.peek() == Some(&'-') => {
+                return Err(format!("the regex {written:?} has -- within [ ]: write \\- for a hyphen there"));
+            }
+            _ => source.push(character),
+        }
+    }
+    Ok(source)
+}

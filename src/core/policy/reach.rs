@@ -1,0 +1,122 @@
+//! Warns of rules that no request can reach, because one rule above them, without any other condition, takes all they could match.
+//! It only ever warns of what is certain; `compile` asks it once all rules are known to be sound.
+
+use std::collections::HashMap;
+
+use super::{
+    DraftFault, Place,
+    glob::Glob,
+    matcher::{Clause, Domain},
+    rule::Rule,
+};
+
+/// What one rule takes whole: a domain as written, and below it paths: "" for all, `/a/` for all below, `=/a` for one entry.
+type Taken = HashMap<String, HashMap<String, usize>>;
+
+pub(super) fn warnings(rules: &[Rule]) -> Vec<DraftFault> {
+    let mut taken = Taken::new();
+    let mut warnings = Vec::new();
+    for (place, rule) in rules.iter().enumerate() {
+        if let Some(earlier) = taken_by(&taken, rule).and_then(|earlier| rules.get(earlier)) {
+            warnings.push(DraftFault {
+                place: Place::Rule { rule: place, key: "domain", entry: None },
+                message: format!(
+                    "no request can reach {:?}: {:?} above takes all that it could match; move it up, or take it out",
+                    rule.name, earlier.name
+                ),
+            });
+        } else {
+            take(&mut taken, rule, place);
+        }
+    }
+    warnings
+}
+
+/// The clauses apart: domains, path globs, and whether there is anything else.
+fn parts(rule: &Rule) -> (&[Domain], Option<&[Glob]>, bool) {
+    let (mut domains, mut globs, mut more): (&[Domain], Option<&[Glob]>, bool) = (&[], None, false);
+    for clause in &rule.clauses {
+        match clause {
+            Clause::Domain(all) => domains = all,
+            Clause::Path(all) => globs = Some(all),
+            Clause::Methods(_) | Clause::Networks { .. } | Clause::Resources(_) | Clause::Subject(_) => more = true,
+        }
+    }
+    (domains, globs, more)
+}
+
+fn take(taken: &mut Taken, rule: &Rule, place: usize) {
+    let (domains, globs, more) = parts(rule);
+    if more {
+        return;
+    }
+    for domain in domains {
+        let key = match domain {
+            Domain::Exact(host) => host.to_string(),
+            Domain::Below(suffix) => format!("*.{suffix}"),
+            Domain::User(_) | Domain::Group(_) | Domain::Regex(_) => continue,
+        };
+        let paths = taken.entry(key).or_default();
+        match globs {
+            None => {
+                paths.entry(String::new()).or_insert(place);
+            }
+            Some(globs) => {
+                for glob in globs {
+                    let path =
+                        if glob.is_below() { glob.literal_prefix().to_owned() } else { format!("={}", glob.written()) };
+                    paths.entry(path).or_insert(place);
+                }
+            }
+        }
+    }
+}
+
+/// The last of the rules that together take everything; `None` where something is left.
+fn taken_by(taken: &Taken, rule: &Rule) -> Option<usize> {
+    let (domains, globs, _) = parts(rule);
+    let mut last = None;
+    for domain in domains {
+        let keys = covering_domains(domain)?;
+        let path_taken = |path: &str| {
+            let all = keys.iter().filter_map(|key| taken.get(key)).filter_map(|paths| paths.get(path).copied());
+            all.min()
+        };
+        let by = match globs {
+            None => path_taken("").or_else(|| path_taken("/"))?,
+            Some(globs) => {
+                let mut by = 0;
+                for glob in globs {
+                    by = by.max(glob_taken_by(glob, &path_taken)?);
+                }
+                by
+            }
+        };
+        last = last.max(Some(by));
+    }
+    last
+}
+
+fn glob_taken_by(glob: &Glob, path_taken: &impl Fn(&str) -> Option<usize>) -> Option<usize> {
+    let literal = glob.literal_prefix();
+    let folders =
+        literal.char_indices().filter(|(_, character)| *character == '/').filter_map(|(at, _)| literal.get(..=at));
+    path_taken("")
+        .or_else(|| path_taken(&format!("={}", glob.written())))
+        .or_else(|| folders.filter_map(path_taken).min())
+}
+
+/// The ways to write a domain that takes in this one whole.
+fn covering_domains(domain: &Domain) -> Option<Vec<String>> {
+    let (mut keys, inside) = match domain {
+        Domain::Exact(host) => (vec![host.to_string()], host),
+        Domain::Below(suffix) | Domain::User(suffix) | Domain::Group(suffix) => (vec![format!("*.{suffix}")], suffix),
+        Domain::Regex(_) => return None,
+    };
+    let mut rest: &str = inside;
+    while let Some((_, parent)) = rest.split_once('.') {
+        keys.push(format!("*.{parent}"));
+        rest = parent;
+    }
+    Some(keys)
+}

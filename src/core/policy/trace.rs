@@ -1,0 +1,122 @@
+//! Why the rules say what they say, for `postern policy explain`. It asks the very rules that `decide` asks; it must never decide
+//! anything by itself.
+
+use std::fmt::{self, Write as _};
+
+use serde::Serialize;
+
+use super::{Decided, Level, Question, RuleSet, Ruling, matcher::Answer};
+
+/// The JSON of CONTRACT 2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    #[serde(rename = "verdict")]
+    pub ruling: Ruling,
+    #[serde(rename = "policy")]
+    pub level: Level,
+    /// `default` where no rule matched.
+    pub rule: String,
+    /// The reading of the path that decided, and what the other one would have got, where there are two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reading: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_reading: Option<OtherReading>,
+    /// Every rule in its order, under the reading that decided.
+    pub trace: Vec<Line>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OtherReading {
+    pub path: String,
+    #[serde(rename = "verdict")]
+    pub ruling: Ruling,
+    pub rule: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Line {
+    pub rule: String,
+    pub matched: bool,
+    pub because: String,
+}
+
+impl RuleSet {
+    /// Decides as [`RuleSet::decide`] does and tells of every rule. `client` is the OAuth client that `question.caller` stands for, if any.
+    #[must_use]
+    pub fn explain(&self, question: &Question<'_>, client: Option<&str>) -> Explanation {
+        let decided: Vec<(&str, Decided<'_>)> =
+            question.target.readings().map(|path| (path, self.decide_path(question, path, client))).collect();
+        // The first of the strictest, as `decide` has it; `max_by_key` alone would take the last.
+        let strictest = decided.iter().rev().max_by_key(|(_, decided)| decided.ruling).copied();
+        let (path, holds) = strictest.unwrap_or_else(|| ("/", self.decide_path(question, "/", client)));
+        let other = decided.iter().find(|(other, _)| *other != path);
+        Explanation {
+            ruling: holds.ruling,
+            level: holds.level,
+            rule: holds.rule.to_string(),
+            reading: other.map(|_| path.to_owned()),
+            other_reading: other.map(|(path, decided)| OtherReading {
+                path: (*path).to_owned(),
+                ruling: decided.ruling,
+                rule: decided.rule.to_string(),
+            }),
+            trace: self.trace(question, path, client),
+        }
+    }
+
+    fn trace(&self, question: &Question<'_>, path: &str, client: Option<&str>) -> Vec<Line> {
+        self.with_reading(question, path, client, |reading| {
+            let mut decided_by: Option<&str> = None;
+            let mut lines = Vec::with_capacity(self.rules.len());
+            for rule in &self.rules {
+                let answer = rule.answer(reading);
+                let matched = answer != Answer::No;
+                let mut because = rule.reason(reading, answer);
+                if matched {
+                    match decided_by {
+                        None => decided_by = Some(&rule.name),
+                        Some(earlier) => {
+                            because = format!("{because}; it does not count, since {earlier:?} above decided");
+                        }
+                    }
+                }
+                lines.push(Line { rule: rule.name.to_string(), matched, because });
+            }
+            lines
+        })
+    }
+}
+
+/// A table to read at a glance: the verdict, then every rule.
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decisive = self.trace.iter().position(|line| line.matched);
+        match decisive {
+            Some(_) => writeln!(f, "{}   rule {:?}, policy {}", self.ruling.as_str(), self.rule, self.level.as_str())?,
+            None => writeln!(f, "{}   no rule matched, default {}", self.ruling.as_str(), self.level.as_str())?,
+        }
+        if let (Some(reading), Some(other)) = (&self.reading, &self.other_reading) {
+            writeln!(
+                f,
+                "decided for the path read as {reading}; read as {} it would be {} (rule {:?}); the stricter holds",
+                other.path,
+                other.ruling.as_str(),
+                other.rule
+            )?;
+        }
+        if self.trace.is_empty() {
+            return Ok(());
+        }
+        let width = self.trace.iter().map(|line| line.rule.chars().count()).max().unwrap_or_default();
+        let mut table = String::new();
+        for (place, line) in self.trace.iter().enumerate() {
+            let mark = match (line.matched, decisive == Some(place)) {
+                (true, true) => "=>",
+                (true, false) => " +",
+                (false, _) => " -",
+            };
+            writeln!(table, "{mark} {:width$}  {}", line.rule, line.because)?;
+        }
+        write!(f, "\n{table}")
+    }
+}

@@ -1,0 +1,99 @@
+//! A session and the rules of its life. Stores keep sessions; whether one still counts is decided here.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{identity::Factor, time::Timestamp};
+
+/// SHA-256 of a cookie's value: all that a store ever sees of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenHash(pub [u8; 32]);
+
+impl TokenHash {
+    #[must_use]
+    pub fn of(value: &str) -> Self {
+        Self(Sha256::digest(value.as_bytes()).into())
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash(…)")
+    }
+}
+
+/// The public name of a session (`session_id`, `sid`): stays when a cookie's value changes, opens nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionId(pub String);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A session as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub id: SessionId,
+    /// The user's name in its stored spelling.
+    pub user: String,
+    pub factor: Factor,
+    /// The cookie domain it was signed in on; it counts on no other. Empty for `portal.path`, where the cookie has no Domain.
+    pub domain: String,
+    /// Hash of `postern_session`.
+    pub gate_hash: TokenHash,
+    /// Hash of the portal's own cookie, bound to this session.
+    pub portal_hash: TokenHash,
+    pub remembered: bool,
+    pub created_at: Timestamp,
+    pub signed_in_at: Timestamp,
+    pub last_used_at: Timestamp,
+    pub user_agent: String,
+    pub address: Option<IpAddr>,
+}
+
+/// How long sessions live (`session.idle`, `.lifetime`, `.remember_me`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    pub idle: Duration,
+    pub lifetime: Duration,
+    /// In place of both where the person asked to be remembered; zero: the offer is not made.
+    pub remember_me: Duration,
+}
+
+/// What a look at a session's times says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Live,
+    /// Unused for too long, as far as this record knows: another node may know better (invariant 8), so only a record
+    /// just read from the store may be called dead for this.
+    Idle,
+    /// Older than its lifetime: dead whatever anybody knows.
+    Expired,
+}
+
+impl Lifetimes {
+    /// `last_used` may be later than the record's own.
+    #[must_use]
+    pub fn standing(&self, session: &Session, last_used: Timestamp, now: Timestamp) -> Standing {
+        let (idle, lifetime) =
+            if session.remembered { (self.remember_me, self.remember_me) } else { (self.idle, self.lifetime) };
+        if now.since(session.created_at) >= lifetime {
+            Standing::Expired
+        } else if now.since(last_used.max(session.last_used_at)) >= idle {
+            Standing::Idle
+        } else {
+            Standing::Live
+        }
+    }
+
+    /// When the session dies at the latest.
+    #[must_use]
+    pub fn end_of(&self, session: &Session) -> Timestamp {
+        session.created_at.after(if session.remembered { self.remember_me } else { self.lifetime })
+    }
+}

@@ -1,0 +1,112 @@
+//! What is to be done with a request: the output of `Gate::check` (CONTRACT 4, Verdicts).
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use super::{decision::Permit, identity::Identity, route::Route};
+
+/// Everything the gate found out about one request.
+#[derive(Debug)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    /// The rule that decided (`default` where none matched); absent where no rule was asked.
+    pub rule: Option<Arc<str>>,
+    /// The route at the edge; absent in `forward_auth`.
+    pub route: Option<Arc<Route>>,
+    /// Who is asking; also on a refusal, so that the page and the log can say so.
+    pub identity: Option<Arc<Identity>>,
+    /// `Authorization` holds a token of ours: it is taken out of what goes on to an upstream, whoever was identified by it or not.
+    pub carries_our_token: bool,
+}
+
+#[derive(Debug)]
+pub enum Verdict {
+    /// Pass it on. Without the permit inside nothing reaches an upstream.
+    Forward(Permit),
+    /// Nobody is signed in, or the credential that came failed.
+    SignIn(SignIn),
+    /// Signed in, but the rule asks for a second factor or a fresher sign-in.
+    StepUp,
+    Refuse,
+    SlowDown {
+        retry_after: Duration,
+    },
+    /// A store cannot answer; the name says which, for the log alone.
+    Unavailable {
+        store: &'static str,
+    },
+    /// Not understood, or not served at all.
+    Reject(Rejection),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignIn {
+    /// No credential of ours came along.
+    Nobody,
+    /// A Bearer token that is ours failed: 401 with its challenge, no `Location`.
+    FailedBearer,
+}
+
+/// Why a request is not decided at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error("the path cannot be read in one way: {0}")]
+    Path(&'static str),
+    #[error("the host is missing or not a host name")]
+    Host,
+    #[error("the scheme is not http, https, ws or wss")]
+    Scheme,
+    #[error("the method is not a token of upper-case letters")]
+    Method,
+    #[error("the header {0} is missing")]
+    Missing(&'static str),
+    #[error("the header {0} came twice or holds a comma")]
+    Repeated(&'static str),
+    #[error("an identity header came in another spelling")]
+    Respelled,
+    #[error("the described URLs differ")]
+    Contradiction,
+    #[error("the host belongs to no cookie domain, so nobody can sign in for it")]
+    ForeignHost,
+    #[error("the named portal lies outside the cookie domain")]
+    ForeignPortal,
+    #[error("CONNECT is not served")]
+    Connect,
+    #[error("no route fits")]
+    NoRoute,
+    #[error("a service worker may not be installed on the portal's origin")]
+    ServiceWorker,
+    #[error("the header section is too large")]
+    HeadersTooLarge,
+}
+
+impl Rejection {
+    /// The status for a client or a proxy that can take any (CONTRACT 5; `auth_request` and the legacy path narrow it).
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::ServiceWorker => StatusCode::FORBIDDEN,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl Verdict {
+    /// The label of metrics and the access log.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Forward(_) => "forward",
+            Self::SignIn(_) => "sign_in",
+            Self::StepUp => "step_up",
+            Self::Refuse => "refuse",
+            Self::SlowDown { .. } => "slow_down",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Reject(_) => "reject",
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The role `edge`: the reverse proxy itself, and the only folder that knows pingora.
+//!
+//! A request walks through it like this: `listener` accepts, `service` has the phases, `facts` reads what came, the gate decides,
+//! `forward` passes it on or `respond` answers; `bridge` hands over to the portal. Nothing here decides who may pass, and
+//! without a `Permit` from the gate no upstream is chosen.
+
+mod bridge;
+mod context;
+mod facts;
+mod forward;
+mod listener;
+mod respond;
+mod service;
+
+use std::sync::Arc;
+
+use rustls::server::{ResolvesServerCert, danger::ClientCertVerifier};
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    core::site::CurrentSite,
+    gate::{Gate, in_flight::InFlight},
+    observe::{access_log::AccessLog, metrics::Metrics},
+};
+
+/// What every edge listener of a process shares.
+pub struct Edge {
+    pub site: Arc<CurrentSite>,
+    pub gate: Arc<Gate>,
+    pub portal: axum::Router,
+    pub metrics: Arc<Metrics>,
+    pub access_log: Arc<AccessLog>,
+    pub in_flight: InFlight,
+}
+
+/// TLS of a listener; the resolver looks at what is in force, so certificates are reloaded without a restart.
+#[derive(Clone)]
+pub struct Tls {
+    pub certificates: Arc<dyn ResolvesServerCert>,
+    pub client_ca: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+/// Serves one listener until `shutdown` turns true: then it stops accepting, closes idle connections and lets requests end.
+/// The task ends once it accepts no more; requests under way go on, counted by [`Edge::in_flight`].
+/// `index` is the listener's place in `Site::listeners`. The socket is bound already (a port in use is found by `app`).
+#[must_use]
+pub fn serve(
+    edge: Arc<Edge>,
+    index: usize,
+    socket: std::net::TcpListener,
+    tls: Option<Tls>,
+    shutdown: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    tokio::spawn(listener::run(edge, index, socket, tls, shutdown))
+}
+
+#[cfg(test)]
+mod tests;

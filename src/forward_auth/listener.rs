@@ -1,0 +1,166 @@
+//! Accepts connections and bounds what each may cost: headers, time, streams, and how many there are.
+
+use std::{
+    convert::Infallible,
+    future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{
+        conn::auto::Builder,
+        graceful::{GracefulShutdown, Watcher},
+    },
+};
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{AcquireError, Semaphore, watch},
+    time,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::ForwardAuth;
+
+/// Connections at once; one more waits in the kernel's queue.
+const MOST_CONNECTIONS: usize = 16_384;
+/// Over the whole header section of a request; more is 431.
+const MOST_HEADER_BYTES: usize = 64 * 1024;
+const MOST_HEADERS: usize = 200;
+/// From the first byte of a request to the end of its headers (slow-loris).
+const HEADER_TIME: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// HTTP/2 requests of one connection at once.
+const MOST_STREAMS: u32 = 256;
+
+pub(super) async fn run(
+    forward_auth: Arc<ForwardAuth>,
+    index: usize,
+    socket: std::net::TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "a forward_auth listener cannot be served");
+            return;
+        }
+    };
+    let server = Arc::new(server());
+    let tls = tls.map(TlsAcceptor::from);
+    let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    loop {
+        // The semaphore is never closed.
+        let accepting =
+            async { Ok::<_, AcquireError>((Arc::clone(&connections).acquire_owned().await?, listener.accept().await)) };
+        let (place, stream, peer) = tokio::select! {
+            biased;
+            () = told_to_stop(&mut shutdown) => break,
+            accepted = accepting => match accepted {
+                Err(_) => break,
+                Ok((place, Ok((stream, peer)))) => (place, stream, peer),
+                Ok((_, Err(error))) => {
+                    // Out of file descriptors, most likely: accepting again at once would spin.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let (forward_auth, server, tls, watcher) =
+            (Arc::clone(&forward_auth), Arc::clone(&server), tls.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            connection(forward_auth, index, &server, tls, watcher, stream, peer).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+/// Also where whoever would tell is gone.
+async fn told_to_stop(shutdown: &mut watch::Receiver<bool>) {
+    drop(shutdown.wait_for(|stop| *stop).await);
+}
+
+fn server() -> Builder<TokioExecutor> {
+    let mut server = Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(MOST_HEADER_BYTES)
+        .max_headers(MOST_HEADERS);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(u32::try_from(MOST_HEADER_BYTES).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_secs(60))
+        .keep_alive_timeout(Duration::from_secs(20));
+    server
+}
+
+async fn connection(
+    forward_auth: Arc<ForwardAuth>,
+    index: usize,
+    server: &Builder<TokioExecutor>,
+    tls: Option<TlsAcceptor>,
+    watcher: Watcher,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection ended before it began");
+        return;
+    }
+    match tls {
+        None => exchange(forward_auth, index, server, watcher, stream, peer).await,
+        Some(tls) => match time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
+            Ok(Ok(stream)) => exchange(forward_auth, index, server, watcher, stream, peer).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+        },
+    }
+}
+
+async fn exchange(
+    forward_auth: Arc<ForwardAuth>,
+    index: usize,
+    server: &Builder<TokioExecutor>,
+    watcher: Watcher,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+) {
+    let has_asked = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&has_asked);
+    let service = service_fn(move |request| {
+        asked.store(true, Ordering::Relaxed);
+        let forward_auth = Arc::clone(&forward_auth);
+        async move { Ok::<_, Infallible>(forward_auth.respond(index, peer.ip().to_canonical(), request).await) }
+    });
+    // hyper's own deadline begins once it knows which HTTP is spoken; who says nothing at all would be waited for for ever.
+    let silence = async {
+        time::sleep(HEADER_TIME).await;
+        if has_asked.load(Ordering::Relaxed) {
+            future::pending().await
+        }
+    };
+    let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+    tokio::select! {
+        ended = watcher.watch(connection) => if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "a connection ended early");
+        },
+        () = silence => tracing::debug!(%peer, "a connection asked nothing"),
+    }
+}

@@ -1,0 +1,291 @@
+//! What a request on a `forward_auth` listener is for: a question of a proxy, a health check, the portal.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use axum::body::Body;
+use http::{Method, Request, Response, StatusCode, header, request::Parts};
+use hyper::body::Incoming;
+use tokio::time;
+use tower::ServiceExt as _;
+
+use super::{ForwardAuth, body, dialect};
+use crate::{
+    core::{
+        answer::Dialect,
+        client_ip::{ClientAddress, client_address},
+        header::{Correlation, X_FORWARDED_PROTO, X_REQUEST_ID, has_respelled},
+        identity::Identity,
+        request::{Facts, Role},
+        site::{ListenerSite, Site},
+        target::{Scheme, Target},
+        verdict::{Outcome, Rejection, Verdict},
+    },
+    observe::access_log::Entry,
+    portal::{self, Arrival},
+};
+
+/// Between two log lines about peers that are not trusted.
+const STRANGER_QUIET_MILLIS: i64 = 10_000;
+/// From the head of a request to the portal to its answer, its body included.
+const PORTAL_TIME: Duration = Duration::from_secs(60);
+
+/// One request, with what is known about it before it is read.
+pub(super) struct Asked<'r> {
+    pub(super) site: &'r Arc<Site>,
+    pub(super) listener: &'r ListenerSite,
+    pub(super) index: usize,
+    pub(super) peer: IpAddr,
+    pub(super) trusted: bool,
+    pub(super) client: ClientAddress,
+    pub(super) correlation: &'r Correlation,
+}
+
+/// What the access log says of a request beside its status.
+pub(super) struct Noted {
+    pub(super) route: &'static str,
+    pub(super) verdict: &'static str,
+    pub(super) target: Option<Target>,
+    pub(super) method: Method,
+    pub(super) rule: Option<Arc<str>>,
+    pub(super) identity: Option<Arc<Identity>>,
+}
+
+impl ForwardAuth {
+    pub(super) async fn respond(&self, index: usize, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+        let _under_way = self.in_flight.enter();
+        let began = self.gate.clock.monotonic();
+        let site = self.site.load_full();
+        let Some(listener) = site.listener(index) else {
+            // A reload never takes a listener away; were it to, nothing may pass.
+            return status(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        let trusted = listener.trusts(peer);
+        let correlation = self.gate.correlation(request.headers(), trusted);
+        let asked = Asked {
+            site: &site,
+            listener,
+            index,
+            peer,
+            trusted,
+            client: client_address(peer, request.headers(), &listener.trusted_proxies),
+            correlation: &correlation,
+        };
+        let (mut response, noted) = self.answered(&asked, request).await;
+        response.headers_mut().entry(X_REQUEST_ID).or_insert_with(|| correlation.request_id.clone());
+        self.note(&asked, &noted, response.status(), self.gate.clock.monotonic().saturating_sub(began));
+        response
+    }
+
+    async fn answered(&self, asked: &Asked<'_>, request: Request<Incoming>) -> (Response<Body>, Noted) {
+        let dialect = dialect::of(request.uri().path());
+        if let Some(dialect) = dialect
+            && request.method() != Method::CONNECT
+        {
+            let (parts, _unread) = request.into_parts();
+            return self.question(asked, dialect, &parts).await;
+        }
+        let noted = Noted {
+            route: "portal",
+            verdict: "portal",
+            target: None,
+            method: request.method().clone(),
+            rule: None,
+            identity: None,
+        };
+        if request.uri().path() == "/healthz" && matches!(*request.method(), Method::GET | Method::HEAD) {
+            return (Response::new(Body::from("ok\n")), Noted { route: "healthz", ..noted });
+        }
+        match self.to_portal(asked, request) {
+            Ok((target, request)) => (self.by_portal(asked, request).await, Noted { target: Some(target), ..noted }),
+            Err(verdict) => {
+                let outcome = Outcome { verdict, rule: None, route: None, identity: None, carries_our_token: false };
+                let response = asked.tell(&outcome, Dialect::Edge, None, None);
+                (response, Noted { route: "none", verdict: outcome.verdict.as_str(), ..noted })
+            }
+        }
+    }
+
+    /// The portal's answer. It reads a request's body as a whole: one that trickles in would hold a connection for ever.
+    async fn by_portal(&self, asked: &Asked<'_>, request: Request<Incoming>) -> Response<Body> {
+        let answered = async {
+            let (parts, body) = request.into_parts();
+            let body = match body::whole(body).await {
+                Ok(Some(body)) => Body::from(body),
+                Ok(None) => return asked.plain(StatusCode::PAYLOAD_TOO_LARGE),
+                Err(_) => return asked.plain(StatusCode::BAD_REQUEST),
+            };
+            match self.portal.clone().oneshot(Request::from_parts(parts, body)).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        };
+        match time::timeout(PORTAL_TIME, answered).await {
+            Ok(response) => response,
+            Err(_) => asked.plain(StatusCode::REQUEST_TIMEOUT),
+        }
+    }
+
+    /// A question of a proxy.
+    async fn question(&self, asked: &Asked<'_>, dialect: Dialect, request: &Parts) -> (Response<Body>, Noted) {
+        let mut noted = Noted {
+            route: "forward_auth",
+            verdict: "refuse",
+            target: None,
+            method: request.method.clone(),
+            rule: None,
+            identity: None,
+        };
+        if !asked.trusted {
+            self.log_stranger(asked);
+            return (status(StatusCode::FORBIDDEN), noted);
+        }
+        let (outcome, facts, portal) = match self.described(asked, dialect, request) {
+            Ok((facts, portal)) => (self.gate.check(asked.site, &facts).await, Some(facts), portal),
+            Err(rejection) => {
+                let verdict = Verdict::Reject(rejection);
+                (Outcome { verdict, rule: None, route: None, identity: None, carries_our_token: false }, None, None)
+            }
+        };
+        noted.verdict = outcome.verdict.as_str();
+        let response = match (&outcome.verdict, &facts) {
+            (Verdict::Forward(_), Some(facts)) => asked.permit(&outcome, facts),
+            _ => asked.tell(&outcome, dialect, facts.as_ref(), portal.as_deref()),
+        };
+        if let Some(facts) = facts {
+            noted.method = Method::from_bytes(facts.method.as_bytes()).unwrap_or(noted.method);
+            noted.target = Some(facts.target);
+        }
+        noted.rule = outcome.rule;
+        noted.identity = outcome.identity;
+        (response, noted)
+    }
+
+    fn described<'r>(
+        &self,
+        asked: &Asked<'_>,
+        dialect: Dialect,
+        request: &'r Parts,
+    ) -> Result<(Facts<'r>, Option<String>), Rejection> {
+        if has_respelled(&request.headers, &asked.listener.headers) {
+            self.metrics.headers_stripped(1);
+            return Err(Rejection::Respelled);
+        }
+        let described = dialect::describe(dialect, request, asked.listener_scheme())?;
+        let facts = Facts {
+            role: Role::ForwardAuth,
+            listener: asked.index,
+            target: described.target,
+            method: described.method,
+            headers: &request.headers,
+            peer: asked.peer,
+            peer_trusted: asked.trusted,
+            client: asked.client,
+            credentials_from: dialect::credentials(dialect, request),
+        };
+        Ok((facts, described.portal))
+    }
+
+    /// The request as the portal takes it: its path inside the portal, and how it came.
+    fn to_portal(&self, asked: &Asked<'_>, request: Request<Incoming>) -> Result<(Target, Request<Incoming>), Verdict> {
+        let (mut parts, body) = request.into_parts();
+        let target = portal_target(asked, &parts).map_err(Verdict::Reject)?;
+        let inside = match asked.site.portal_path(&target) {
+            Some(path) => path,
+            None if target.path() == "/.well-known/jwks.json" => target.path(),
+            None => return Err(Verdict::Reject(Rejection::NoRoute)),
+        };
+        self.gate.admit(asked.client).map_err(|retry_after| Verdict::SlowDown { retry_after })?;
+        parts.uri = portal::uri_inside(inside, target.query()).ok_or(Verdict::Reject(Rejection::NoRoute))?;
+        parts.extensions.insert(Arrival {
+            site: Arc::clone(asked.site),
+            target: target.clone(),
+            peer: asked.peer,
+            client: asked.client,
+            request_id: asked.correlation.request_id().to_owned(),
+        });
+        Ok((target, Request::from_parts(parts, body)))
+    }
+
+    fn log_stranger(&self, asked: &Asked<'_>) {
+        let now = self.gate.clock.now().unix_millis();
+        let last = self.stranger_logged_at.load(Ordering::Relaxed);
+        let is_due = now.saturating_sub(last) >= STRANGER_QUIET_MILLIS;
+        if is_due && self.stranger_logged_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::warn!(
+                peer = %asked.peer,
+                "asked by a peer that is not a trusted proxy: answered 403. If it is your proxy, add {}/{} to server.listeners[{}].trusted_proxies",
+                asked.peer,
+                if asked.peer.is_ipv4() { 32 } else { 128 },
+                asked.index,
+            );
+        }
+    }
+
+    fn note(&self, asked: &Asked<'_>, noted: &Noted, status: StatusCode, took: Duration) {
+        self.metrics.request(Role::ForwardAuth, noted.route, noted.method.as_str(), status, took);
+        self.access_log.record(&Entry {
+            at: self.gate.clock.now(),
+            role: Role::ForwardAuth.as_str(),
+            request_id: asked.correlation.request_id(),
+            trace_id: asked.correlation.trace_id(),
+            client: asked.client.known(),
+            user: noted.identity.as_deref().map(|identity| &*identity.user),
+            method: noted.method.as_str(),
+            scheme: noted.target.as_ref().map_or("", |target| target.scheme().as_str()),
+            host: noted.target.as_ref().map_or("", Target::host),
+            path: noted.target.as_ref().map_or("", Target::path),
+            route: noted.route,
+            rule: noted.rule.as_deref(),
+            verdict: noted.verdict,
+            status: status.as_u16(),
+            took,
+        });
+    }
+}
+
+impl Asked<'_> {
+    pub(super) fn listener_scheme(&self) -> Scheme {
+        if self.listener.tls { Scheme::Https } else { Scheme::Http }
+    }
+}
+
+/// The portal's own target: `Host`, and the scheme by which the client came, as a trusted proxy says.
+fn portal_target(asked: &Asked<'_>, request: &Parts) -> Result<Target, Rejection> {
+    if request.method == Method::CONNECT {
+        return Err(Rejection::Connect);
+    }
+    let mut told = request.headers.get_all(X_FORWARDED_PROTO).iter();
+    let scheme = match (told.next(), told.next()) {
+        (Some(_), Some(_)) if asked.trusted => return Err(Rejection::Repeated("x-forwarded-proto")),
+        (Some(text), None) if asked.trusted => text.to_str().ok().and_then(Scheme::parse).ok_or(Rejection::Scheme)?,
+        _ => asked.listener_scheme(),
+    };
+    let raw = request.uri.path_and_query().map_or("/", |raw| raw.as_str());
+    Target::parse(scheme, authority(request)?, raw)
+}
+
+/// The one authority of a request: `Host`, or that of its target (HTTP/2, absolute form); where both are there they must
+/// be equal (RFC 9112 §3.2.2; THREATS 14, 15).
+pub(super) fn authority(request: &Parts) -> Result<&str, Rejection> {
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let host = hosts.next().map(|host| host.to_str().map_err(|_| Rejection::Host)).transpose()?;
+    if hosts.next().is_some() {
+        return Err(Rejection::Host);
+    }
+    match (host, request.uri.authority().map(http::uri::Authority::as_str)) {
+        (Some(host), Some(authority)) if !host.eq_ignore_ascii_case(authority) => Err(Rejection::Host),
+        (_, Some(authority)) => Ok(authority),
+        (Some(host), None) => Ok(host),
+        (None, None) => Err(Rejection::Host),
+    }
+}
+
+fn status(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}

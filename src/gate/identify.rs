@@ -1,0 +1,179 @@
+//! Who is asking: the session that a cookie names, else a token of ours (CONTRACT 4 "Who is asking").
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{Gate, origin, tokens};
+use crate::{
+    core::{
+        cookie,
+        request::Facts,
+        route::Route,
+        session::{SessionId, Standing, TokenHash},
+        site::Site,
+        time::Timestamp,
+    },
+    ports::{LiveSession, Peek, Unavailable},
+};
+
+/// How many values of the session cookie are looked up. More come only from somebody who tosses cookies, and who could so push the
+/// browser's own beyond those that are looked at: then nobody is signed in (THREATS 33).
+const MOST_COOKIES: usize = 4;
+
+/// Length of a session cookie's value: 256 bits in base64url without padding. Anything else is not looked up at all.
+const COOKIE_LENGTH: usize = 43;
+
+/// What the cookies of a request name.
+#[derive(Debug)]
+pub enum Named {
+    Nobody,
+    One(Arc<LiveSession>),
+    /// Cookies naming two live sessions, or too many to look at: nobody (THREATS 33), but signing in or out ends those found.
+    Several(Vec<Arc<LiveSession>>),
+}
+
+/// A Bearer token that says it is ours; not verified yet.
+#[derive(Clone, Copy)]
+pub(super) struct Bearer<'r>(pub(super) &'r str);
+
+/// The first `Bearer` credential among the headers that this request may be identified by, if its issuer is us. Any other
+/// belongs to the application.
+pub(super) fn our_bearer<'r>(site: &Site, facts: &Facts<'r>) -> Option<Bearer<'r>> {
+    facts.credentials_from.iter().find_map(|name| our_bearer_in(site, facts.headers, name))
+}
+
+fn our_bearer_in<'h>(site: &Site, headers: &'h HeaderMap, name: &HeaderName) -> Option<Bearer<'h>> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| bearer(value.to_str().ok()?))
+        .find(|token| tokens::is_ours(token, &site.tokens.issuer))
+        .map(Bearer)
+}
+
+/// Whether this `Authorization` holds a token that says it is ours: never to be handed to an application.
+#[must_use]
+pub fn is_our_bearer(site: &Site, value: &HeaderValue) -> bool {
+    value.to_str().ok().and_then(bearer).is_some_and(|token| tokens::is_ours(token, &site.tokens.issuer))
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750 §2.1); the scheme's case does not matter (RFC 9110 §11.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+impl Gate {
+    /// The session that identifies this request, if its cookies name one and only one.
+    pub(super) async fn session_for(
+        &self,
+        site: &Site,
+        facts: &Facts<'_>,
+        route: Option<&Route>,
+        now: Timestamp,
+    ) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        // A page of a foreign origin can open a WebSocket with the victim's cookies: CORS does not stop it (THREATS 61).
+        if facts.is_websocket() && !origin::may_use_session(site, facts, route) {
+            return Ok(None);
+        }
+        match self.sessions_named(site, facts.target.host(), facts.headers, now).await? {
+            Named::One(session) => Ok(Some(session)),
+            Named::Nobody => Ok(None),
+            Named::Several(_) => {
+                self.metrics.ambiguous_cookies();
+                Ok(None)
+            }
+        }
+    }
+
+    /// The live sessions that the request's session cookies name on the scope of `host`.
+    ///
+    /// # Errors
+    /// The store cannot answer for one of them: who is asking is then unknown, whatever the others say.
+    pub async fn session_of(&self, site: &Site, host: &str, headers: &HeaderMap) -> Result<Named, Unavailable> {
+        self.sessions_named(site, host, headers, self.clock.now()).await
+    }
+
+    async fn sessions_named(
+        &self,
+        site: &Site,
+        host: &str,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Named, Unavailable> {
+        let Some(scope) = site.scope(host) else { return Ok(Named::Nobody) };
+        let mut first: Option<Arc<LiveSession>> = None;
+        let mut others = Vec::new();
+        let mut values = cookie::values(headers, &scope.name).filter(|value| value.len() == COOKIE_LENGTH);
+        for value in values.by_ref().take(MOST_COOKIES) {
+            let Some(session) = self.live(site, &TokenHash::of(value), now).await? else { continue };
+            if session.session.domain != scope.domain {
+                continue;
+            }
+            match &first {
+                None => first = Some(session),
+                Some(known) if known.session.id == session.session.id => {}
+                Some(_) => others.push(session),
+            }
+        }
+        let are_all_seen = values.next().is_none();
+        Ok(match first {
+            None if are_all_seen => Named::Nobody,
+            Some(session) if are_all_seen && others.is_empty() => Named::One(session),
+            first => Named::Several(first.into_iter().chain(others).collect()),
+        })
+    }
+
+    /// The session behind one of our access tokens; `None` where it is ours but failed.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn session_of_token(&self, site: &Site, token: &str) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        let now = self.clock.now();
+        let keys = self.keys.signing();
+        let claims = match tokens::verify(token, &keys, &site.tokens, now) {
+            Ok(claims) => claims,
+            Err(error) => {
+                tracing::debug!(%error, "an access token of ours was refused");
+                return Ok(None);
+            }
+        };
+        let id = SessionId(claims.sid);
+        let session = match self.sessions.peek_id(&id) {
+            Peek::Gone => return Ok(None),
+            Peek::Hit(session) if self.stands(site, &session, now) == Standing::Live => Some(session),
+            Peek::Hit(_) | Peek::Unsure => self.sessions.find_id(&id).await?,
+        };
+        Ok(session.filter(|session| {
+            self.stands(site, session, now) == Standing::Live
+                && session.token_version == claims.ver
+                && *session.identity.user == *claims.sub
+        }))
+    }
+
+    /// The live session with this cookie hash: from memory where memory is sure, else from the store.
+    async fn live(
+        &self,
+        site: &Site,
+        hash: &TokenHash,
+        now: Timestamp,
+    ) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        match self.sessions.peek(hash) {
+            Peek::Gone => return Ok(None),
+            Peek::Hit(session) => match self.stands(site, &session, now) {
+                Standing::Live => return Ok(Some(session)),
+                Standing::Expired => return Ok(None),
+                // Another node may have seen it used: only the store can say that it is dead (invariant 8).
+                Standing::Idle => {}
+            },
+            Peek::Unsure => {}
+        }
+        let found = self.sessions.find(hash).await?;
+        Ok(found.filter(|session| self.stands(site, session, now) == Standing::Live))
+    }
+
+    fn stands(&self, site: &Site, session: &LiveSession, now: Timestamp) -> Standing {
+        site.lifetimes.standing(&session.session, session.last_used(), now)
+    }
+}

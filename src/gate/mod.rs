@@ -1,0 +1,173 @@
+//! The path of a request, the same for both roles: source limit, route, identify, decide, verdict.
+//!
+//! `edge` and `forward_auth` build [`Facts`] and call [`Gate::check`]; the portal uses [`Gate::session_of`] alone. Nothing here
+//! knows a framework or a driver, and on a cached session nothing here waits (DESIGN, invariant 3).
+
+mod identify;
+pub mod in_flight;
+mod origin;
+pub mod tokens;
+
+use std::{sync::Arc, time::Duration};
+
+pub use identify::{Named, is_our_bearer};
+
+use crate::{
+    core::{
+        client_ip::ClientAddress,
+        decision::decide,
+        header::Correlation,
+        policy::Question,
+        request::{Facts, Role},
+        route::Route,
+        site::Site,
+        time::Timestamp,
+        verdict::{Outcome, Rejection, SignIn, Verdict},
+    },
+    observe::metrics::Metrics,
+    ports::{Clock, Entropy, Keys, LiveSession, Sessions, SourceLimit},
+};
+use identify::Bearer;
+
+/// Everything that `check` asks.
+pub struct Gate {
+    pub sessions: Arc<dyn Sessions>,
+    pub keys: Arc<dyn Keys>,
+    pub source_limit: Arc<dyn SourceLimit>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Gate {
+    /// Decides one request. `site` is the configuration that this request sees from its first byte to its last.
+    pub async fn check(&self, site: &Site, facts: &Facts<'_>) -> Outcome {
+        let started = self.clock.monotonic();
+        let outcome = self.outcome(site, facts, self.clock.now()).await;
+        let took = self.clock.monotonic().saturating_sub(started);
+        self.metrics.decision(&outcome.verdict, outcome.rule.as_deref(), took);
+        outcome
+    }
+
+    async fn outcome(&self, site: &Site, facts: &Facts<'_>, now: Timestamp) -> Outcome {
+        if facts.method == "CONNECT" {
+            return undecided(Verdict::Reject(Rejection::Connect));
+        }
+        if let Err(retry_after) = self.admit(facts.client) {
+            return undecided(Verdict::SlowDown { retry_after });
+        }
+        let route = match facts.role {
+            Role::ForwardAuth => None,
+            Role::Edge => match site.routes.find(facts.target.host(), facts.target.path()) {
+                Some(route) => Some(Arc::clone(route)),
+                None => return undecided(Verdict::Reject(Rejection::NoRoute)),
+            },
+        };
+        let mut outcome = self.identified(site, facts, route.as_deref(), now).await;
+        outcome.route = route;
+        // Nobody can sign in for a host that no cookie reaches: a redirect there would loop for ever.
+        if matches!(outcome.verdict, Verdict::SignIn(SignIn::Nobody) | Verdict::StepUp)
+            && site.portal_url(&facts.target).is_none()
+        {
+            outcome.verdict = Verdict::Reject(Rejection::ForeignHost);
+        }
+        outcome
+    }
+
+    /// The cheap limit per source that stands before every look-up. An unknown address is not counted: it is a trusted
+    /// proxy that did not say whom it speaks for, and must not be shut out as a whole.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn admit(&self, client: ClientAddress) -> Result<(), Duration> {
+        client.known().map_or(Ok(()), |source| self.source_limit.take(source))
+    }
+
+    /// Who is asking, in the order of CONTRACT 4, and what the rules say of them.
+    async fn identified(&self, site: &Site, facts: &Facts<'_>, route: Option<&Route>, now: Timestamp) -> Outcome {
+        // Where the header is the application's, it identifies nobody; a token of ours is kept from the application all the same.
+        let ours = identify::our_bearer(site, facts);
+        let carries_our_token = ours.is_some();
+        let bearer = ours.filter(|_| !authorization_is_apps(site, facts, route));
+        let mut outcome = match self.session_for(site, facts, route, now).await {
+            Ok(Some(session)) => self.decided(site, facts, Some(&session), now),
+            Ok(None) => {
+                let anonymous = self.decided(site, facts, None, now);
+                match bearer {
+                    // Where anonymous may pass, the header is not looked at (CONTRACT 4).
+                    Some(bearer) if !matches!(anonymous.verdict, Verdict::Forward(_)) => {
+                        self.by_token(site, facts, bearer, anonymous, now).await
+                    }
+                    _ => anonymous,
+                }
+            }
+            Err(unavailable) => {
+                // A bypass rule needs no identity: it holds with every store down. Anything else fails closed.
+                let anonymous = self.decided(site, facts, None, now);
+                if matches!(anonymous.verdict, Verdict::Forward(_)) {
+                    anonymous
+                } else {
+                    tracing::warn!(store = unavailable.store, error = %unavailable, "cannot identify the caller");
+                    Outcome { verdict: Verdict::Unavailable { store: unavailable.store }, ..anonymous }
+                }
+            }
+        };
+        outcome.carries_our_token = carries_our_token;
+        outcome
+    }
+
+    /// `anonymous`: the outcome without the token, whose rule is the one that asked for it.
+    async fn by_token(
+        &self,
+        site: &Site,
+        facts: &Facts<'_>,
+        bearer: Bearer<'_>,
+        anonymous: Outcome,
+        now: Timestamp,
+    ) -> Outcome {
+        match self.session_of_token(site, bearer.0).await {
+            Ok(Some(session)) => self.decided(site, facts, Some(&session), now),
+            Ok(None) => Outcome { verdict: Verdict::SignIn(SignIn::FailedBearer), ..anonymous },
+            Err(unavailable) => {
+                tracing::warn!(store = unavailable.store, error = %unavailable, "cannot check a token");
+                Outcome { verdict: Verdict::Unavailable { store: unavailable.store }, ..anonymous }
+            }
+        }
+    }
+
+    fn decided(&self, site: &Site, facts: &Facts<'_>, session: Option<&Arc<LiveSession>>, now: Timestamp) -> Outcome {
+        if let Some(session) = session {
+            self.sessions.used(session, now);
+        }
+        let identity = session.map(|session| Arc::clone(&session.identity));
+        let question = Question {
+            target: &facts.target,
+            method: facts.method,
+            client: facts.client,
+            caller: identity.as_deref(),
+            now,
+        };
+        let (verdict, rule) = decide(&site.rules, &question);
+        Outcome { verdict, rule: Some(rule), route: None, identity, carries_our_token: false }
+    }
+
+    /// The request id and trace context under which this request is known.
+    #[must_use]
+    pub fn correlation(&self, headers: &http::HeaderMap, peer_trusted: bool) -> Correlation {
+        let mut random = [0; 40];
+        self.entropy.fill(&mut random);
+        Correlation::of(headers, peer_trusted, random)
+    }
+}
+
+fn undecided(verdict: Verdict) -> Outcome {
+    Outcome { verdict, rule: None, route: None, identity: None, carries_our_token: false }
+}
+
+fn authorization_is_apps(site: &Site, facts: &Facts<'_>, route: Option<&Route>) -> bool {
+    route.is_some_and(|route| route.authorization_is_apps)
+        || site.listener(facts.listener).is_some_and(|listener| listener.authorization_is_apps)
+}
+
+#[cfg(test)]
+mod tests;

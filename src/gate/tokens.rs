@@ -1,0 +1,108 @@
+//! Access tokens of ours (RFC 9068, `typ: at+jwt`): whose a Bearer is, and whether it holds. Issuing is in `identity::tokens`.
+//!
+//! Stricter than a JWT library has to be: the header may hold `alg`, `typ` and `kid` and nothing else, so that no `jwk`, `jku`, `x5u` or
+//! `crit` is ever looked at (RFC 8725 §3; THREATS 45).
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, Validation};
+use serde::Deserialize;
+
+use crate::{
+    core::{
+        time::Timestamp,
+        tokens::{AccessClaims, TokenSettings},
+    },
+    ports::SigningKeys,
+};
+
+/// Longest token that is looked at, in bytes: ours stay far below, whatever groups a user has.
+const LONGEST: usize = 16 * 1024;
+
+/// How far a clock may be behind the one that issued the token, in seconds: both may be nodes of one fleet.
+const LEEWAY: i64 = 5;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    #[error("the token is not a JWT of ours in form")]
+    Form,
+    #[error("the token's header is not that of our access tokens")]
+    Header,
+    #[error("the token names a key that is not ours")]
+    Key,
+    #[error("the token's signature or claims are wrong")]
+    Signature,
+    #[error("the token is for another audience or from another issuer")]
+    Audience,
+    #[error("the token is expired or not valid yet")]
+    Time,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    alg: String,
+    typ: String,
+    kid: String,
+}
+
+#[derive(Deserialize)]
+struct Issuer {
+    iss: String,
+}
+
+/// Whether a Bearer says that it is ours: a JWT with our issuer. Verifies nothing; one that is not ours belongs to the application and is
+/// passed on untouched (CONTRACT 4).
+#[must_use]
+pub fn is_ours(token: &str, issuer: &str) -> bool {
+    let mut parts = token.split('.');
+    let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    token.len() <= LONGEST && decoded::<Issuer>(payload).is_some_and(|payload| payload.iss == issuer)
+}
+
+/// The claims of an access token of ours. Whether its session still lives is another question.
+///
+/// # Errors
+/// Why it is refused; for the log alone.
+pub fn verify(
+    token: &str,
+    keys: &SigningKeys,
+    settings: &TokenSettings,
+    now: Timestamp,
+) -> Result<AccessClaims, TokenError> {
+    if token.len() > LONGEST {
+        return Err(TokenError::Form);
+    }
+    let header: Header = token.split('.').next().and_then(decoded).ok_or(TokenError::Form)?;
+    if header.alg != "EdDSA" || header.typ != "at+jwt" {
+        return Err(TokenError::Header);
+    }
+    let key = keys.all().find(|key| key.kid == header.kid).ok_or(TokenError::Key)?;
+    let claims = jsonwebtoken::decode::<AccessClaims>(token, &key.decoding, &signature_alone())
+        .map_err(|_| TokenError::Signature)?
+        .claims;
+    if claims.iss != settings.issuer || claims.aud != settings.audience {
+        return Err(TokenError::Audience);
+    }
+    let now = now.unix_seconds();
+    // `exp` without leeway: a token never outlives what was promised.
+    if now >= claims.exp || claims.iat > now.saturating_add(LEEWAY) {
+        return Err(TokenError::Time);
+    }
+    Ok(claims)
+}
+
+/// Times, issuer and audience are checked above, against our own clock and settings.
+fn signature_alone() -> Validation {
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    validation
+}
+
+fn decoded<T: for<'de> Deserialize<'de>>(part: &str) -> Option<T> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+}

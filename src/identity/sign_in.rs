@@ -1,0 +1,194 @@
+//! Password sign-in: verify, make a session, end the ones the request named. Called by the portal's form and by its API.
+//!
+//! Must never tell why it refused, not by its answer and not by how long it took (THREATS 39): an unknown, a disabled and a
+//! known user run through the same look-ups and one hash of the same cost. Nothing of an older session lives on in the new
+//! one (THREATS 33, 34): id and both cookie values are new.
+
+use std::{net::IpAddr, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use secrecy::SecretString;
+
+use super::tokens;
+use crate::{
+    core::{
+        identity::Factor,
+        session::{Session, SessionId, TokenHash},
+        site::Site,
+        user::{MAX_NAME, User},
+    },
+    observe::metrics::Metrics,
+    ports::{
+        AuditEvent, AuditSink, Clock, Credentials, End, Entropy, HashError, Hasher, Keys, LiveSession, Sessions,
+        Unavailable, Users,
+    },
+};
+
+/// Label of `auth_login_total`.
+const PROVIDER: &str = "password";
+
+/// How much of a `User-Agent` is kept, in characters: enough to name a device, not enough to fill a database.
+const MAX_USER_AGENT: usize = 300;
+
+/// What signing in needs; one a process.
+pub struct SignIn {
+    pub users: Arc<dyn Users>,
+    pub credentials: Arc<dyn Credentials>,
+    pub sessions: Arc<dyn Sessions>,
+    pub hasher: Arc<dyn Hasher>,
+    pub keys: Arc<dyn Keys>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub audit: Arc<dyn AuditSink>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the person sent, and from where.
+pub struct Attempt {
+    pub user: String,
+    pub password: SecretString,
+    pub remember_me: bool,
+    /// The cookie domain to sign in on ("" with `portal.path`).
+    pub domain: String,
+    pub user_agent: String,
+    pub address: Option<IpAddr>,
+    pub request_id: String,
+    /// Sessions named by the request's cookies: ended with the sign-in.
+    pub replaced: Vec<SessionId>,
+}
+
+/// The secrets of a fresh session: shown once, to the browser or the API's caller.
+pub struct SignedIn {
+    pub session: Arc<LiveSession>,
+    /// Value of `postern_session`.
+    pub gate_cookie: SecretString,
+    /// Value of the portal's own cookie.
+    pub portal_cookie: SecretString,
+    pub access_token: SecretString,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SignInError {
+    /// Unknown user, wrong password, disabled: one answer for all (THREATS 39).
+    #[error("the user name or the password is wrong")]
+    Refused,
+    #[error("too many sign-ins at once")]
+    Busy,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+impl SignIn {
+    /// # Errors
+    /// As [`SignInError`] says; a refusal costs the same time whatever its reason.
+    pub async fn with_password(&self, site: &Site, attempt: Attempt) -> Result<SignedIn, SignInError> {
+        let result = self.attempted(site, attempt).await;
+        let status = match &result {
+            Ok(_) => "success",
+            Err(SignInError::Refused) => "failure",
+            Err(SignInError::Busy) => "busy",
+            Err(SignInError::Unavailable(_)) => "unavailable",
+        };
+        self.metrics.login(PROVIDER, status);
+        result
+    }
+
+    async fn attempted(&self, site: &Site, mut attempt: Attempt) -> Result<SignedIn, SignInError> {
+        let password = std::mem::take(&mut attempt.password);
+        match self.verified(attempt.user.trim(), password).await? {
+            Ok(user) => self.signed_in(site, user, attempt).await,
+            Err(reason) => {
+                // What was typed as a name may be a password: it is put on record only where it is a name we know.
+                let user = (reason != "unknown_user").then_some(attempt.user.trim());
+                self.record("sign_in_failed", user, &attempt, reason);
+                Err(SignInError::Refused)
+            }
+        }
+    }
+
+    /// The user, or the stable word for the audit log that says why not.
+    async fn verified(&self, name: &str, password: SecretString) -> Result<Result<User, &'static str>, SignInError> {
+        let known = if (1..=MAX_NAME).contains(&name.chars().count()) { name } else { "" };
+        let user = self.users.find(known).await?;
+        let stored = self.credentials.password_hash(known).await?;
+        let has_password = stored.is_some();
+        let compared = stored.or_else(|| self.credentials.decoy());
+        let right = self.hasher.verify(password, compared).await.map_err(unhashed)?;
+        Ok(match user {
+            None => Err("unknown_user"),
+            Some(user) if user.disabled => Err("disabled"),
+            Some(user) if right && has_password => Ok(user),
+            Some(_) => Err("bad_password"),
+        })
+    }
+
+    async fn signed_in(&self, site: &Site, user: User, attempt: Attempt) -> Result<SignedIn, SignInError> {
+        let now = self.clock.now();
+        let gate_cookie = random_value(&*self.entropy);
+        let portal_cookie = random_value(&*self.entropy);
+        let session = Session {
+            id: session_id(&*self.entropy),
+            user: user.name,
+            factor: Factor::One,
+            domain: attempt.domain.clone(),
+            gate_hash: TokenHash::of(&gate_cookie),
+            portal_hash: TokenHash::of(&portal_cookie),
+            // Where the offer is not made, nobody can take it by hand.
+            remembered: attempt.remember_me && !site.lifetimes.remember_me.is_zero(),
+            created_at: now,
+            signed_in_at: now,
+            last_used_at: now,
+            user_agent: attempt.user_agent.chars().filter(|c| !c.is_control()).take(MAX_USER_AGENT).collect(),
+            address: attempt.address,
+        };
+        let live = self.sessions.create(session, &attempt.replaced).await?;
+        if live.token_version != user.token_version {
+            // The password was changed after it was verified, and before this session was there to be ended with the others.
+            self.sessions.end(End::One(&live.session.id)).await?;
+            self.record("sign_in_failed", Some(&live.session.user), &attempt, "changed_meanwhile");
+            return Err(SignInError::Refused);
+        }
+        let access_token = tokens::issue(&self.keys.signing(), &site.tokens, &live, now, &*self.entropy)
+            .map_err(|error| Unavailable { store: "keys", detail: error.to_string() })?;
+        self.record("sign_in", Some(&live.session.user), &attempt, "password");
+        Ok(SignedIn {
+            session: live,
+            gate_cookie: gate_cookie.into(),
+            portal_cookie: portal_cookie.into(),
+            access_token,
+        })
+    }
+
+    fn record(&self, event: &'static str, user: Option<&str>, attempt: &Attempt, detail: &'static str) {
+        self.audit.record(AuditEvent {
+            event,
+            user: user.map(str::to_owned),
+            address: attempt.address,
+            request_id: Some(attempt.request_id.clone()),
+            detail,
+        });
+    }
+}
+
+fn unhashed(error: HashError) -> SignInError {
+    match error {
+        HashError::Busy => SignInError::Busy,
+        HashError::Failed(detail) => SignInError::Unavailable(Unavailable { store: "hasher", detail }),
+    }
+}
+
+/// 128 bits in hexadecimal: a person copies it to the command line, where base64url could begin with a dash and be taken
+/// for a flag. It opens nothing, so it need not be as long as a cookie.
+fn session_id(entropy: &dyn Entropy) -> SessionId {
+    let mut bytes = [0_u8; 16];
+    entropy.fill(&mut bytes);
+    SessionId(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// 256 bits in base64url: 43 characters that can stand in a cookie, a header and a URL.
+#[must_use]
+pub fn random_value(entropy: &dyn Entropy) -> String {
+    let mut bytes = [0_u8; 32];
+    entropy.fill(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes)
+}

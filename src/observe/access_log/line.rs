@@ -1,0 +1,122 @@
+//! One line of the access log, as JSON or for people. Whatever a client sent is quoted and escaped in both, so that nobody
+//! can forge a line or speak to a terminal.
+
+use std::fmt::Write as _;
+
+use super::Entry;
+use crate::core::time::Timestamp;
+
+/// Appends the line to `line`.
+pub(super) fn json(line: &mut String, entry: &Entry<'_>) {
+    line.push_str("{\"time\":\"");
+    push_time(line, entry.at);
+    line.push_str("\",\"level\":\"INFO\",\"target\":\"postern::access\"");
+    push_field(line, "role", Some(entry.role));
+    push_field(line, "request_id", Some(entry.request_id));
+    push_field(line, "trace_id", Some(entry.trace_id));
+    match entry.client {
+        // An address needs no escape. Writing to a `String` cannot fail, here and below.
+        Some(client) => drop(write!(line, ",\"client\":\"{client}\"")),
+        None => line.push_str(",\"client\":null"),
+    }
+    push_field(line, "user", entry.user);
+    push_field(line, "method", Some(entry.method));
+    push_field(line, "scheme", Some(entry.scheme));
+    push_field(line, "host", Some(entry.host));
+    push_field(line, "path", Some(entry.path));
+    push_field(line, "route", Some(entry.route));
+    push_field(line, "rule", entry.rule);
+    push_field(line, "verdict", Some(entry.verdict));
+    let _ = write!(line, ",\"status\":{},\"duration_ms\":", entry.status);
+    push_millis(line, entry);
+    line.push_str("}\n");
+}
+
+/// Appends the line to `line`.
+pub(super) fn text(line: &mut String, entry: &Entry<'_>) {
+    push_time(line, entry.at);
+    let _ = write!(line, " {} {} {} ", entry.role, entry.status, entry.verdict);
+    push_quoted(line, entry.method);
+    line.push_str(" \"");
+    line.push_str(entry.scheme);
+    line.push_str("://");
+    push_escaped(line, entry.host);
+    push_escaped(line, entry.path);
+    line.push('"');
+    if let Some(client) = entry.client {
+        let _ = write!(line, " client={client}");
+    }
+    for (name, value) in [
+        ("user", entry.user),
+        ("route", Some(entry.route)),
+        ("rule", entry.rule),
+        ("request_id", Some(entry.request_id)),
+        ("trace_id", Some(entry.trace_id)),
+    ] {
+        if let Some(value) = value {
+            line.push(' ');
+            line.push_str(name);
+            line.push('=');
+            push_quoted(line, value);
+        }
+    }
+    line.push(' ');
+    push_millis(line, entry);
+    line.push_str("ms\n");
+}
+
+fn push_field(line: &mut String, name: &str, value: Option<&str>) {
+    line.push_str(",\"");
+    line.push_str(name);
+    line.push_str("\":");
+    match value {
+        Some(value) => push_quoted(line, value),
+        None => line.push_str("null"),
+    }
+}
+
+fn push_quoted(line: &mut String, value: &str) {
+    line.push('"');
+    push_escaped(line, value);
+    line.push('"');
+}
+
+/// JSON's escapes (RFC 8259 §7), and beyond them what a terminal or a viewer obeys: C1 controls, DEL, line separators and
+/// bidirectional overrides.
+fn push_escaped(line: &mut String, value: &str) {
+    if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        line.push_str(value);
+        return;
+    }
+    for character in value.chars() {
+        match character {
+            '"' => line.push_str("\\\""),
+            '\\' => line.push_str("\\\\"),
+            '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => drop(write!(line, "\\u{:04x}", u32::from(character))),
+            _ if character.is_control() => drop(write!(line, "\\u{:04x}", u32::from(character))),
+            _ => line.push(character),
+        }
+    }
+}
+
+fn push_millis(line: &mut String, entry: &Entry<'_>) {
+    let micros = entry.took.as_micros();
+    let _ = write!(line, "{}.{:03}", micros / 1000, micros % 1000);
+}
+
+/// RFC 3339 in UTC with milliseconds. The date by Howard Hinnant's `civil_from_days`
+/// (<https://howardhinnant.github.io/date_algorithms.html>).
+fn push_time(line: &mut String, at: Timestamp) {
+    let millis = at.unix_millis();
+    let (day, within) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
+    let shifted = day + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (within / 3_600_000, within / 60_000 % 60, within / 1000 % 60);
+    let _ = write!(line, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", within % 1000);
+}

@@ -1,0 +1,142 @@
+//! The account page: who one is, and one's sessions. Needs both cookies (THREATS 59); absent with `portal.path`.
+
+use std::{sync::Arc, time::Duration};
+
+use askama::Template;
+use axum::extract::{Path, RawQuery};
+use bytes::Bytes;
+use http::{Response, StatusCode};
+
+use super::{
+    device::device,
+    look::Shell,
+    pages::{Form, has_token, sign_in_page, stale_form, unavailable, with_form},
+    problem::Code,
+    visit::Visit,
+};
+use crate::{
+    core::{
+        session::{Session, SessionId},
+        time::Timestamp,
+    },
+    ports::LiveSession,
+};
+
+#[derive(Template)]
+#[template(path = "account.html")]
+struct AccountPage {
+    shell: Shell,
+    base: String,
+    name: String,
+    user: String,
+    email: Option<String>,
+    groups: String,
+    notice: Option<&'static str>,
+    sessions: Vec<Row>,
+    csrf_token: String,
+}
+
+struct Row {
+    id: String,
+    device: String,
+    address: Option<String>,
+    created: String,
+    last_used: String,
+    is_current: bool,
+}
+
+pub(super) async fn account(visit: Visit, RawQuery(query): RawQuery) -> Response<String> {
+    let live = match owner(&visit).await {
+        Ok(live) => live,
+        Err(response) => return response,
+    };
+    let now = visit.portal.clock.now();
+    let listed = visit.own_sessions().list(&live, &visit.arrival.site.lifetimes, now).await;
+    let mut sessions: Vec<Row> = match listed {
+        Ok(sessions) => sessions.into_iter().map(|session| row(session, &live, now)).collect(),
+        Err(error) => return unavailable(&visit, &error),
+    };
+    // This browser first, so that it is not looked for.
+    sessions.sort_by_key(|row| !row.is_current);
+    let identity = &live.identity;
+    with_form(&visit, StatusCode::OK, |csrf_token, shell| AccountPage {
+        shell,
+        base: visit.base.clone(),
+        name: if identity.display_name.is_empty() { identity.user.to_string() } else { identity.display_name.clone() },
+        user: identity.user.to_string(),
+        email: identity.email.clone(),
+        groups: identity.groups.join(", "),
+        notice: match query.as_deref() {
+            Some("ended") => Some("That session has ended."),
+            Some("others_ended") => Some("All your other sessions have ended."),
+            _ => None,
+        },
+        sessions,
+        csrf_token,
+    })
+}
+
+pub(super) async fn end_one(visit: Visit, Path(id): Path<String>, body: Bytes) -> Response<String> {
+    let live = match allowed(&visit, &body).await {
+        Ok(live) => live,
+        Err(response) => return response,
+    };
+    match visit.own_sessions().end_one(&live, &SessionId(id)).await {
+        // One that is gone already is what was asked for.
+        Ok(_) => visit.redirect(&format!("{}/account?ended", visit.base)),
+        Err(error) => unavailable(&visit, &error),
+    }
+}
+
+pub(super) async fn end_others(visit: Visit, body: Bytes) -> Response<String> {
+    let live = match allowed(&visit, &body).await {
+        Ok(live) => live,
+        Err(response) => return response,
+    };
+    match visit.own_sessions().end_others(&live).await {
+        Ok(_) => visit.redirect(&format!("{}/account?others_ended", visit.base)),
+        Err(error) => unavailable(&visit, &error),
+    }
+}
+
+async fn allowed(visit: &Visit, body: &[u8]) -> Result<Arc<LiveSession>, Response<String>> {
+    let live = owner(visit).await?;
+    if has_token(visit, &Form::read(body)) { Ok(live) } else { Err(stale_form(visit)) }
+}
+
+/// The caller, or the answer for somebody who is not: 401 with the form itself, so that nothing turns in circles.
+async fn owner(visit: &Visit) -> Result<Arc<LiveSession>, Response<String>> {
+    if visit.is_on_apps_origin {
+        return Err(visit.problem(Code::NotFound));
+    }
+    match visit.owner().await {
+        Ok(Some(live)) => Ok(live),
+        Ok(None) if visit.wants_page() => {
+            Err(sign_in_page(visit, StatusCode::UNAUTHORIZED, &Form::default(), None, None))
+        }
+        Ok(None) => Err(visit.problem(Code::SignInRequired)),
+        Err(error) => Err(unavailable(visit, &error)),
+    }
+}
+
+fn row(session: Session, live: &LiveSession, now: Timestamp) -> Row {
+    Row {
+        device: device(&session.user_agent),
+        address: session.address.map(|address| address.to_string()),
+        created: ago(now.since(session.created_at)),
+        last_used: ago(now.since(session.last_used_at)),
+        is_current: session.id == live.session.id,
+        id: session.id.0,
+    }
+}
+
+/// In simple words; needs no time zone.
+fn ago(time: Duration) -> String {
+    let said = |count: u64, unit: &str| format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" });
+    match time.as_secs() {
+        0..60 => "just now".to_owned(),
+        seconds @ 60..3600 => said(seconds / 60, "minute"),
+        seconds @ 3600..86_400 => said(seconds / 3600, "hour"),
+        seconds => said(seconds / 86_400, "day"),
+    }
+}

@@ -1,0 +1,247 @@
+//! The API below `/auth` (CONTRACT 7). By both cookies, or by an access token of ours. Every answer is JSON.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Portal, device,
+    landing::{self, Landing},
+    pages::{self, Form},
+    problem::Code,
+    visit::Visit,
+};
+use crate::{
+    core::{session::SessionId, time::Timestamp},
+    gate::tokens,
+    identity::sign_in::SignInError,
+    ports::{LiveSession, Unavailable},
+};
+
+#[derive(Deserialize)]
+struct Login {
+    username: String,
+    password: String,
+    #[serde(default)]
+    remember_me: bool,
+    #[serde(default)]
+    rd: Option<String>,
+    #[serde(default)]
+    rm: Option<String>,
+}
+
+pub(super) async fn login(visit: Visit, body: Bytes) -> Response<String> {
+    if !is_json(&visit) {
+        return visit.problem(Code::UnsupportedMediaType);
+    }
+    let Ok(login) = serde_json::from_slice::<Login>(&body) else { return visit.problem(Code::BadRequest) };
+    let form = Form {
+        username: login.username,
+        password: login.password,
+        remember_me: login.remember_me,
+        rd: login.rd.unwrap_or_default(),
+        rm: login.rm.unwrap_or_default(),
+        ..Form::default()
+    };
+    let signed_in = match pages::attempt(&visit, &form).await {
+        Ok(signed_in) => signed_in,
+        Err(SignInError::Refused) => return visit.problem(Code::InvalidCredentials),
+        Err(SignInError::Busy) => return visit.problem(Code::Busy),
+        Err(SignInError::Unavailable(error)) => return unavailable(&visit, &error),
+    };
+    let session = &signed_in.session.session;
+    let mut body = json!({
+        "access_token": signed_in.access_token.expose_secret(),
+        "token_type": "Bearer",
+        "expires_in": visit.arrival.site.tokens.access.as_secs(),
+        "session_id": session.id.0,
+        "factor": session.factor.as_str(),
+    });
+    if let Landing::To(url) = landing::decided(&visit, &signed_in.session, &form.rd, &form.rm)
+        && let Some(fields) = body.as_object_mut()
+    {
+        fields.insert("next".to_owned(), url.as_str().into());
+    }
+    let mut response = answer(&body);
+    visit.set_sign_in(&mut response, &signed_in);
+    response
+}
+
+pub(super) async fn logout(visit: Visit) -> Response<String> {
+    let live = match caller(&visit).await {
+        Ok(live) => live,
+        Err(response) => return response,
+    };
+    match visit.own_sessions().sign_out(&[live]).await {
+        Ok(()) => signed_out(&visit, empty()),
+        Err(error) => unavailable(&visit, &error),
+    }
+}
+
+pub(super) async fn logout_all(visit: Visit) -> Response<String> {
+    if visit.is_on_apps_origin {
+        return visit.problem(Code::NotFound);
+    }
+    let live = match caller(&visit).await {
+        Ok(live) => live,
+        Err(response) => return response,
+    };
+    match visit.own_sessions().end_all(&live).await {
+        Ok(ended) => signed_out(&visit, answer(&json!({ "ended": ended }))),
+        Err(error) => unavailable(&visit, &error),
+    }
+}
+
+pub(super) async fn me(visit: Visit) -> Response<String> {
+    let live = match caller(&visit).await {
+        Ok(live) => live,
+        Err(response) => return response,
+    };
+    let identity = &live.identity;
+    answer(&json!({
+        "user": &*identity.user,
+        "name": identity.display_name,
+        "email": identity.email,
+        "groups": identity.groups,
+        "factor": identity.factor.as_str(),
+        "session_id": live.session.id.0,
+        "signed_in_at": time(live.session.signed_in_at),
+        "expires_at": time(visit.arrival.site.lifetimes.end_of(&live.session)),
+    }))
+}
+
+pub(super) async fn sessions(visit: Visit) -> Response<String> {
+    if visit.is_on_apps_origin {
+        return visit.problem(Code::NotFound);
+    }
+    let live = match caller(&visit).await {
+        Ok(live) => live,
+        Err(response) => return response,
+    };
+    let now = visit.portal.clock.now();
+    match visit.own_sessions().list(&live, &visit.arrival.site.lifetimes, now).await {
+        Err(error) => unavailable(&visit, &error),
+        Ok(sessions) => {
+            let listed: Vec<Value> = sessions
+                .iter()
+                .map(|session| {
+                    json!({
+                        "id": session.id.0,
+                        "current": session.id == live.session.id,
+                        "device": device::system(&session.user_agent),
+                        "browser": device::browser(&session.user_agent),
+                        "ip": session.address,
+                        "created_at": time(session.created_at),
+                        "last_used_at": time(session.last_used_at),
+                        "remembered": session.remembered,
+                    })
+                })
+                .collect();
+            answer(&json!({ "sessions": listed }))
+        }
+    }
+}
+
+pub(super) async fn end_session(visit: Visit, Path(id): Path<String>) -> Response<String> {
+    if visit.is_on_apps_origin {
+        return visit.problem(Code::NotFound);
+    }
+    let live = match caller(&visit).await {
+        Ok(live) => live,
+        Err(response) => return response,
+    };
+    let id = SessionId(id);
+    match visit.own_sessions().end_one(&live, &id).await {
+        Ok(true) if id == live.session.id => signed_out(&visit, empty()),
+        Ok(true) => empty(),
+        Ok(false) => visit.problem(Code::NotFound),
+        Err(error) => unavailable(&visit, &error),
+    }
+}
+
+pub(super) async fn health(_visit: Visit) -> Response<String> {
+    answer(&json!({ "status": "ok" }))
+}
+
+/// RFC 7517; Ed25519 keys as RFC 8037 writes them.
+pub(super) async fn jwks(State(portal): State<Arc<Portal>>) -> Response<String> {
+    let keys: Vec<Value> = portal
+        .keys
+        .signing()
+        .all()
+        .map(|key| json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": key.kid, "x": key.public_x }))
+        .collect();
+    let mut response = answer(&json!({ "keys": keys }));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    response
+}
+
+/// Who calls: by both cookies, else by a token of ours.
+async fn caller(visit: &Visit) -> Result<Arc<LiveSession>, Response<String>> {
+    // A form of another site can send every type but JSON without asking first.
+    if visit.headers.contains_key(header::CONTENT_TYPE) && !is_json(visit) {
+        return Err(visit.problem(Code::UnsupportedMediaType));
+    }
+    let site = &visit.arrival.site;
+    if let Some(live) = visit.owner().await.map_err(|error| unavailable(visit, &error))? {
+        return Ok(live);
+    }
+    let bearer = visit.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
+    let Some((_, token)) = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
+        return Err(visit.problem(Code::SignInRequired));
+    };
+    let token = token.trim();
+    if tokens::is_ours(token, &site.tokens.issuer) {
+        let found = visit.portal.gate.session_of_token(site, token).await;
+        if let Some(live) = found.map_err(|error| unavailable(visit, &error))? {
+            visit.portal.sessions.used(&live, visit.portal.clock.now());
+            return Ok(live);
+        }
+    }
+    let mut response = visit.problem(Code::InvalidToken);
+    let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    Err(response)
+}
+
+fn is_json(visit: &Visit) -> bool {
+    visit.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+    })
+}
+
+fn unavailable(visit: &Visit, error: &Unavailable) -> Response<String> {
+    tracing::warn!(store = error.store, %error, request_id = visit.arrival.request_id, "the portal cannot answer");
+    visit.problem(Code::Unavailable)
+}
+
+fn signed_out(visit: &Visit, mut response: Response<String>) -> Response<String> {
+    visit.remove_sign_in(&mut response);
+    response
+}
+
+fn answer(body: &Value) -> Response<String> {
+    let mut response = Response::new(body.to_string());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn empty() -> Response<String> {
+    let mut response = Response::new(String::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// RFC 3339.
+fn time(at: Timestamp) -> Option<String> {
+    jiff::Timestamp::from_millisecond(at.unix_millis()).ok().map(|at| at.to_string())
+}

@@ -1,0 +1,104 @@
+//! Errors of the portal and of both roles: the stable codes, and problem bodies (RFC 9457). A body never says more than its
+//! code: the detail goes to the log.
+
+use std::time::Duration;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::json;
+
+/// Every code a client may see. A contract: never renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Code {
+    SignInRequired,
+    InvalidCredentials,
+    InvalidToken,
+    StepUpRequired,
+    AccessDenied,
+    CrossOrigin,
+    BadRequest,
+    NotFound,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    HeadersTooLarge,
+    RateLimited,
+    Busy,
+    Unavailable,
+    UpstreamUnreachable,
+    UpstreamTimeout,
+    Internal,
+}
+
+impl Code {
+    /// The code, its usual status, and what it means in a sentence.
+    pub(super) const fn parts(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::SignInRequired => ("sign_in_required", StatusCode::UNAUTHORIZED, "Sign in first."),
+            Self::InvalidCredentials => {
+                ("invalid_credentials", StatusCode::UNAUTHORIZED, "The user name or the password is wrong.")
+            }
+            Self::InvalidToken => ("invalid_token", StatusCode::UNAUTHORIZED, "The token does not hold."),
+            Self::StepUpRequired => ("step_up_required", StatusCode::FORBIDDEN, "A second factor is needed."),
+            Self::AccessDenied => ("access_denied", StatusCode::FORBIDDEN, "You may not see this."),
+            Self::CrossOrigin => ("cross_origin", StatusCode::FORBIDDEN, "The request comes from another site."),
+            Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST, "The request was not understood."),
+            Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is nothing here."),
+            Self::MethodNotAllowed => {
+                ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This method is not served here.")
+            }
+            Self::PayloadTooLarge => ("payload_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large."),
+            Self::UnsupportedMediaType => {
+                ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
+            }
+            Self::HeadersTooLarge => (
+                "headers_too_large",
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "The request's headers are too large.",
+            ),
+            Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests."),
+            Self::Busy => ("busy", StatusCode::SERVICE_UNAVAILABLE, "Too many sign-ins at once."),
+            Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Cannot decide this at the moment."),
+            Self::UpstreamUnreachable => {
+                ("upstream_unreachable", StatusCode::BAD_GATEWAY, "The application does not answer.")
+            }
+            Self::UpstreamTimeout => {
+                ("upstream_timeout", StatusCode::GATEWAY_TIMEOUT, "The application takes too long.")
+            }
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our side."),
+        }
+    }
+}
+
+/// How long to wait where nobody knows better.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// A problem body with the code's own status.
+pub(super) fn problem(code: Code, request_id: &str) -> Response<String> {
+    let mut response = problem_with(code, code.parts().1, request_id, None);
+    if matches!(code, Code::Busy | Code::Unavailable) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
+    }
+    response
+}
+
+pub(super) fn problem_with(code: Code, status: StatusCode, request_id: &str, rule: Option<&str>) -> Response<String> {
+    let (name, _, detail) = code.parts();
+    let mut body = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "code": name,
+        "detail": detail,
+        "request_id": request_id,
+    });
+    if let (Some(rule), Some(fields)) = (rule, body.as_object_mut()) {
+        fields.insert("rule".to_owned(), rule.into());
+    }
+    let mut response = Response::new(body.to_string());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,31 @@
+use async_trait::async_trait;
+
+use super::Unavailable;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChangeKind {
+    /// `id` is a session id.
+    Session,
+    /// `id` is a folded user name: everything known about the user is to be read again.
+    User,
+    /// Signing keys; `id` is a `kid`.
+    Key,
+}
+
+/// A row of the log of changes (invariant 7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub seq: i64,
+    pub kind: ChangeKind,
+    pub id: String,
+}
+
+/// The log of changes. Written by the stores, in the transaction of the change itself; followed by every server.
+#[async_trait]
+pub trait Changes: Send + Sync {
+    /// The newest sequence number; 0 where nothing ever changed.
+    async fn latest(&self) -> Result<i64, Unavailable>;
+    /// What came after `seq`, in order, at most some hundred rows. `None`: rows after `seq` were cleaned away already,
+    /// so that the follower must forget everything it remembers.
+    async fn after(&self, seq: i64) -> Result<Option<Vec<Change>>, Unavailable>;
+}

@@ -1,0 +1,35 @@
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use super::{Unavailable, UserError};
+
+/// Password hashes.
+#[async_trait]
+pub trait Credentials: Send + Sync {
+    /// The user's hash as stored (PHC or crypt format); `None`: no such user, a disabled one, or one without a password.
+    async fn password_hash(&self, user: &str) -> Result<Option<SecretString>, Unavailable>;
+    /// A hash as costly as those of most users, to verify where there is no user: so that an unknown name takes as long as a known
+    /// one (THREATS 39). `None`: users have hashes of ours, whose cost [`Hasher::verify`] knows.
+    fn decoy(&self) -> Option<SecretString> {
+        None
+    }
+    /// Ends every session and token of the user in the same transaction.
+    async fn set_password_hash(&self, user: &str, hash: SecretString) -> Result<(), UserError>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum HashError {
+    /// The pool's queue is full: 503 with `Retry-After`, so that a flood of sign-ins costs bounded memory.
+    #[error("too many sign-ins at once")]
+    Busy,
+    #[error("the password could not be hashed: {0}")]
+    Failed(String),
+}
+
+/// argon2id and the other formats of CONTRACT 3, on a bounded pool of its own threads.
+#[async_trait]
+pub trait Hasher: Send + Sync {
+    async fn hash(&self, password: SecretString) -> Result<String, HashError>;
+    /// `stored: None` costs the same as a wrong password for a hash of ours (THREATS 39) and is never right.
+    async fn verify(&self, password: SecretString, stored: Option<SecretString>) -> Result<bool, HashError>;
+}

@@ -1,0 +1,306 @@
+//! Stand-ins for the ports, and a small site to decide on: shared by the tests of `gate`, `edge` and `forward_auth`.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ed25519_dalek::pkcs8::{EncodePrivateKey as _, spki::der::pem::LineEnding};
+
+use super::{
+    Clock, End, Entropy, Keys, LiveSession, Peek, Sessions, SigningKey, SigningKeys, SourceLimit, Unavailable,
+};
+use crate::core::{
+    identity::{Factor, Identity},
+    policy::{Level, PolicyDraft, RuleDraft, RuleSet},
+    request::Role,
+    route::{HostPattern, Route, RouteTable, Upstream, UpstreamTimeouts},
+    session::{Lifetimes, Session, SessionId, TokenHash},
+    site::{CookieScope, ListenerSite, Mount, PortalSite, SameSite, Site},
+    target::Scheme,
+    time::Timestamp,
+    tokens::{AccessClaims, TokenSettings},
+    user::User,
+};
+
+pub(crate) const NOW: Timestamp = Timestamp::from_unix_millis(1_800_000_000_000);
+pub(crate) const ISSUER: &str = "https://auth.example.com";
+
+/// Sessions in a list; `sure` says whether memory may answer, `down` whether the store can.
+#[derive(Default)]
+pub(crate) struct Stores {
+    /// What memory holds.
+    remembered: Mutex<Vec<Arc<LiveSession>>>,
+    /// What the store holds.
+    stored: Mutex<Vec<Arc<LiveSession>>>,
+    pub(crate) down: AtomicBool,
+    pub(crate) reads: AtomicI64,
+}
+
+impl Stores {
+    pub(crate) fn remember(&self, session: &Arc<LiveSession>) {
+        self.remembered.lock().unwrap().push(Arc::clone(session));
+    }
+
+    pub(crate) fn store(&self, session: &Arc<LiveSession>) {
+        self.stored.lock().unwrap().push(Arc::clone(session));
+    }
+
+    fn read(&self, wanted: impl Fn(&Session) -> bool) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Unavailable { store: "sessions", detail: "down".to_owned() });
+        }
+        Ok(self.stored.lock().unwrap().iter().find(|live| wanted(&live.session)).cloned())
+    }
+
+    fn peeked(&self, wanted: impl Fn(&Session) -> bool) -> Peek {
+        self.remembered
+            .lock()
+            .unwrap()
+            .iter()
+            .find(|live| wanted(&live.session))
+            .map_or(Peek::Unsure, |live| Peek::Hit(Arc::clone(live)))
+    }
+}
+
+#[async_trait]
+impl Sessions for Stores {
+    fn peek(&self, gate_hash: &TokenHash) -> Peek {
+        self.peeked(|session| session.gate_hash == *gate_hash)
+    }
+    fn peek_id(&self, id: &SessionId) -> Peek {
+        self.peeked(|session| session.id == *id)
+    }
+    async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        self.read(|session| session.gate_hash == *gate_hash)
+    }
+    async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        self.read(|session| session.id == *id)
+    }
+    async fn create(&self, _: Session, _: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {
+        unreachable!("nothing here makes a session")
+    }
+    fn used(&self, session: &Arc<LiveSession>, at: Timestamp) {
+        session.touch(at);
+    }
+    async fn list(&self, _: Option<&str>) -> Result<Vec<Session>, Unavailable> {
+        unreachable!("nothing here lists sessions")
+    }
+    async fn end(&self, _: End<'_>) -> Result<u64, Unavailable> {
+        unreachable!("nothing here ends a session")
+    }
+}
+
+pub(crate) struct OneKey(Arc<SigningKeys>);
+
+impl OneKey {
+    /// `key-1`.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(SigningKeys { current: key(1), older: Vec::new() }))
+    }
+}
+
+#[async_trait]
+impl Keys for OneKey {
+    fn signing(&self) -> Arc<SigningKeys> {
+        Arc::clone(&self.0)
+    }
+    async fn reload(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+}
+
+pub(crate) struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        NOW
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+pub(crate) struct Zeroes;
+
+impl Entropy for Zeroes {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(7);
+    }
+}
+
+/// Lets everybody in but one address.
+pub(crate) struct Flooding;
+
+impl Flooding {
+    pub(crate) const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
+}
+
+impl SourceLimit for Flooding {
+    fn take(&self, source: IpAddr) -> Result<(), Duration> {
+        if source == Self::SOURCE { Err(Duration::from_secs(3)) } else { Ok(()) }
+    }
+}
+
+pub(crate) fn key(seed: u8) -> SigningKey {
+    let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
+    let pem = key.to_pkcs8_pem(LineEnding::LF).unwrap();
+    let public =
+        ed25519_dalek::pkcs8::spki::EncodePublicKey::to_public_key_pem(&key.verifying_key(), LineEnding::LF).unwrap();
+    SigningKey {
+        kid: format!("key-{seed}"),
+        encoding: jsonwebtoken::EncodingKey::from_ed_pem(pem.as_bytes()).unwrap(),
+        decoding: jsonwebtoken::DecodingKey::from_ed_pem(public.as_bytes()).unwrap(),
+        public_x: String::new(),
+    }
+}
+
+pub(crate) fn rule(name: &str, path: &str, policy: Level, subject: &[&str]) -> RuleDraft {
+    RuleDraft {
+        name: Some(name.to_owned()),
+        domain: vec!["*.example.com".to_owned(), "app.elsewhere.test".to_owned()],
+        path: vec![path.to_owned()],
+        policy: Some(policy),
+        subject: subject.iter().map(|entry| vec![(*entry).to_owned()]).collect(),
+        ..RuleDraft::default()
+    }
+}
+
+/// A session of bob's, used `idle` seconds ago, whose cookie is `cookie_of(mark)`.
+pub(crate) fn session(mark: char, idle: u64) -> Arc<LiveSession> {
+    let user = User {
+        name: "bob".to_owned(),
+        display_name: "Bob".to_owned(),
+        email: None,
+        groups: vec!["staff".to_owned(), "admins".to_owned()],
+        disabled: false,
+        token_version: 4,
+    };
+    let created = Timestamp::from_unix_millis(NOW.unix_millis() - 1_000_000);
+    let id = SessionId(format!("session-{mark}"));
+    let identity = Identity::new(&user, Factor::One, created, Some(id.clone())).unwrap();
+    let session = Session {
+        id,
+        user: user.name.clone(),
+        factor: Factor::One,
+        domain: "example.com".to_owned(),
+        gate_hash: TokenHash::of(&cookie_of(mark)),
+        portal_hash: TokenHash::of("portal"),
+        remembered: false,
+        created_at: created,
+        signed_in_at: created,
+        last_used_at: Timestamp::from_unix_millis(NOW.unix_millis() - i64::try_from(idle).unwrap() * 1000),
+        user_agent: String::new(),
+        address: None,
+    };
+    Arc::new(LiveSession::new(session, Arc::new(identity), 4))
+}
+
+pub(crate) fn cookie_of(mark: char) -> String {
+    std::iter::repeat_n(mark, 43).collect()
+}
+
+pub(crate) fn token(seed: u8, change: impl FnOnce(&mut AccessClaims)) -> String {
+    let now = NOW.unix_seconds();
+    let mut claims = AccessClaims {
+        iss: ISSUER.to_owned(),
+        sub: "bob".to_owned(),
+        aud: "postern".to_owned(),
+        iat: now,
+        exp: now + 900,
+        jti: "one".to_owned(),
+        sid: "session-a".to_owned(),
+        groups: Vec::new(),
+        ver: 4,
+    };
+    change(&mut claims);
+    let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
+    header.typ = Some("at+jwt".to_owned());
+    header.kid = Some("key-1".to_owned());
+    jsonwebtoken::encode(&header, &claims, &key(seed).encoding).unwrap()
+}
+
+pub(crate) fn listener(role: Role) -> ListenerSite {
+    ListenerSite {
+        role,
+        trusted_proxies: Vec::new(),
+        authorization_is_apps: false,
+        origins: Vec::new(),
+        headers: Vec::new(),
+        tls: false,
+    }
+}
+
+/// A route to an upstream without servers.
+pub(crate) fn route(host: &str) -> Route {
+    let timeouts = UpstreamTimeouts {
+        connect: Duration::from_secs(1),
+        read: Duration::from_secs(1),
+        write: Duration::from_secs(1),
+    };
+    Route {
+        name: host.to_owned(),
+        host: HostPattern::Exact(host.to_owned()),
+        prefix: "/".to_owned(),
+        upstream: Arc::new(Upstream { name: "app".to_owned(), servers: Vec::new(), timeouts }),
+        headers: Vec::new(),
+        authorization_is_apps: false,
+        origins: vec!["https://friend.test".to_owned()],
+    }
+}
+
+/// `/public/**` for everybody, `/admin/**` with two factors for admins, `/staff/**` for staff, the rest for nobody; on
+/// `*.example.com`, whose portal is `https://auth.example.com`, and on a host that no cookie reaches.
+pub(crate) fn site(listener: ListenerSite, routes: Vec<Route>) -> Site {
+    let (rules, _) = RuleSet::compile(&PolicyDraft {
+        default: Some(Level::Deny),
+        networks: Vec::new(),
+        rules: vec![
+            rule("public", "/public/**", Level::Bypass, &[]),
+            rule("admin", "/admin/**", Level::TwoFactor, &["group:admins"]),
+            rule("staff", "/staff/**", Level::OneFactor, &["group:staff"]),
+        ],
+    })
+    .unwrap();
+    let portal = url::Url::parse(ISSUER).unwrap();
+    Site {
+        listeners: vec![listener],
+        portal: PortalSite {
+            mount: Mount::Host {
+                url: portal.clone(),
+                host: "auth.example.com".to_owned(),
+                scheme: Scheme::Https,
+                base: String::new(),
+            },
+            title: "Postern".to_owned(),
+            accent: "#0055aa".to_owned(),
+        },
+        cookies: vec![CookieScope {
+            domain: "example.com".to_owned(),
+            name: "postern_session".to_owned(),
+            same_site: SameSite::Lax,
+            portal: Some(portal),
+            default_redirect: None,
+        }],
+        lifetimes: Lifetimes {
+            idle: Duration::from_secs(60),
+            lifetime: Duration::from_secs(3600),
+            remember_me: Duration::from_secs(86_400),
+        },
+        routes: RouteTable::new(routes),
+        upstreams: std::collections::BTreeMap::new(),
+        rules,
+        tokens: TokenSettings {
+            issuer: ISSUER.to_owned(),
+            audience: "postern".to_owned(),
+            access: Duration::from_secs(900),
+        },
+        own_cookies: vec!["postern_session".to_owned()],
+    }
+}

@@ -1,0 +1,79 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use async_trait::async_trait;
+
+use super::Unavailable;
+use crate::core::{
+    identity::Identity,
+    session::{Session, SessionId, TokenHash},
+    time::Timestamp,
+};
+
+/// A session with its user as they are now, shared by all requests that use it.
+#[derive(Debug)]
+pub struct LiveSession {
+    pub session: Session,
+    pub identity: Arc<Identity>,
+    /// The user's token version now; an access token with an older `ver` is dead.
+    pub token_version: u64,
+    last_used: AtomicI64,
+}
+
+impl LiveSession {
+    #[must_use]
+    pub fn new(session: Session, identity: Arc<Identity>, token_version: u64) -> Self {
+        let last_used = AtomicI64::new(session.last_used_at.unix_millis());
+        Self { session, identity, token_version, last_used }
+    }
+
+    #[must_use]
+    pub fn last_used(&self) -> Timestamp {
+        Timestamp::from_unix_millis(self.last_used.load(Ordering::Relaxed))
+    }
+
+    /// Notes a use; returns the use before.
+    pub fn touch(&self, at: Timestamp) -> Timestamp {
+        Timestamp::from_unix_millis(self.last_used.fetch_max(at.unix_millis(), Ordering::Relaxed))
+    }
+}
+
+/// What memory knows about a session without asking any store (invariant 3).
+#[derive(Debug, Clone)]
+pub enum Peek {
+    Hit(Arc<LiveSession>),
+    /// Known not to exist.
+    Gone,
+    /// Not in memory, or memory may be stale: ask the store.
+    Unsure,
+}
+
+/// Which sessions to end.
+#[derive(Debug, Clone, Copy)]
+pub enum End<'e> {
+    One(&'e SessionId),
+    AllOf { user: &'e str },
+    AllBut { user: &'e str, kept: &'e SessionId },
+}
+
+/// Sessions, shared by all nodes. A session of a user who is disabled or gone is not found.
+#[async_trait]
+pub trait Sessions: Send + Sync {
+    /// By the hash of the session cookie; never waits.
+    fn peek(&self, gate_hash: &TokenHash) -> Peek;
+    /// By public id; never waits.
+    fn peek_id(&self, id: &SessionId) -> Peek;
+    /// Reads the store, whatever memory says, and remembers the answer.
+    async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable>;
+    async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable>;
+    /// Stores a session and ends those that the request's cookies named, in one transaction.
+    async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable>;
+    /// Notes a use; written behind in batches, so never waits.
+    fn used(&self, session: &Arc<LiveSession>, at: Timestamp);
+    /// Newest first. `None`: of every user.
+    async fn list(&self, user: Option<&str>) -> Result<Vec<Session>, Unavailable>;
+    /// How many ended. This node forgets them before it answers, the others by the log of changes.
+    async fn end(&self, which: End<'_>) -> Result<u64, Unavailable>;
+}

@@ -1,0 +1,38 @@
+use std::{net::IpAddr, time::Duration};
+
+use crate::core::time::Timestamp;
+
+/// What time it is (invariant 4).
+pub trait Clock: Send + Sync {
+    fn now(&self) -> Timestamp;
+    /// Since some fixed point; never goes back. For durations.
+    fn monotonic(&self) -> Duration;
+}
+
+/// Unpredictable bytes from the operating system.
+pub trait Entropy: Send + Sync {
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// The cheap limit per source address that stands before every look-up (`server.source_limit`).
+pub trait SourceLimit: Send + Sync {
+    /// # Errors
+    /// How long to wait.
+    fn take(&self, source: IpAddr) -> Result<(), Duration>;
+}
+
+/// Something that somebody may have to answer for. Never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEvent {
+    /// `sign_in`, `sign_in_failed`, `sign_out`, `session_ended`, `user_changed`.
+    pub event: &'static str,
+    pub user: Option<String>,
+    pub address: Option<IpAddr>,
+    pub request_id: Option<String>,
+    /// Stable words: `bad_password`, `unknown_user`, `disabled`.
+    pub detail: &'static str,
+}
+
+pub trait AuditSink: Send + Sync {
+    fn record(&self, event: AuditEvent);
+}

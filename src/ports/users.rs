@@ -1,0 +1,40 @@
+use async_trait::async_trait;
+
+use super::Unavailable;
+use crate::core::user::{BadUser, User};
+
+/// What of a user is to change; `None` stays. Disabling ends the user's sessions and tokens in the same transaction.
+#[derive(Debug, Clone, Default)]
+pub struct UserChange {
+    pub display_name: Option<String>,
+    /// `Some(None)` takes the address away.
+    pub email: Option<Option<String>>,
+    pub groups: Option<Vec<String>>,
+    pub disabled: Option<bool>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    #[error("there is no user {0:?}")]
+    Unknown(String),
+    #[error("a user {0:?} exists already (names are compared ignoring case)")]
+    Exists(String),
+    #[error(transparent)]
+    Bad(#[from] BadUser),
+    #[error("users come from the file {0}; change them there")]
+    ReadOnly(String),
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Users; names are looked up ignoring case.
+#[async_trait]
+pub trait Users: Send + Sync {
+    async fn find(&self, name: &str) -> Result<Option<User>, Unavailable>;
+    /// By name.
+    async fn list(&self) -> Result<Vec<User>, Unavailable>;
+    /// With the hash of a password, or without any way to sign in.
+    async fn insert(&self, user: User, password_hash: Option<String>) -> Result<(), UserError>;
+    async fn update(&self, name: &str, change: UserChange) -> Result<User, UserError>;
+    async fn delete(&self, name: &str) -> Result<(), UserError>;
+}

@@ -1,0 +1,272 @@
+//! What runs beside the requests: following the log of changes with its heartbeat, writing last use, cleaning, gauges.
+//! Started by `app` for `serve` and `demo`; the command line's other commands follow nothing and so trust no memory.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{Connection, SqliteConnection};
+use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
+
+use super::{
+    Stores,
+    database::{Database, FileState},
+    session::{DatabaseSessions, SessionCache},
+};
+use crate::{
+    observe::{metrics::Metrics, readiness::Readiness},
+    ports::{ChangeKind, Changes, Keys, Unavailable},
+};
+
+const POLL: Duration = Duration::from_millis(250);
+/// A poll that takes longer has failed.
+const POLL_TIME: Duration = Duration::from_millis(1_000);
+/// Without a successful poll for so long the stores count as down.
+const DOWN: Duration = Duration::from_secs(2);
+const WRITE_USES: Duration = Duration::from_secs(3);
+const CLEAN: Duration = Duration::from_secs(60);
+const GAUGE: Duration = Duration::from_secs(10);
+/// How long rows of the log are kept; a follower that was away for longer forgets everything instead.
+const KEEP_CHANGES: Duration = Duration::from_secs(24 * 3600);
+const STEP: i64 = 500;
+/// Everything that lives in the database.
+const STORES: [&str; 4] = ["changes", "keys", "sessions", "users"];
+
+/// What the background work shares with the adapters.
+pub(super) struct Background {
+    pub(super) database: Arc<Database>,
+    pub(super) cache: Arc<SessionCache>,
+    pub(super) sessions: Arc<DatabaseSessions>,
+    pub(super) changes: Arc<dyn Changes>,
+    pub(super) keys: Arc<dyn Keys>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) lifetimes: arc_swap::ArcSwap<crate::core::session::Lifetimes>,
+}
+
+impl Stores {
+    /// Starts the background work. It ends, with the last uses written, once `shutdown` says true: to be said after the drain,
+    /// since revocations must hold until the last request.
+    #[must_use]
+    pub fn follow(&self, readiness: Arc<Readiness>, shutdown: watch::Receiver<bool>) -> JoinHandle<()> {
+        let background = self.background.clone();
+        tokio::spawn(async move {
+            tokio::join!(
+                Follower::new(background.clone(), readiness).run(shutdown.clone()),
+                keep_house(&background, shutdown)
+            );
+            background.cache.distrust();
+            background.database.close().await;
+        })
+    }
+}
+
+struct Follower {
+    background: Arc<Background>,
+    readiness: Arc<Readiness>,
+    connection: Option<SqliteConnection>,
+    data_version: Option<i64>,
+    /// The last change applied; `None`: unknown, so memory has to be emptied first.
+    seq: Option<i64>,
+    /// Monotonic.
+    succeeded_at: Duration,
+    down: bool,
+}
+
+impl Follower {
+    fn new(background: Arc<Background>, readiness: Arc<Readiness>) -> Self {
+        let succeeded_at = background.database.clock.monotonic();
+        Self { background, readiness, connection: None, data_version: None, seq: None, succeeded_at, down: false }
+    }
+
+    async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        let mut ticks = tokio::time::interval(POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stopped(&mut shutdown) => return,
+                _ = ticks.tick() => self.beat().await,
+            }
+        }
+    }
+
+    async fn beat(&mut self) {
+        // What is read now is as the log stood at this moment or later.
+        let now = self.background.database.clock.monotonic();
+        let polled = match tokio::time::timeout(POLL_TIME, self.poll()).await {
+            Ok(polled) => polled,
+            Err(_) => Err(format!("no answer within {POLL_TIME:?}")),
+        };
+        match polled {
+            Ok(()) => {
+                self.background.cache.trust(now);
+                self.succeeded_at = now;
+                self.tell_up();
+            }
+            Err(detail) => {
+                self.connection = None;
+                self.data_version = None;
+                if self.background.database.clock.monotonic().saturating_sub(self.succeeded_at) >= DOWN {
+                    self.tell_down(&detail);
+                }
+            }
+        }
+    }
+
+    async fn poll(&mut self) -> Result<(), String> {
+        self.look_at_file().await?;
+        let version = self.data_version().await.map_err(|error| error.to_string())?;
+        if self.data_version == Some(version) && self.seq.is_some() {
+            return Ok(());
+        }
+        self.catch_up().await.map_err(|error| error.detail)?;
+        self.data_version = Some(version);
+        Ok(())
+    }
+
+    /// A file that is gone is an outage at once. One that took its place is opened, and nothing remembered of the old one counts.
+    async fn look_at_file(&mut self) -> Result<(), String> {
+        let database = &self.background.database;
+        let state = database.look();
+        if state == FileState::Gone {
+            self.background.cache.distrust();
+            return Err("the database file is gone".to_owned());
+        }
+        if state == FileState::Same && !self.down {
+            return Ok(());
+        }
+        if state == FileState::Replaced {
+            self.background.cache.distrust();
+            tracing::warn!("another database file took the place of the one in use: opening it");
+        }
+        self.seq = None;
+        self.connection = None;
+        database.reopen().await.map_err(|error| error.to_string())
+    }
+
+    async fn data_version(&mut self) -> Result<i64, sqlx::Error> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(self.background.database.own_connection().await?),
+        };
+        sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
+    }
+
+    async fn catch_up(&mut self) -> Result<(), Unavailable> {
+        let changes = &self.background.changes;
+        loop {
+            let step = match self.seq {
+                Some(seq) => changes.after(seq).await?,
+                None => None,
+            };
+            let Some(step) = step else {
+                // The number first: what changes after it is found by the next poll.
+                let latest = changes.latest().await?;
+                self.background.cache.drop_all();
+                self.background.keys.reload().await?;
+                self.seq = Some(latest);
+                return Ok(());
+            };
+            let Some(last) = step.last().map(|change| change.seq) else { return Ok(()) };
+            for change in &step {
+                match change.kind {
+                    ChangeKind::Session => {
+                        self.background.cache.drop_session(&crate::core::session::SessionId(change.id.clone()));
+                    }
+                    ChangeKind::User => self.background.cache.drop_user(&change.id),
+                    ChangeKind::Key => self.background.keys.reload().await?,
+                }
+            }
+            self.seq = Some(last);
+        }
+    }
+
+    fn tell_up(&mut self) {
+        for store in STORES {
+            self.background.metrics.store_up(store, true);
+        }
+        if std::mem::take(&mut self.down) {
+            tracing::info!("the database answers again");
+            self.readiness.change(|report| report.stores_down.retain(|store, _| !STORES.contains(store)));
+        }
+    }
+
+    fn tell_down(&mut self, detail: &str) {
+        for store in STORES {
+            self.background.metrics.store_up(store, false);
+        }
+        self.readiness.change(|report| {
+            for store in STORES {
+                report.stores_down.insert(store, detail.to_owned());
+            }
+        });
+        if !std::mem::replace(&mut self.down, true) {
+            tracing::error!(detail, "the database does not answer: requests that need it are refused");
+        }
+    }
+}
+
+/// Also where the sender is gone: nobody could stop the work any more.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+/// Each task on its own interval; a failure is logged and tried again at the next.
+async fn keep_house(background: &Background, mut shutdown: watch::Receiver<bool>) {
+    let interval = |period| {
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    };
+    let (mut uses, mut cleaning, mut gauge) = (interval(WRITE_USES), interval(CLEAN), interval(GAUGE));
+    loop {
+        let done = tokio::select! {
+            () = stopped(&mut shutdown) => break,
+            _ = uses.tick() => background.sessions.write_uses().await,
+            _ = cleaning.tick() => background.clean().await,
+            _ = gauge.tick() => background.sessions.count().await.map(|count| background.metrics.sessions_active(count)),
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "background work is put off");
+        }
+    }
+    if let Err(error) = background.sessions.write_uses().await {
+        tracing::warn!(%error, "the last uses of some sessions are lost: they may seem idle for longer than they were");
+    }
+}
+
+impl Background {
+    async fn clean(&self) -> Result<(), Unavailable> {
+        self.cache.clean();
+        // A session that only looks idle, since its uses could not be written for a while, must not be taken for one.
+        self.sessions.write_uses().await?;
+        self.sessions.clean(**self.lifetimes.load()).await?;
+        let keep = i64::try_from(KEEP_CHANGES.as_millis()).unwrap_or(i64::MAX);
+        let before = self.database.clock.now().unix_millis().saturating_sub(keep);
+        loop {
+            let deleted = self
+                .database
+                .run("changes", "clean", async {
+                    let done = sqlx::query(
+                        "DELETE FROM changes WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT ?1) AND at < ?2",
+                    )
+                    .bind(STEP)
+                    .bind(before)
+                    .execute(&self.database.pool())
+                    .await?;
+                    Ok(done.rows_affected())
+                })
+                .await?;
+            if i64::try_from(deleted).unwrap_or(i64::MAX) < STEP {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(connection.close());
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Users in the database. Whatever takes something away from a user (disabled, deleted, a new password) ends their sessions in
+//! the same transaction; every change writes a row of the log.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{FromRow, Sqlite, Transaction};
+
+use crate::{
+    core::{
+        time::Timestamp,
+        user::{User, folded},
+    },
+    ports::{ChangeKind, Credentials, Unavailable, UserChange, UserError, Users},
+    store::{changes::record, database::Database, session::SessionCache, session::database::delete_of_user},
+};
+
+const STORE: &str = "users";
+
+pub(in crate::store) struct DatabaseUsers {
+    database: Arc<Database>,
+    cache: Arc<SessionCache>,
+}
+
+/// What a transaction on one user came to.
+enum Outcome<T> {
+    Done(T),
+    Unknown,
+    Exists,
+    Bad(crate::core::user::BadUser),
+}
+
+impl DatabaseUsers {
+    pub(in crate::store) fn new(database: Arc<Database>, cache: Arc<SessionCache>) -> Self {
+        Self { database, cache }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.database.clock.now()
+    }
+
+    /// Runs a change and makes this node forget what it knew of the user before it answers.
+    async fn change<T>(
+        &self,
+        name: &str,
+        operation: &'static str,
+        work: impl Future<Output = Result<Outcome<T>, sqlx::Error>>,
+    ) -> Result<T, UserError> {
+        let outcome = self.database.run(STORE, operation, work).await;
+        self.cache.drop_user(&folded(name));
+        match outcome? {
+            Outcome::Done(value) => Ok(value),
+            Outcome::Unknown => Err(UserError::Unknown(name.to_owned())),
+            Outcome::Exists => Err(UserError::Exists(name.to_owned())),
+            Outcome::Bad(bad) => Err(bad.into()),
+        }
+    }
+}
+
+#[async_trait]
+impl Users for DatabaseUsers {
+    async fn find(&self, name: &str) -> Result<Option<User>, Unavailable> {
+        let row: Option<Row> = self
+            .database
+            .run(STORE, "find", async {
+                sqlx::query_as("SELECT * FROM users WHERE folded = ?")
+                    .bind(folded(name))
+                    .fetch_optional(&self.database.pool())
+                    .await
+            })
+            .await?;
+        row.map(User::try_from).transpose()
+    }
+
+    async fn list(&self) -> Result<Vec<User>, Unavailable> {
+        let rows: Vec<Row> = self
+            .database
+            .run(STORE, "list", async {
+                sqlx::query_as("SELECT * FROM users ORDER BY folded").fetch_all(&self.database.pool()).await
+            })
+            .await?;
+        rows.into_iter().map(User::try_from).collect()
+    }
+
+    async fn insert(&self, user: User, password_hash: Option<String>) -> Result<(), UserError> {
+        let user = user.checked()?;
+        let name = user.name.clone();
+        let work = async {
+            let mut transaction = self.database.begin().await?;
+            let done = sqlx::query(
+                "INSERT INTO users (folded, name, display_name, email, groups, disabled, token_version, password_hash) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            )
+            .bind(folded(&user.name))
+            .bind(&user.name)
+            .bind(&user.display_name)
+            .bind(&user.email)
+            .bind(groups_text(&user.groups))
+            .bind(user.disabled)
+            .bind(i64::try_from(user.token_version).unwrap_or(i64::MAX))
+            .bind(&password_hash)
+            .execute(&mut *transaction)
+            .await?;
+            if done.rows_affected() == 0 {
+                return Ok(Outcome::Exists);
+            }
+            // A session of somebody of that name (of the users file, say) is not a session of this user.
+            delete_of_user(&mut transaction, &folded(&user.name), None, self.now()).await?;
+            transaction.commit().await?;
+            Ok(Outcome::Done(()))
+        };
+        self.change(&name, "insert", work).await
+    }
+
+    async fn update(&self, name: &str, change: UserChange) -> Result<User, UserError> {
+        let work = async {
+            let mut transaction = self.database.begin().await?;
+            let Some(row) = row_of(&mut transaction, name).await? else { return Ok(Outcome::Unknown) };
+            let Ok(mut user) = User::try_from(row) else { return Ok(Outcome::Unknown) };
+            let ends_sessions = change.disabled == Some(true) && !user.disabled;
+            user.display_name = change.display_name.unwrap_or(user.display_name);
+            user.email = change.email.unwrap_or(user.email);
+            user.groups = change.groups.unwrap_or(user.groups);
+            user.disabled = change.disabled.unwrap_or(user.disabled);
+            user.token_version += u64::from(ends_sessions);
+            let user = match user.checked() {
+                Ok(user) => user,
+                Err(bad) => return Ok(Outcome::Bad(bad)),
+            };
+            sqlx::query(
+                "UPDATE users SET display_name = ?, email = ?, groups = ?, disabled = ?, token_version = ? WHERE folded = ?",
+            )
+            .bind(&user.display_name)
+            .bind(&user.email)
+            .bind(groups_text(&user.groups))
+            .bind(user.disabled)
+            .bind(i64::try_from(user.token_version).unwrap_or(i64::MAX))
+            .bind(folded(name))
+            .execute(&mut *transaction)
+            .await?;
+            if ends_sessions {
+                delete_of_user(&mut transaction, &folded(name), None, self.now()).await?;
+            } else {
+                record(&mut transaction, ChangeKind::User, &folded(name), self.now().unix_millis()).await?;
+            }
+            transaction.commit().await?;
+            Ok(Outcome::Done(user))
+        };
+        self.change(name, "update", work).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), UserError> {
+        let work = async {
+            let mut transaction = self.database.begin().await?;
+            let done =
+                sqlx::query("DELETE FROM users WHERE folded = ?").bind(folded(name)).execute(&mut *transaction).await?;
+            if done.rows_affected() == 0 {
+                return Ok(Outcome::Unknown);
+            }
+            delete_of_user(&mut transaction, &folded(name), None, self.now()).await?;
+            transaction.commit().await?;
+            Ok(Outcome::Done(()))
+        };
+        self.change(name, "delete", work).await
+    }
+}
+
+#[async_trait]
+impl Credentials for DatabaseUsers {
+    async fn password_hash(&self, user: &str) -> Result<Option<SecretString>, Unavailable> {
+        let hash: Option<Option<String>> = self
+            .database
+            .run(STORE, "password_hash", async {
+                sqlx::query_scalar("SELECT password_hash FROM users WHERE folded = ? AND disabled = 0")
+                    .bind(folded(user))
+                    .fetch_optional(&self.database.pool())
+                    .await
+            })
+            .await?;
+        Ok(hash.flatten().map(SecretString::from))
+    }
+
+    async fn set_password_hash(&self, user: &str, hash: SecretString) -> Result<(), UserError> {
+        let work = async {
+            let mut transaction = self.database.begin().await?;
+            let done =
+                sqlx::query("UPDATE users SET password_hash = ?, token_version = token_version + 1 WHERE folded = ?")
+                    .bind(hash.expose_secret())
+                    .bind(folded(user))
+                    .execute(&mut *transaction)
+                    .await?;
+            if done.rows_affected() == 0 {
+                return Ok(Outcome::Unknown);
+            }
+            delete_of_user(&mut transaction, &folded(user), None, self.now()).await?;
+            transaction.commit().await?;
+            Ok(Outcome::Done(()))
+        };
+        self.change(user, "set_password_hash", work).await
+    }
+}
+
+async fn row_of(transaction: &mut Transaction<'static, Sqlite>, name: &str) -> Result<Option<Row>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM users WHERE folded = ?").bind(folded(name)).fetch_optional(&mut **transaction).await
+}
+
+fn groups_text(groups: &[String]) -> String {
+    serde_json::Value::from(groups.to_vec()).to_string()
+}
+
+#[derive(FromRow)]
+struct Row {
+    name: String,
+    display_name: String,
+    email: Option<String>,
+    groups: String,
+    disabled: bool,
+    token_version: i64,
+}
+
+impl TryFrom<Row> for User {
+    type Error = Unavailable;
+
+    fn try_from(row: Row) -> Result<Self, Unavailable> {
+        let damaged =
+            |what: &str| Unavailable { store: STORE, detail: format!("{what} of user {:?} are damaged", row.name) };
+        let groups = serde_json::from_str(&row.groups).map_err(|_| damaged("the groups"))?;
+        let token_version = u64::try_from(row.token_version).map_err(|_| damaged("the tokens"))?;
+        let user = Self {
+            name: row.name.clone(),
+            display_name: row.display_name.clone(),
+            email: row.email.clone(),
+            groups,
+            disabled: row.disabled,
+            token_version,
+        };
+        // Written by other means than ours: must not forge a group or split a header.
+        user.checked().map_err(|bad| damaged(&format!("the details ({bad})")))
+    }
+}

@@ -1,0 +1,190 @@
+//! Users from a file: in memory, read again by [`FileUsers::reload`] (called by `lifecycle` when the file changes). What was changed,
+//! disabled or removed since the last reading, by whichever node and also while none ran, ends that user's sessions; the database keeps
+//! a fingerprint of every entry for that. A faulty new file keeps the old users.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use async_trait::async_trait;
+use secrecy::SecretString;
+use sqlx::SqliteConnection;
+
+use super::file_format::{self, Entries};
+use crate::{
+    config::Faults,
+    core::user::{User, folded},
+    ports::{Credentials, Unavailable, UserChange, UserError, Users},
+    store::{database::Database, session::SessionCache, session::database::delete_of_user},
+};
+
+const STORE: &str = "users";
+
+#[derive(Debug, thiserror::Error)]
+pub enum UsersFileError {
+    #[error(transparent)]
+    Faults(#[from] Faults),
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+pub struct FileUsers {
+    path: PathBuf,
+    entries: ArcSwap<Entries>,
+    /// What an unknown name's password is held against.
+    decoy: ArcSwapOption<SecretString>,
+    /// One reading at a time.
+    reading: tokio::sync::Mutex<()>,
+    database: Arc<Database>,
+    cache: Arc<SessionCache>,
+}
+
+impl FileUsers {
+    pub(in crate::store) async fn open(
+        path: &Path,
+        database: Arc<Database>,
+        cache: Arc<SessionCache>,
+    ) -> Result<Self, UsersFileError> {
+        let users = Self {
+            path: path.to_owned(),
+            entries: ArcSwap::default(),
+            decoy: ArcSwapOption::empty(),
+            reading: tokio::sync::Mutex::default(),
+            database,
+            cache,
+        };
+        users.reload().await?;
+        Ok(users)
+    }
+
+    /// Reads the file again. Returns how many users it holds.
+    ///
+    /// # Errors
+    /// Faults of the file, or a database that cannot end the sessions of those who changed: the old users stay.
+    pub async fn reload(&self) -> Result<usize, UsersFileError> {
+        let _one_at_a_time = self.reading.lock().await;
+        let entries = file_format::read(&self.path)?;
+        let count = entries.len();
+        let old = self.entries.load_full();
+        let decoy = file_format::decoy(&entries).map(Arc::new);
+        let applied = self.database.run(STORE, "reload_file", self.apply(&old, entries)).await;
+        match applied {
+            Ok(changed) => {
+                for name in &changed {
+                    self.cache.drop_user(name);
+                }
+                self.decoy.store(decoy);
+                Ok(count)
+            }
+            Err(error) => {
+                self.entries.store(old);
+                self.cache.drop_all();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Puts the entries in force and ends the sessions of whoever changed; their folded names. Somebody changed where the database
+    /// knows another entry, or where this process held another one: another process may have read the file first, and sessions
+    /// may have been made here since, of an entry that no longer holds.
+    async fn apply(&self, held: &Entries, mut entries: Entries) -> Result<Vec<String>, sqlx::Error> {
+        let mut transaction = self.database.begin().await?;
+        let known = known(&mut transaction).await?;
+        let names: HashSet<String> = entries.keys().chain(known.keys()).cloned().collect();
+        let mut changed = Vec::new();
+        for name in names {
+            let entry = entries.get_mut(&name);
+            let new = entry.as_ref().map_or(&[][..], |entry| entry.fingerprint.as_slice());
+            let (old, version) = known.get(&name).map_or((None, 1), |(old, version)| (Some(old.as_slice()), *version));
+            let same = old == Some(new);
+            // Somebody new has no sessions to end, unless they were removed before.
+            let version = if same || old.is_none() { version } else { version + 1 };
+            if !same {
+                save(&mut transaction, &name, new, version).await?;
+            }
+            if !same || held.get(&name).is_some_and(|held| held.fingerprint != *new) {
+                delete_of_user(&mut transaction, &name, None, self.database.clock.now()).await?;
+                changed.push(name.clone());
+            }
+            if let Some(entry) = entry {
+                entry.user.token_version = u64::try_from(version).unwrap_or(u64::MAX);
+            }
+        }
+        // Before the commit: a session that is made after it must already see the new entry.
+        self.entries.store(Arc::new(entries));
+        transaction.commit().await?;
+        Ok(changed)
+    }
+
+    fn read_only(&self) -> UserError {
+        UserError::ReadOnly(self.path.display().to_string())
+    }
+}
+
+async fn known(connection: &mut SqliteConnection) -> Result<HashMap<String, (Vec<u8>, i64)>, sqlx::Error> {
+    let rows: Vec<(String, Vec<u8>, i64)> =
+        sqlx::query_as("SELECT folded, fingerprint, token_version FROM file_users").fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(name, fingerprint, version)| (name, (fingerprint, version))).collect())
+}
+
+async fn save(
+    connection: &mut SqliteConnection,
+    name: &str,
+    fingerprint: &[u8],
+    version: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO file_users (folded, fingerprint, token_version) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (folded) DO UPDATE SET fingerprint = ?2, token_version = ?3",
+    )
+    .bind(name)
+    .bind(fingerprint)
+    .bind(version)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+#[async_trait]
+impl Users for FileUsers {
+    async fn find(&self, name: &str) -> Result<Option<User>, Unavailable> {
+        Ok(self.entries.load().get(&folded(name)).map(|entry| entry.user.clone()))
+    }
+
+    async fn list(&self) -> Result<Vec<User>, Unavailable> {
+        let mut users: Vec<User> = self.entries.load().values().map(|entry| entry.user.clone()).collect();
+        users.sort_by_cached_key(|user| folded(&user.name));
+        Ok(users)
+    }
+
+    async fn insert(&self, _user: User, _password_hash: Option<String>) -> Result<(), UserError> {
+        Err(self.read_only())
+    }
+
+    async fn update(&self, _name: &str, _change: UserChange) -> Result<User, UserError> {
+        Err(self.read_only())
+    }
+
+    async fn delete(&self, _name: &str) -> Result<(), UserError> {
+        Err(self.read_only())
+    }
+}
+
+#[async_trait]
+impl Credentials for FileUsers {
+    async fn password_hash(&self, user: &str) -> Result<Option<SecretString>, Unavailable> {
+        let entries = self.entries.load();
+        Ok(entries.get(&folded(user)).filter(|entry| !entry.user.disabled).map(|entry| entry.hash.clone()))
+    }
+
+    fn decoy(&self) -> Option<SecretString> {
+        self.decoy.load().as_deref().cloned()
+    }
+
+    async fn set_password_hash(&self, _user: &str, _hash: SecretString) -> Result<(), UserError> {
+        Err(self.read_only())
+    }
+}

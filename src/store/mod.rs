@@ -1,0 +1,171 @@
+//! Adapters of the ports. Opened by `app` alone; everyone else sees the traits.
+//!
+//! `database` opens the file and bounds every operation in time; `changes` is the log that every change is written to in its own
+//! transaction; `session`, `identity` and `keys` keep what they say; `follow` keeps memory true to the log.
+
+mod audit;
+mod changes;
+mod database;
+mod follow;
+mod hasher;
+mod identity;
+mod keys;
+mod limit;
+mod session;
+pub mod system;
+
+use std::{path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+
+pub use hasher::{BadHash, HashPool, StoredHash};
+pub use identity::{FileUsers, UsersFileError, check_users_file};
+pub use keys::KeyError;
+pub use limit::GovernorLimit;
+
+use crate::{
+    config::{Settings, SourceRate, Storage, UsersSource},
+    core::session::Lifetimes,
+    observe::metrics::Metrics,
+    ports::{AuditSink, Changes, Clock, Credentials, Entropy, Hasher, Keys, Sessions, Users},
+};
+use database::Database;
+use follow::Background;
+use identity::DatabaseUsers;
+use session::{DatabaseSessions, SessionCache};
+
+/// Every adapter, opened.
+#[derive(Clone)]
+pub struct Stores {
+    pub users: Arc<dyn Users>,
+    pub credentials: Arc<dyn Credentials>,
+    pub sessions: Arc<dyn Sessions>,
+    pub hasher: Arc<dyn Hasher>,
+    pub keys: Arc<dyn Keys>,
+    pub changes: Arc<dyn Changes>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub audit: Arc<dyn AuditSink>,
+    pub source_limit: Arc<GovernorLimit>,
+    /// Where users come from a file: to be read again when it changes.
+    pub users_file: Option<Arc<FileUsers>>,
+    background: Arc<Background>,
+}
+
+/// What of the configuration the stores need.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub storage: Storage,
+    pub users: UsersSource,
+    pub source_limit: Option<SourceRate>,
+    pub lifetimes: Lifetimes,
+}
+
+impl From<&Settings> for Options {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            storage: settings.storage.clone(),
+            users: settings.users.clone(),
+            source_limit: settings.server.source_limit,
+            lifetimes: settings.site.lifetimes,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the database {path} cannot be opened: {why}")]
+    Database { path: PathBuf, why: String },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Users(#[from] UsersFileError),
+    #[error("the threads that hash passwords cannot be started: {0}")]
+    Threads(std::io::Error),
+}
+
+/// Opens everything that the settings name, with the machine's own clock and randomness.
+///
+/// # Errors
+/// One clear line that names the file and why.
+pub async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Stores, OpenError> {
+    open_with(settings.into(), metrics, Arc::new(system::SystemClock::new()), Arc::new(system::SystemEntropy)).await
+}
+
+/// The same with another clock and other randomness.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_with(
+    options: Options,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+) -> Result<Stores, OpenError> {
+    let path = &options.storage.database;
+    let database = Database::open(path, metrics.clone(), clock.clone())
+        .await
+        .map_err(|error| OpenError::Database { path: path.clone(), why: error.to_string() })?;
+    let database = Arc::new(database);
+    let keys: Arc<dyn Keys> =
+        Arc::new(keys::DatabaseKeys::open(database.clone(), &options.storage.key_file, entropy.clone()).await?);
+    let cache = Arc::new(SessionCache::new(clock.clone()));
+    let (users, credentials, users_file) = open_users(&options.users, &database, &cache).await?;
+    let sessions = Arc::new(DatabaseSessions::new(database.clone(), cache.clone(), users.clone(), metrics.clone()));
+    let changes: Arc<dyn Changes> = Arc::new(changes::DatabaseChanges::new(database.clone()));
+    let background = Arc::new(Background {
+        database,
+        cache,
+        sessions: sessions.clone(),
+        changes: changes.clone(),
+        keys: keys.clone(),
+        metrics: metrics.clone(),
+        lifetimes: ArcSwap::from_pointee(options.lifetimes),
+    });
+    Ok(Stores {
+        users,
+        credentials,
+        sessions,
+        hasher: Arc::new(HashPool::start(entropy.clone()).map_err(OpenError::Threads)?),
+        keys,
+        changes,
+        source_limit: Arc::new(GovernorLimit::new(clock.clone(), options.source_limit)),
+        clock,
+        entropy,
+        audit: Arc::new(audit::LogAudit::new(metrics)),
+        users_file,
+        background,
+    })
+}
+
+type OpenedUsers = (Arc<dyn Users>, Arc<dyn Credentials>, Option<Arc<FileUsers>>);
+
+async fn open_users(
+    source: &UsersSource,
+    database: &Arc<Database>,
+    cache: &Arc<SessionCache>,
+) -> Result<OpenedUsers, OpenError> {
+    match source {
+        UsersSource::Database => {
+            let users = Arc::new(DatabaseUsers::new(database.clone(), cache.clone()));
+            Ok((users.clone(), users, None))
+        }
+        UsersSource::File(path) => {
+            let users = Arc::new(FileUsers::open(path, database.clone(), cache.clone()).await?);
+            Ok((users.clone(), users.clone(), Some(users)))
+        }
+    }
+}
+
+impl Stores {
+    /// What of a reload concerns the stores: the source limit and the lifetimes by which old sessions are cleaned away.
+    pub fn configure(&self, settings: &Settings) {
+        self.source_limit.configure(settings.server.source_limit);
+        self.background.lifetimes.store(Arc::new(settings.site.lifetimes));
+    }
+
+    /// Closes the database; for commands that do not [`Stores::follow`].
+    pub async fn close(&self) {
+        self.background.database.close().await;
+    }
+}

@@ -1,0 +1,189 @@
+//! Live sessions in memory. Asked on every request (`peek`), filled by `database`, emptied by it and by the follower of the
+//! log of changes. Never waits, never answers "gone": what is not here is asked of the store.
+//!
+//! Three things make an entry count: memory is trusted (the follower read the log within the last [`TRUST`]), the entry was not
+//! dropped, nor was its user. Entries are found dead by flags they share with whoever drops them, so that a user's sessions
+//! die in one step however many they are, and eviction can never leave one behind that nothing can reach.
+//!
+//! A read of the store races with an end of the session: whoever reads takes the [`Generation`] first, and what was dropped
+//! since then keeps the answer out of the cache.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use moka::{policy::EvictionPolicy, sync::Cache};
+
+use crate::{
+    core::session::{SessionId, TokenHash},
+    ports::{Clock, LiveSession},
+};
+
+/// Sessions kept at most.
+const CAPACITY: u64 = 2_000_000;
+/// Forgotten after so long without a look: frees the memory of sessions that ended by their age.
+const FORGET: Duration = Duration::from_secs(3600);
+/// Without a look at the log of changes for so long, memory is unsure (invariant 7).
+const TRUST: Duration = Duration::from_secs(2);
+const NEVER: i64 = i64::MIN;
+
+/// What was dropped so far; see the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Generation(u64);
+
+struct Entry {
+    live: Arc<LiveSession>,
+    dropped: AtomicBool,
+    user_dropped: Arc<AtomicBool>,
+    era: u64,
+}
+
+/// What only changes together: taken for insertions and drops, never for a look.
+#[derive(Default)]
+struct Ledger {
+    generation: u64,
+    /// By folded user name: the flag that all entries of the user share.
+    users: HashMap<Box<str>, Arc<AtomicBool>>,
+}
+
+pub(in crate::store) struct SessionCache {
+    by_hash: Cache<TokenHash, Arc<Entry>>,
+    by_id: Cache<SessionId, Arc<Entry>>,
+    ledger: Mutex<Ledger>,
+    /// Goes up when everything is dropped.
+    era: AtomicU64,
+    /// Monotonic milliseconds of the last look at the log.
+    looked_at: AtomicI64,
+    clock: Arc<dyn Clock>,
+}
+
+impl SessionCache {
+    pub(in crate::store) fn new(clock: Arc<dyn Clock>) -> Self {
+        let by_id = Cache::builder()
+            .max_capacity(CAPACITY)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_idle(FORGET)
+            // Whatever leaves `by_id` can no longer be dropped by id, so it must not be found by hash either.
+            .eviction_listener(|_id, entry: Arc<Entry>, _cause| entry.dropped.store(true, Ordering::Release))
+            .build();
+        let by_hash =
+            Cache::builder().max_capacity(CAPACITY).eviction_policy(EvictionPolicy::lru()).time_to_idle(FORGET).build();
+        Self {
+            by_hash,
+            by_id,
+            ledger: Mutex::default(),
+            era: AtomicU64::new(0),
+            looked_at: AtomicI64::new(NEVER),
+            clock,
+        }
+    }
+
+    /// `Err(())`: memory is unsure as a whole.
+    pub(super) fn by_hash(&self, hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, ()> {
+        self.trusted()?;
+        Ok(self.by_hash.get(hash).and_then(|entry| self.alive(&entry)))
+    }
+
+    pub(super) fn by_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, ()> {
+        self.trusted()?;
+        Ok(self.by_id.get(id).and_then(|entry| self.alive(&entry)))
+    }
+
+    fn trusted(&self) -> Result<(), ()> {
+        let looked_at = self.looked_at.load(Ordering::Acquire);
+        if looked_at != NEVER && self.monotonic_millis().saturating_sub(looked_at) < millis(TRUST) {
+            Ok(())
+        } else {
+            Err(())
+        }
+    }
+
+    fn alive(&self, entry: &Entry) -> Option<Arc<LiveSession>> {
+        let dead = entry.dropped.load(Ordering::Acquire)
+            || entry.user_dropped.load(Ordering::Acquire)
+            || entry.era != self.era.load(Ordering::Acquire);
+        (!dead).then(|| entry.live.clone())
+    }
+
+    /// To be taken before the store is read.
+    pub(super) fn generation(&self) -> Generation {
+        Generation(self.ledger().generation)
+    }
+
+    /// Remembers what the store said, unless anything was dropped since `read_at`: then the answer may be older than the drop.
+    pub(super) fn remember(&self, live: &Arc<LiveSession>, folded_user: &str, read_at: Generation) {
+        let mut ledger = self.ledger();
+        if ledger.generation != read_at.0 {
+            return;
+        }
+        if let Some(before) = self.by_id.remove(&live.session.id) {
+            before.dropped.store(true, Ordering::Release);
+            // A use that is noted in memory only must survive the new reading.
+            live.touch(before.live.last_used());
+        }
+        let user_dropped = ledger.users.entry(folded_user.into()).or_default().clone();
+        let era = self.era.load(Ordering::Acquire);
+        let entry = Arc::new(Entry { live: live.clone(), dropped: AtomicBool::new(false), user_dropped, era });
+        self.by_id.insert(live.session.id.clone(), entry.clone());
+        self.by_hash.insert(live.session.gate_hash, entry);
+    }
+
+    pub(in crate::store) fn drop_session(&self, id: &SessionId) {
+        let mut ledger = self.ledger();
+        ledger.generation += 1;
+        if let Some(entry) = self.by_id.remove(id) {
+            entry.dropped.store(true, Ordering::Release);
+            self.by_hash.invalidate(&entry.live.session.gate_hash);
+        }
+    }
+
+    pub(in crate::store) fn drop_user(&self, folded_user: &str) {
+        let mut ledger = self.ledger();
+        ledger.generation += 1;
+        if let Some(flag) = ledger.users.remove(folded_user) {
+            flag.store(true, Ordering::Release);
+        }
+    }
+
+    pub(in crate::store) fn drop_all(&self) {
+        let mut ledger = self.ledger();
+        ledger.generation += 1;
+        ledger.users.clear();
+        self.era.fetch_add(1, Ordering::AcqRel);
+        self.by_id.invalidate_all();
+        self.by_hash.invalidate_all();
+    }
+
+    /// The log of changes was read to its end, as it stood at `at` (monotonic): memory may be trusted for a while.
+    pub(in crate::store) fn trust(&self, at: Duration) {
+        self.looked_at.store(millis(at), Ordering::Release);
+    }
+
+    pub(in crate::store) fn distrust(&self) {
+        self.looked_at.store(NEVER, Ordering::Release);
+    }
+
+    /// Frees what belongs to nobody any more. Now and then.
+    pub(in crate::store) fn clean(&self) {
+        self.by_id.run_pending_tasks();
+        self.by_hash.run_pending_tasks();
+        self.ledger().users.retain(|_, flag| Arc::strong_count(flag) > 1);
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn monotonic_millis(&self) -> i64 {
+        millis(self.clock.monotonic())
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

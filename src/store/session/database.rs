@@ -1,0 +1,367 @@
+//! Sessions in the database, with the cache in front and last use written behind. Asked by `gate`, `identity` and the command line.
+//!
+//! Never leaves a session in memory that it ended in the store, and never finds one whose user is disabled or gone.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sqlx::{FromRow, SqliteConnection};
+
+use super::cache::{Generation, SessionCache};
+use crate::{
+    core::{
+        identity::{Factor, Identity},
+        session::{Lifetimes, Session, SessionId, TokenHash},
+        time::Timestamp,
+        user::folded,
+    },
+    observe::metrics::Metrics,
+    ports::{ChangeKind, End, LiveSession, Peek, Sessions, Unavailable, Users},
+    store::{changes::record, database::Database},
+};
+
+const STORE: &str = "sessions";
+/// Rows a transaction of the background work touches: other writers get their turn in between.
+const STEP: usize = 500;
+/// Another node may hold a later use that it has not written yet: idle rows stay for so long beyond their time.
+const IDLE_MARGIN: Duration = Duration::from_secs(600);
+
+pub(in crate::store) struct DatabaseSessions {
+    database: Arc<Database>,
+    cache: Arc<SessionCache>,
+    users: Arc<dyn Users>,
+    metrics: Arc<Metrics>,
+    /// Used since the last writing.
+    pending: Mutex<HashMap<SessionId, Arc<LiveSession>>>,
+    /// When `pending` was last taken away, so that only the first use after it has to take the lock.
+    drained_at: AtomicI64,
+}
+
+impl DatabaseSessions {
+    pub(in crate::store) fn new(
+        database: Arc<Database>,
+        cache: Arc<SessionCache>,
+        users: Arc<dyn Users>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { database, cache, users, metrics, pending: Mutex::default(), drained_at: AtomicI64::new(i64::MAX) }
+    }
+
+    fn peeked(&self, found: Result<Option<Arc<LiveSession>>, ()>) -> Peek {
+        let (result, peek) = match found {
+            Ok(Some(live)) => ("hit", Peek::Hit(live)),
+            Ok(None) => ("miss", Peek::Unsure),
+            Err(()) => ("unsure", Peek::Unsure),
+        };
+        self.metrics.session_cache(result);
+        peek
+    }
+
+    /// A row of the store, with its user as they are now.
+    async fn live(&self, row: Option<Row>, read_at: Generation) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        let Some(row) = row else { return Ok(None) };
+        let session = Session::try_from(row).map_err(|detail| Unavailable { store: STORE, detail })?;
+        let Some(user) = self.users.find(&session.user).await?.filter(|user| !user.disabled) else { return Ok(None) };
+        let identity = Identity::new(&user, session.factor, session.signed_in_at, Some(session.id.clone()))
+            .map_err(|error| Unavailable { store: "users", detail: error.to_string() })?;
+        let live = Arc::new(LiveSession::new(session, Arc::new(identity), user.token_version));
+        if let Some(used) = self.pending.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&live.session.id) {
+            live.touch(used.last_used());
+            // From here on uses are noted on the new one.
+            *used = live.clone();
+        }
+        self.cache.remember(&live, &folded(&user.name), read_at);
+        Ok(Some(live))
+    }
+
+    /// Writes the last uses noted since the last time. What could not be written is noted again.
+    pub(in crate::store) async fn write_uses(&self) -> Result<(), Unavailable> {
+        // In this order: a use that reads the old time is in the map that is taken now.
+        self.drained_at.store(self.database.clock.now().unix_millis(), Ordering::SeqCst);
+        let taken = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        let uses: Vec<_> = taken.into_values().collect();
+        for (number, step) in uses.chunks(STEP).enumerate() {
+            if let Err(error) = self.database.run(STORE, "write_uses", self.write_step(step)).await {
+                let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+                for live in uses.iter().skip(number * STEP) {
+                    pending.entry(live.session.id.clone()).or_insert_with(|| live.clone());
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_step(&self, uses: &[Arc<LiveSession>]) -> Result<(), sqlx::Error> {
+        let mut transaction = self.database.begin().await?;
+        for live in uses {
+            sqlx::query("UPDATE sessions SET last_used_at = max(last_used_at, ?) WHERE id = ?")
+                .bind(live.last_used().unix_millis())
+                .bind(&live.session.id.0)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await
+    }
+
+    /// Deletes rows that no lifetime can bring back. No rows of the log: such a session is dead by its times wherever it is.
+    pub(in crate::store) async fn clean(&self, lifetimes: Lifetimes) -> Result<(), Unavailable> {
+        let now = self.database.clock.now().unix_millis();
+        let before = |age: Duration| now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        loop {
+            let deleted = self
+                .database
+                .run(STORE, "clean", async {
+                    let done = sqlx::query(
+                        "DELETE FROM sessions WHERE id IN (\
+                         SELECT id FROM sessions WHERE remembered = 0 AND created_at < ?1 \
+                         UNION SELECT id FROM sessions WHERE remembered = 1 AND created_at < ?2 \
+                         UNION SELECT id FROM sessions WHERE remembered = 0 AND last_used_at < ?3 LIMIT ?4)",
+                    )
+                    .bind(before(lifetimes.lifetime))
+                    .bind(before(lifetimes.remember_me))
+                    .bind(before(lifetimes.idle + IDLE_MARGIN))
+                    .bind(i64::try_from(STEP).unwrap_or(i64::MAX))
+                    .execute(&self.database.pool())
+                    .await?;
+                    Ok(done.rows_affected())
+                })
+                .await?;
+            if deleted < STEP as u64 {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// For the gauge `sessions_active`.
+    pub(in crate::store) async fn count(&self) -> Result<u64, Unavailable> {
+        let count: i64 = self
+            .database
+            .run(STORE, "count", async {
+                sqlx::query_scalar("SELECT count(*) FROM sessions").fetch_one(&self.database.pool()).await
+            })
+            .await?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+}
+
+#[async_trait]
+impl Sessions for DatabaseSessions {
+    fn peek(&self, gate_hash: &TokenHash) -> Peek {
+        self.peeked(self.cache.by_hash(gate_hash))
+    }
+
+    fn peek_id(&self, id: &SessionId) -> Peek {
+        self.peeked(self.cache.by_id(id))
+    }
+
+    async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        let read_at = self.cache.generation();
+        let row = self
+            .database
+            .run(STORE, "find", async {
+                sqlx::query_as("SELECT * FROM sessions WHERE gate_hash = ?")
+                    .bind(gate_hash.0.as_slice())
+                    .fetch_optional(&self.database.pool())
+                    .await
+            })
+            .await?;
+        self.live(row, read_at).await
+    }
+
+    async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        let read_at = self.cache.generation();
+        let row = self
+            .database
+            .run(STORE, "find_id", async {
+                sqlx::query_as("SELECT * FROM sessions WHERE id = ?")
+                    .bind(&id.0)
+                    .fetch_optional(&self.database.pool())
+                    .await
+            })
+            .await?;
+        self.live(row, read_at).await
+    }
+
+    async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {
+        self.database
+            .run(STORE, "create", async {
+                let mut transaction = self.database.begin().await?;
+                for id in ended {
+                    delete_one(&mut transaction, id, self.database.clock.now()).await?;
+                }
+                insert(&mut transaction, &session).await?;
+                transaction.commit().await
+            })
+            .await?;
+        for id in ended {
+            self.cache.drop_session(id);
+        }
+        // The user is read after the commit: whoever disables them from here on ends the new session too, and whoever did so
+        // before is seen now.
+        if let Some(live) = self.find_id(&session.id).await? {
+            return Ok(live);
+        }
+        self.end(End::One(&session.id)).await?;
+        Err(Unavailable { store: STORE, detail: "the user was disabled or removed during the sign-in".to_owned() })
+    }
+
+    fn used(&self, session: &Arc<LiveSession>, at: Timestamp) {
+        let before = session.touch(at);
+        // Whoever used it first after it was loaded and after the last draining has noted it: the others need no lock.
+        let noted = before.unix_millis() >= self.drained_at.load(Ordering::SeqCst);
+        if noted && before > session.session.last_used_at {
+            return;
+        }
+        self.pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(session.session.id.clone())
+            .or_insert_with(|| session.clone());
+    }
+
+    async fn list(&self, user: Option<&str>) -> Result<Vec<Session>, Unavailable> {
+        let rows: Vec<Row> = self
+            .database
+            .run(STORE, "list", async {
+                sqlx::query_as("SELECT * FROM sessions WHERE ?1 IS NULL OR folded = ?1 ORDER BY created_at DESC, id")
+                    .bind(user.map(folded))
+                    .fetch_all(&self.database.pool())
+                    .await
+            })
+            .await?;
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.into_iter()
+            .map(|row| {
+                let mut session = Session::try_from(row).map_err(|detail| Unavailable { store: STORE, detail })?;
+                if let Some(used) = pending.get(&session.id) {
+                    session.last_used_at = session.last_used_at.max(used.last_used());
+                }
+                Ok(session)
+            })
+            .collect()
+    }
+
+    async fn end(&self, which: End<'_>) -> Result<u64, Unavailable> {
+        let now = self.database.clock.now();
+        let ended = self
+            .database
+            .run(STORE, "end", async {
+                let mut transaction = self.database.begin().await?;
+                let ended = match which {
+                    End::One(id) => delete_one(&mut transaction, id, now).await?,
+                    End::AllOf { user } => delete_of_user(&mut transaction, &folded(user), None, now).await?,
+                    End::AllBut { user, kept } => {
+                        delete_of_user(&mut transaction, &folded(user), Some(kept), now).await?
+                    }
+                };
+                transaction.commit().await?;
+                Ok(ended)
+            })
+            .await;
+        // Also after a failure: it may be that only the answer to the commit was lost.
+        match which {
+            End::One(id) => self.cache.drop_session(id),
+            End::AllOf { user } | End::AllBut { user, .. } => self.cache.drop_user(&folded(user)),
+        }
+        ended
+    }
+}
+
+/// The row of the log is written even where nothing was deleted: a node may still remember what cleaning took away.
+async fn delete_one(connection: &mut SqliteConnection, id: &SessionId, now: Timestamp) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query("DELETE FROM sessions WHERE id = ?").bind(&id.0).execute(&mut *connection).await?;
+    record(connection, ChangeKind::Session, &id.0, now.unix_millis()).await?;
+    Ok(done.rows_affected())
+}
+
+/// One row of the log for them all: every node reads again what is left of the user. Also called by the users' adapters, in
+/// the transaction that disables a user or changes a password.
+pub(in crate::store) async fn delete_of_user(
+    connection: &mut SqliteConnection,
+    folded_user: &str,
+    kept: Option<&SessionId>,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query("DELETE FROM sessions WHERE folded = ? AND id IS NOT ?")
+        .bind(folded_user)
+        .bind(kept.map(|id| id.0.as_str()))
+        .execute(&mut *connection)
+        .await?;
+    record(connection, ChangeKind::User, folded_user, now.unix_millis()).await?;
+    Ok(done.rows_affected())
+}
+
+async fn insert(connection: &mut SqliteConnection, session: &Session) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO sessions (id, folded, name, factor, domain, gate_hash, portal_hash, remembered, created_at, \
+         signed_in_at, last_used_at, user_agent, address) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&session.id.0)
+    .bind(folded(&session.user))
+    .bind(&session.user)
+    .bind(session.factor.as_str())
+    .bind(&session.domain)
+    .bind(session.gate_hash.0.as_slice())
+    .bind(session.portal_hash.0.as_slice())
+    .bind(session.remembered)
+    .bind(session.created_at.unix_millis())
+    .bind(session.signed_in_at.unix_millis())
+    .bind(session.last_used_at.unix_millis())
+    .bind(&session.user_agent)
+    .bind(session.address.map(|address| address.to_string()))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    name: String,
+    factor: String,
+    domain: String,
+    gate_hash: Vec<u8>,
+    portal_hash: Vec<u8>,
+    remembered: bool,
+    created_at: i64,
+    signed_in_at: i64,
+    last_used_at: i64,
+    user_agent: String,
+    address: Option<String>,
+}
+
+impl TryFrom<Row> for Session {
+    type Error = String;
+
+    fn try_from(row: Row) -> Result<Self, String> {
+        let hash =
+            |bytes: Vec<u8>| bytes.try_into().map(TokenHash).map_err(|_| "a session's hash is damaged".to_owned());
+        Ok(Self {
+            id: SessionId(row.id),
+            user: row.name,
+            factor: match row.factor.as_str() {
+                "one" => Factor::One,
+                "two" => Factor::Two,
+                other => return Err(format!("a session with the unknown factor {other:?}")),
+            },
+            domain: row.domain,
+            gate_hash: hash(row.gate_hash)?,
+            portal_hash: hash(row.portal_hash)?,
+            remembered: row.remembered,
+            created_at: Timestamp::from_unix_millis(row.created_at),
+            signed_in_at: Timestamp::from_unix_millis(row.signed_in_at),
+            last_used_at: Timestamp::from_unix_millis(row.last_used_at),
+            user_agent: row.user_agent,
+            address: row.address.and_then(|address| address.parse().ok()),
+        })
+    }
+}

@@ -1,0 +1,140 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::cache::SessionCache;
+use crate::{
+    core::{
+        identity::{Factor, Identity},
+        session::{Session, SessionId, TokenHash},
+        time::Timestamp,
+        user::User,
+    },
+    ports::{Clock, LiveSession},
+};
+
+#[derive(Default)]
+struct FakeClock(AtomicU64);
+
+impl Clock for FakeClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_millis(0)
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+fn live(id: &str, user: &str) -> Arc<LiveSession> {
+    let at = Timestamp::from_unix_millis(0);
+    let user = User {
+        name: user.to_owned(),
+        display_name: user.to_owned(),
+        email: None,
+        groups: Vec::new(),
+        disabled: false,
+        token_version: 1,
+    };
+    let session = Session {
+        id: SessionId(id.to_owned()),
+        user: user.name.clone(),
+        factor: Factor::One,
+        domain: String::new(),
+        gate_hash: TokenHash::of(id),
+        portal_hash: TokenHash::of("portal"),
+        remembered: false,
+        created_at: at,
+        signed_in_at: at,
+        last_used_at: at,
+        user_agent: String::new(),
+        address: None,
+    };
+    let identity = Identity::new(&user, Factor::One, at, Some(session.id.clone())).unwrap();
+    Arc::new(LiveSession::new(session, Arc::new(identity), 1))
+}
+
+fn trusted() -> (Arc<FakeClock>, SessionCache) {
+    let clock = Arc::new(FakeClock::default());
+    let cache = SessionCache::new(clock.clone());
+    cache.trust(clock.monotonic());
+    (clock, cache)
+}
+
+fn holds(cache: &SessionCache, id: &str) -> bool {
+    let by_hash = cache.by_hash(&TokenHash::of(id)).unwrap().is_some();
+    let by_id = cache.by_id(&SessionId(id.to_owned())).unwrap().is_some();
+    assert_eq!(by_hash, by_id, "{id}");
+    by_hash
+}
+
+#[test]
+fn what_was_remembered_is_found_by_both_names() {
+    let (_, cache) = trusted();
+    cache.remember(&live("a", "ann"), "ann", cache.generation());
+    assert!(holds(&cache, "a"));
+    assert!(!holds(&cache, "b"));
+}
+
+#[test]
+fn threat_36_a_read_from_before_a_drop_is_not_remembered() {
+    let (_, cache) = trusted();
+    let drops: [fn(&SessionCache); 3] = [
+        |cache| cache.drop_session(&SessionId("a".to_owned())),
+        |cache| cache.drop_user("ann"),
+        |cache| cache.drop_all(),
+    ];
+    for drop in drops {
+        let read_at = cache.generation();
+        drop(&cache);
+        cache.remember(&live("a", "ann"), "ann", read_at);
+        assert!(!holds(&cache, "a"));
+    }
+}
+
+#[test]
+fn a_drop_takes_one_session_all_of_a_user_or_all() {
+    let (_, cache) = trusted();
+    for (id, user) in [("a1", "ann"), ("a2", "ann"), ("b1", "bob")] {
+        cache.remember(&live(id, user), user, cache.generation());
+    }
+    cache.drop_session(&SessionId("a1".to_owned()));
+    assert!(!holds(&cache, "a1") && holds(&cache, "a2") && holds(&cache, "b1"));
+    cache.drop_user("ann");
+    assert!(!holds(&cache, "a2") && holds(&cache, "b1"));
+    cache.remember(&live("a3", "ann"), "ann", cache.generation());
+    assert!(holds(&cache, "a3"), "a user who was dropped can be remembered again");
+    cache.drop_all();
+    assert!(!holds(&cache, "a3") && !holds(&cache, "b1"));
+    cache.remember(&live("b1", "bob"), "bob", cache.generation());
+    assert!(holds(&cache, "b1"));
+}
+
+#[test]
+fn memory_is_unsure_after_two_seconds_without_a_look_at_the_log() {
+    let (clock, cache) = trusted();
+    cache.remember(&live("a", "ann"), "ann", cache.generation());
+    clock.0.store(1_999, Ordering::Relaxed);
+    assert!(cache.by_hash(&TokenHash::of("a")).is_ok());
+    clock.0.store(2_000, Ordering::Relaxed);
+    assert!(cache.by_hash(&TokenHash::of("a")).is_err());
+    cache.trust(clock.monotonic());
+    assert!(holds(&cache, "a"));
+    cache.distrust();
+    assert!(cache.by_hash(&TokenHash::of("a")).is_err());
+}
+
+#[test]
+fn a_new_reading_keeps_the_later_use_that_memory_knew() {
+    let (_, cache) = trusted();
+    let first = live("a", "ann");
+    cache.remember(&first, "ann", cache.generation());
+    first.touch(Timestamp::from_unix_millis(5_000));
+    let second = live("a", "ann");
+    cache.remember(&second, "ann", cache.generation());
+    assert_eq!(second.last_used(), Timestamp::from_unix_millis(5_000));
+    assert!(holds(&cache, "a"));
+}

@@ -1,0 +1,158 @@
+//! A place where data lives, and nodes that share it: each its own pool, cache and follower, as separate processes have them.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use postern::{
+    config::{Storage, UsersSource},
+    core::{
+        identity::Factor,
+        session::{Lifetimes, Session, SessionId, TokenHash},
+        time::Timestamp,
+        user::User,
+    },
+    observe::{metrics::Metrics, readiness::Readiness},
+    ports::Peek,
+    store::{
+        OpenError, Options, Stores, open_with,
+        system::{SystemClock, SystemEntropy},
+    },
+};
+use tempfile::TempDir;
+use tokio::{sync::watch, task::JoinHandle};
+
+pub(crate) struct Place {
+    pub(crate) folder: TempDir,
+    pub(crate) users: UsersSource,
+}
+
+pub(crate) struct Node {
+    pub(crate) stores: Stores,
+    pub(crate) readiness: Arc<Readiness>,
+    stop: watch::Sender<bool>,
+    background: JoinHandle<()>,
+}
+
+impl Place {
+    pub(crate) fn sqlite() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), users: UsersSource::Database }
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("data/postern.db")
+    }
+
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.folder.path().join("data/postern.key")
+    }
+
+    pub(crate) async fn open(&self) -> Result<Stores, OpenError> {
+        let options = Options {
+            storage: Storage { database: self.database(), key_file: self.key_file() },
+            users: self.users.clone(),
+            source_limit: None,
+            lifetimes: Lifetimes {
+                idle: Duration::from_secs(1_800),
+                lifetime: Duration::from_secs(43_200),
+                remember_me: Duration::from_secs(2_592_000),
+            },
+        };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        open_with(options, metrics, Arc::new(SystemClock::new()), Arc::new(SystemEntropy)).await
+    }
+
+    /// A server: follows the log.
+    pub(crate) async fn node(&self) -> Node {
+        Node::following(self.open().await.unwrap())
+    }
+}
+
+impl Node {
+    pub(crate) fn following(stores: Stores) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let readiness = Arc::new(Readiness::default());
+        let background = stores.follow(readiness.clone(), stopped);
+        Self { stores, readiness, stop, background }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.send(true).unwrap();
+        self.background.await.unwrap();
+    }
+
+    pub(crate) fn knows(&self, session: &Session) -> bool {
+        matches!(self.stores.sessions.peek(&session.gate_hash), Peek::Hit(_))
+    }
+
+    /// Reads the session until memory holds it: the follower may just be emptying the cache for the first time.
+    pub(crate) async fn warm(&self, session: &Session) {
+        eventually("the session is remembered", Duration::from_secs(5), || async {
+            self.stores.sessions.find(&session.gate_hash).await.unwrap().unwrap();
+            self.knows(session)
+        })
+        .await;
+    }
+
+    pub(crate) async fn add_user(&self, name: &str) {
+        self.stores
+            .users
+            .insert(user(name), Some("$5$abcdefgh$ZLdkj8mkc2XVSrPVjskDAgZPGjtj1VGVaa1aUkrMTU/".to_owned()))
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn sign_in(&self, name: &str) -> Session {
+        let session = session(name);
+        self.stores.sessions.create(session.clone(), &[]).await.unwrap();
+        session
+    }
+}
+
+/// Asks until it holds; panics after `within`.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, within: Duration, mut holds: impl FnMut() -> F) {
+    let asking = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(within, asking).await.is_ok(), "not within {within:?}: {what}");
+}
+
+pub(crate) fn user(name: &str) -> User {
+    User {
+        name: name.to_owned(),
+        display_name: format!("{name} of the tests"),
+        email: Some(format!("{name}@example.com")),
+        groups: vec!["staff".to_owned()],
+        disabled: false,
+        token_version: 1,
+    }
+}
+
+/// Times are whole milliseconds of the present: the stores run on the machine's clock here.
+pub(crate) fn session(user: &str) -> Session {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let now = Timestamp::from_unix_millis(jiff::Timestamp::now().as_millisecond());
+    Session {
+        id: SessionId(format!("session-{number}")),
+        user: user.to_owned(),
+        factor: Factor::One,
+        domain: "example.com".to_owned(),
+        gate_hash: TokenHash::of(&format!("gate-{number}")),
+        portal_hash: TokenHash::of(&format!("portal-{number}")),
+        remembered: number % 2 == 1,
+        created_at: now,
+        signed_in_at: now,
+        last_used_at: now,
+        user_agent: "contract suite".to_owned(),
+        address: Some([192, 0, 2, 1].into()),
+    }
+}

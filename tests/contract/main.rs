@@ -1,0 +1,27 @@
+//! What every store promises, asked of each implementation on the real thing. One suite; a new store adds one line to
+//! `for_every_store!` and a [`harness::Place`].
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+mod changes;
+mod harness;
+mod outage;
+mod sessions;
+mod sign_in;
+mod users;
+mod users_file;
+
+/// Makes one test a store of every named case (`async fn case(place: Place)`).
+macro_rules! for_every_store {
+    ($($case:ident),* $(,)?) => {
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case($crate::harness::Place::sqlite()).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use for_every_store;

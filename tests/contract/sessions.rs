@@ -1,0 +1,220 @@
+use std::time::Duration;
+
+use postern::{
+    core::{session::SessionId, time::Timestamp},
+    ports::{End, Peek, UserChange},
+};
+
+use crate::harness::{Node, Place, eventually, session, user};
+
+crate::for_every_store!(
+    a_session_is_found_as_it_was_stored,
+    a_session_of_nobody_is_never_made,
+    a_sign_in_ends_the_sessions_it_replaces,
+    ends_reach_what_they_name_and_nothing_else,
+    a_restart_signs_nobody_out,
+    the_last_use_outlives_a_restart,
+    sessions_that_no_lifetime_brings_back_are_cleaned_away,
+    a_use_that_is_not_written_yet_keeps_a_session_from_being_cleaned,
+    memory_is_unsure_without_a_follower,
+    threat_36_an_end_is_known_at_once_here_and_within_a_second_elsewhere,
+    threat_36_disabling_in_another_process_ends_access_within_a_second,
+    a_change_of_groups_is_seen_without_a_new_sign_in,
+);
+
+async fn a_session_is_found_as_it_was_stored(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let made = node.sign_in("ann").await;
+    let by_hash = node.stores.sessions.find(&made.gate_hash).await.unwrap().unwrap();
+    let by_id = node.stores.sessions.find_id(&made.id).await.unwrap().unwrap();
+    assert_eq!(by_hash.session, made);
+    assert_eq!(by_id.session, made);
+    assert_eq!(by_hash.identity.groups, ["staff"]);
+    assert_eq!(node.stores.sessions.list(Some("ANN")).await.unwrap(), std::slice::from_ref(&made));
+    assert!(node.stores.sessions.find(&session("x").gate_hash).await.unwrap().is_none());
+    assert!(node.stores.sessions.find(&made.portal_hash).await.unwrap().is_none());
+    node.warm(&made).await;
+    assert!(matches!(node.stores.sessions.peek_id(&made.id), Peek::Hit(_)));
+    node.stop().await;
+}
+
+async fn a_session_of_nobody_is_never_made(place: Place) {
+    let node = place.node().await;
+    let made = session("ghost");
+    assert!(node.stores.sessions.create(made.clone(), &[]).await.is_err());
+    assert!(node.stores.sessions.list(None).await.unwrap().is_empty());
+    node.add_user("ghost").await;
+    assert!(node.stores.sessions.find(&made.gate_hash).await.unwrap().is_none());
+    node.stop().await;
+}
+
+async fn a_sign_in_ends_the_sessions_it_replaces(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let old = node.sign_in("ann").await;
+    node.warm(&old).await;
+    let new = session("ann");
+    node.stores.sessions.create(new.clone(), &[old.id.clone(), SessionId("unknown".to_owned())]).await.unwrap();
+    assert!(!node.knows(&old));
+    assert!(node.stores.sessions.find(&old.gate_hash).await.unwrap().is_none());
+    assert!(node.stores.sessions.find(&new.gate_hash).await.unwrap().is_some());
+    node.stop().await;
+}
+
+async fn ends_reach_what_they_name_and_nothing_else(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    node.add_user("bob").await;
+    let (first, second, third) = (node.sign_in("ann").await, node.sign_in("ann").await, node.sign_in("ann").await);
+    let other = node.sign_in("bob").await;
+    let sessions = &node.stores.sessions;
+    assert_eq!(sessions.end(End::One(&first.id)).await.unwrap(), 1);
+    assert_eq!(sessions.end(End::One(&first.id)).await.unwrap(), 0);
+    assert_eq!(sessions.end(End::AllBut { user: "Ann", kept: &second.id }).await.unwrap(), 1);
+    assert!(sessions.find(&third.gate_hash).await.unwrap().is_none());
+    assert!(sessions.find(&second.gate_hash).await.unwrap().is_some());
+    assert_eq!(sessions.end(End::AllOf { user: "ann" }).await.unwrap(), 1);
+    assert!(!node.knows(&second));
+    assert!(sessions.find(&second.gate_hash).await.unwrap().is_none());
+    assert!(sessions.find(&other.gate_hash).await.unwrap().is_some());
+    node.stop().await;
+}
+
+async fn a_restart_signs_nobody_out(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let made = node.sign_in("ann").await;
+    node.stop().await;
+    let node = place.node().await;
+    assert_eq!(node.stores.sessions.find(&made.gate_hash).await.unwrap().unwrap().session, made);
+    node.stop().await;
+}
+
+async fn the_last_use_outlives_a_restart(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let made = node.sign_in("ann").await;
+    let live = node.stores.sessions.find(&made.gate_hash).await.unwrap().unwrap();
+    let later = made.last_used_at.after(Duration::from_secs(60));
+    node.stores.sessions.used(&live, later);
+    assert_eq!(node.stores.sessions.find(&made.gate_hash).await.unwrap().unwrap().last_used(), later);
+    node.stop().await;
+    let node = place.node().await;
+    assert_eq!(node.stores.sessions.find(&made.gate_hash).await.unwrap().unwrap().last_used(), later);
+    node.stop().await;
+}
+
+/// Cleaning is the first thing that a server does in the background.
+async fn sessions_that_no_lifetime_brings_back_are_cleaned_away(place: Place) {
+    const HOUR: u64 = 3600;
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let mut kept = Vec::new();
+    let mut cleaned = Vec::new();
+    // Idle is 30 minutes, with 10 more for uses that another node has not written; a lifetime 12 hours, 30 days if remembered.
+    for (remembered, age, unused, stays) in [
+        (false, HOUR, 60, true),
+        (false, HOUR, 35 * 60, true),
+        (false, HOUR, 41 * 60, false),
+        (false, 13 * HOUR, 60, false),
+        (true, 13 * HOUR, 5 * HOUR, true),
+        (true, 31 * 24 * HOUR, 60, false),
+    ] {
+        let mut made = session("ann");
+        let before = |seconds: u64| {
+            Timestamp::from_unix_millis(made.created_at.unix_millis() - i64::try_from(seconds * 1000).unwrap())
+        };
+        (made.created_at, made.signed_in_at, made.last_used_at) = (before(age), before(age), before(unused));
+        made.remembered = remembered;
+        node.stores.sessions.create(made.clone(), &[]).await.unwrap();
+        if stays { &mut kept } else { &mut cleaned }.push(made.id);
+    }
+    node.stop().await;
+    let node = place.node().await;
+    eventually("what is over is gone", Duration::from_secs(5), || async {
+        node.stores.sessions.list(None).await.unwrap().len() == kept.len()
+    })
+    .await;
+    let left = node.stores.sessions.list(None).await.unwrap();
+    assert!(kept.iter().all(|id| left.iter().any(|session| session.id == *id)));
+    assert!(cleaned.iter().all(|id| left.iter().all(|session| session.id != *id)));
+    node.stop().await;
+}
+
+/// As after a long outage of the database: the row looks idle for long, and only this node knows better.
+async fn a_use_that_is_not_written_yet_keeps_a_session_from_being_cleaned(place: Place) {
+    let other = place.open().await.unwrap();
+    // The background work begins with one of its tasks, whichever.
+    for round in 0..8 {
+        let stores = place.open().await.unwrap();
+        let name = format!("user-{round}");
+        stores.users.insert(user(&name), None).await.unwrap();
+        let mut made = session(&name);
+        let now = made.last_used_at;
+        made.remembered = false;
+        made.last_used_at = Timestamp::from_unix_millis(now.unix_millis() - 41 * 60 * 1000);
+        let live = stores.sessions.create(made, &[]).await.unwrap();
+        stores.sessions.used(&live, now);
+        let node = Node::following(stores);
+        eventually("the use is written", Duration::from_secs(5), || async {
+            other.sessions.list(Some(&name)).await.unwrap().iter().any(|session| session.last_used_at == now)
+        })
+        .await;
+        node.stop().await;
+    }
+    other.close().await;
+}
+
+async fn memory_is_unsure_without_a_follower(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let made = node.sign_in("ann").await;
+    let alone = place.open().await.unwrap();
+    assert!(alone.sessions.find(&made.gate_hash).await.unwrap().is_some());
+    assert!(matches!(alone.sessions.peek(&made.gate_hash), Peek::Unsure));
+    alone.close().await;
+    node.stop().await;
+}
+
+async fn threat_36_an_end_is_known_at_once_here_and_within_a_second_elsewhere(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    here.add_user("ann").await;
+    let made = here.sign_in("ann").await;
+    here.warm(&made).await;
+    there.warm(&made).await;
+    here.stores.sessions.end(End::One(&made.id)).await.unwrap();
+    assert!(!here.knows(&made));
+    eventually("the other node forgets", Duration::from_secs(1), || async { !there.knows(&made) }).await;
+    assert!(there.stores.sessions.find(&made.gate_hash).await.unwrap().is_none());
+    here.stop().await;
+    there.stop().await;
+}
+
+async fn threat_36_disabling_in_another_process_ends_access_within_a_second(place: Place) {
+    let server = place.node().await;
+    server.add_user("ann").await;
+    let made = server.sign_in("ann").await;
+    server.warm(&made).await;
+    let command = place.open().await.unwrap();
+    let change = UserChange { disabled: Some(true), ..UserChange::default() };
+    command.users.update("ann", change).await.unwrap();
+    command.close().await;
+    eventually("the server forgets", Duration::from_secs(1), || async { !server.knows(&made) }).await;
+    assert!(server.stores.sessions.find(&made.gate_hash).await.unwrap().is_none());
+    server.stop().await;
+}
+
+async fn a_change_of_groups_is_seen_without_a_new_sign_in(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    here.add_user("ann").await;
+    let made = here.sign_in("ann").await;
+    there.warm(&made).await;
+    let change = UserChange { groups: Some(vec!["admins".to_owned()]), ..UserChange::default() };
+    here.stores.users.update("ann", change).await.unwrap();
+    eventually("the other node forgets", Duration::from_secs(1), || async { !there.knows(&made) }).await;
+    let live = there.stores.sessions.find(&made.gate_hash).await.unwrap().unwrap();
+    assert_eq!(live.identity.groups, ["admins"]);
+    here.stop().await;
+    there.stop().await;
+}

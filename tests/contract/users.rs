@@ -1,0 +1,96 @@
+use postern::ports::{UserChange, UserError};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::harness::{Place, user};
+
+crate::for_every_store!(
+    names_are_unique_and_found_ignoring_case,
+    threat_27_what_cannot_be_a_header_cannot_be_stored,
+    a_change_changes_what_it_names,
+    a_password_ends_sessions_and_tokens,
+    a_disabled_user_has_no_password_and_no_sessions,
+    a_removed_user_is_gone_with_their_sessions,
+);
+
+async fn names_are_unique_and_found_ignoring_case(place: Place) {
+    let node = place.node().await;
+    node.add_user("Änne").await;
+    let found = node.stores.users.find("äNNE").await.unwrap().unwrap();
+    assert_eq!(found, user("Änne"));
+    assert!(matches!(node.stores.users.insert(user("ÄNNE"), None).await, Err(UserError::Exists(_))));
+    node.add_user("bob").await;
+    let names: Vec<_> = node.stores.users.list().await.unwrap().into_iter().map(|user| user.name).collect();
+    assert_eq!(names, ["bob", "Änne"]);
+    assert!(node.stores.users.find("carl").await.unwrap().is_none());
+    node.stop().await;
+}
+
+async fn threat_27_what_cannot_be_a_header_cannot_be_stored(place: Place) {
+    let node = place.node().await;
+    assert!(matches!(node.stores.users.insert(user("a\r\nb"), None).await, Err(UserError::Bad(_))));
+    node.add_user("ann").await;
+    for groups in [["a,b"], ["a\tb"]] {
+        let change = UserChange { groups: Some(groups.map(str::to_owned).to_vec()), ..UserChange::default() };
+        assert!(matches!(node.stores.users.update("ann", change).await, Err(UserError::Bad(_))));
+    }
+    assert_eq!(node.stores.users.find("ann").await.unwrap().unwrap().groups, ["staff"]);
+    node.stop().await;
+}
+
+async fn a_change_changes_what_it_names(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let change = UserChange { email: Some(None), display_name: Some("Ann".to_owned()), ..UserChange::default() };
+    let changed = node.stores.users.update("ANN", change).await.unwrap();
+    let mut expected = user("ann");
+    expected.email = None;
+    expected.display_name = "Ann".to_owned();
+    assert_eq!(changed, expected);
+    assert_eq!(node.stores.users.find("ann").await.unwrap().unwrap(), expected);
+    let unknown = node.stores.users.update("nobody", UserChange::default()).await;
+    assert!(matches!(unknown, Err(UserError::Unknown(_))));
+    node.stop().await;
+}
+
+async fn a_password_ends_sessions_and_tokens(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let made = node.sign_in("ann").await;
+    node.warm(&made).await;
+    node.stores.credentials.set_password_hash("Ann", SecretString::from("new")).await.unwrap();
+    assert!(!node.knows(&made));
+    assert!(node.stores.sessions.find(&made.gate_hash).await.unwrap().is_none());
+    assert_eq!(node.stores.users.find("ann").await.unwrap().unwrap().token_version, 2);
+    let hash = node.stores.credentials.password_hash("ANN").await.unwrap().unwrap();
+    assert_eq!(hash.expose_secret(), "new");
+    node.stop().await;
+}
+
+async fn a_disabled_user_has_no_password_and_no_sessions(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let made = node.sign_in("ann").await;
+    let set = async |disabled| {
+        let change = UserChange { disabled: Some(disabled), ..UserChange::default() };
+        node.stores.users.update("ann", change).await.unwrap();
+    };
+    set(true).await;
+    assert!(node.stores.credentials.password_hash("ann").await.unwrap().is_none());
+    assert!(node.stores.sessions.list(Some("ann")).await.unwrap().is_empty());
+    set(false).await;
+    assert!(node.stores.sessions.find(&made.gate_hash).await.unwrap().is_none(), "an old session never comes back");
+    assert!(node.stores.credentials.password_hash("ann").await.unwrap().is_some());
+    node.stop().await;
+}
+
+async fn a_removed_user_is_gone_with_their_sessions(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let made = node.sign_in("ann").await;
+    node.stores.users.delete("ANN").await.unwrap();
+    assert!(node.stores.users.find("ann").await.unwrap().is_none());
+    assert!(matches!(node.stores.users.delete("ann").await, Err(UserError::Unknown(_))));
+    node.add_user("ann").await;
+    assert!(node.stores.sessions.find(&made.gate_hash).await.unwrap().is_none());
+    node.stop().await;
+}

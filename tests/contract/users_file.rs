@@ -1,0 +1,112 @@
+//! Users from a file in front of the database's sessions.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use postern::{config::UsersSource, ports::UserError, store::OpenError};
+
+use crate::harness::{Place, eventually, user};
+
+const HASH: &str = "$5$abcdefgh$ZLdkj8mkc2XVSrPVjskDAgZPGjtj1VGVaa1aUkrMTU/";
+
+fn place() -> (Place, PathBuf) {
+    let mut place = Place::sqlite();
+    let path = place.folder.path().join("users.yaml");
+    place.users = UsersSource::File(path.clone());
+    write(&path, &[("ann", "admins", false), ("bob", "staff", false), ("Carl", "staff", false)]);
+    (place, path)
+}
+
+fn write(path: &PathBuf, users: &[(&str, &str, bool)]) {
+    let entries: String = users
+        .iter()
+        .map(|(name, group, disabled)| {
+            format!("  {name}:\n    disabled: {disabled}\n    displayname: {name}\n    password: '{HASH}'\n    groups: [{group}]\n")
+        })
+        .collect();
+    fs::write(path, format!("users:\n{entries}")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_that_change_are_disabled_or_removed_end_their_sessions_everywhere() {
+    let (place, path) = place();
+    let (here, there) = (place.node().await, place.node().await);
+    let ann = here.sign_in("ann").await;
+    let bob = here.sign_in("bob").await;
+    let carl = here.sign_in("carl").await;
+    for made in [&ann, &bob, &carl] {
+        there.warm(made).await;
+    }
+    write(&path, &[("ann", "admins", false), ("bob", "staff", true)]);
+    assert_eq!(here.stores.users_file.as_ref().unwrap().reload().await.unwrap(), 2);
+    for made in [&bob, &carl] {
+        assert!(here.stores.sessions.find(&made.gate_hash).await.unwrap().is_none());
+        eventually("the other node forgets", Duration::from_secs(1), || async { !there.knows(made) }).await;
+    }
+    assert!(here.stores.sessions.find(&ann.gate_hash).await.unwrap().is_some(), "who did not change stays");
+    assert!(here.stores.credentials.password_hash("bob").await.unwrap().is_none());
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_of_an_entry_that_another_process_saw_change_first_ends_with_the_reload() {
+    let (place, path) = place();
+    let server = place.node().await;
+    write(&path, &[("ann", "admins", false), ("bob", "staff", true), ("carl", "staff", false)]);
+    // A command reads the new file while the server still holds the old one, and Bob signs in.
+    place.open().await.unwrap().close().await;
+    let bob = server.sign_in("bob").await;
+    server.warm(&bob).await;
+    server.stores.users_file.as_ref().unwrap().reload().await.unwrap();
+    assert!(!server.knows(&bob));
+    assert!(server.stores.sessions.find(&bob.gate_hash).await.unwrap().is_none());
+    assert!(!server.stores.sessions.list(Some("bob")).await.unwrap().iter().any(|session| session.id == bob.id));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn threat_39_a_name_that_is_not_in_the_file_costs_what_those_cost_that_are() {
+    use secrecy::ExposeSecret as _;
+    let (place, _) = place();
+    let stores = place.open().await.unwrap();
+    assert!(stores.credentials.password_hash("nobody").await.unwrap().is_none());
+    assert_eq!(stores.credentials.decoy().unwrap().expose_secret(), HASH);
+    stores.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_made_while_no_server_ran_is_noticed() {
+    let (place, path) = place();
+    let node = place.node().await;
+    let (ann, bob) = (node.sign_in("ann").await, node.sign_in("bob").await);
+    node.stop().await;
+    write(&path, &[("ann", "staff", false), ("bob", "staff", false)]);
+    let node = place.node().await;
+    assert!(node.stores.sessions.find(&ann.gate_hash).await.unwrap().is_none());
+    assert!(node.stores.sessions.find(&bob.gate_hash).await.unwrap().is_some());
+    assert_eq!(node.stores.users.find("ANN").await.unwrap().unwrap().token_version, 2);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_faulty_file_keeps_the_old_users() {
+    let (place, path) = place();
+    let node = place.node().await;
+    let ann = node.sign_in("ann").await;
+    for text in ["users: [", "users:\n  ann:\n    password: plain\n"] {
+        fs::write(&path, text).unwrap();
+        assert!(node.stores.users_file.as_ref().unwrap().reload().await.is_err());
+        assert!(node.stores.sessions.find(&ann.gate_hash).await.unwrap().is_some());
+    }
+    assert!(matches!(place.open().await.err().unwrap(), OpenError::Users(_)));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_is_not_written_by_us() {
+    let (place, _) = place();
+    let stores = place.open().await.unwrap();
+    assert!(matches!(stores.users.insert(user("dora"), None).await, Err(UserError::ReadOnly(_))));
+    assert!(matches!(stores.users.delete("ann").await, Err(UserError::ReadOnly(_))));
+    stores.close().await;
+}

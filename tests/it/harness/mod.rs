@@ -1,0 +1,72 @@
+//! What the black-box tests stand on: the real program, upstreams that record, proxies, a browser, a relay that can be cut.
+//!
+//! Nothing here sleeps for luck: whatever takes time is polled until a deadline. Ports are free ones, held until the test ends.
+//! What the machine lacks is an error that names it, never a skip.
+
+pub(crate) mod breaker;
+pub(crate) mod browser;
+pub(crate) mod caddy;
+pub(crate) mod client;
+pub(crate) mod envoy;
+pub(crate) mod front;
+pub(crate) mod haproxy;
+pub(crate) mod nginx;
+pub(crate) mod port;
+pub(crate) mod program;
+pub(crate) mod proxy;
+pub(crate) mod server;
+pub(crate) mod tls;
+pub(crate) mod upstream;
+pub(crate) mod wire;
+
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Longest that anything may take on a busy machine before a test gives up.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Every host of a test lies below this name, which resolvers and browsers know to be this machine.
+pub(crate) const DOMAIN: &str = "test.localhost";
+
+/// Asks again and again until the answer is there.
+pub(crate) async fn eventually<T, F>(what: &str, mut probe: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    within(DEADLINE, what, async {
+        loop {
+            if let Some(found) = probe().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
+/// Fails the test where `work` takes longer than `limit`.
+pub(crate) async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("not within {limit:?}: {what}"),
+    }
+}
+
+/// A file or folder of the repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A program that `./dev test` brings.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    let here = repository("target/tools").join(name);
+    if here.exists() {
+        return here;
+    }
+    let everywhere = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/bin";
+    let found = everywhere.split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("missing: {name}. `./dev test` installs it."))
+}

@@ -1,0 +1,155 @@
+//! The role `edge`: Postern itself stands towards browsers.
+
+use crate::{
+    harness::{
+        breaker::Breaker,
+        client::Person,
+        front::Front,
+        server::{PASSWORD, Role, Setup},
+        tls,
+        upstream::{Seen, Upstream},
+        wire::{self, Request},
+    },
+    journeys,
+};
+
+#[tokio::test]
+async fn a_person_signs_in_and_comes_back() {
+    journeys::a_person_signs_in_and_comes_back(&Front::edge().await).await;
+}
+
+#[tokio::test]
+async fn the_upstream_sees_our_headers_and_no_others() {
+    journeys::the_upstream_sees_our_headers_and_no_others(&Front::edge().await).await;
+}
+
+#[tokio::test]
+async fn each_verdict_reaches_the_client() {
+    journeys::each_verdict_reaches_the_client(&Front::edge().await).await;
+}
+
+#[tokio::test]
+async fn a_websocket_is_let_through() {
+    journeys::a_websocket_is_let_through(&Front::edge().await).await;
+}
+
+#[tokio::test]
+async fn a_host_without_a_route_is_404_before_any_rule() {
+    let front = Front::edge().await;
+    for host in ["app.example.com", "localhost", "127.0.0.1"] {
+        let reply = wire::send(front.port(), &Request::get("/public/x").host(host).bytes()).await;
+        assert_eq!(reply.status, 404, "{host}");
+    }
+    assert!(front.upstream.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_page_says_who_which_rule_and_which_request() {
+    let front = Front::edge().await;
+    let bob = front.server.sign_in("bob").await;
+    let reply = front.send(Request::get("/admin/x").page().cookie(bob.gate)).await;
+    assert_eq!((reply.status, reply.header("X-Postern-Rule")), (403, Some("not admins")));
+    let id = reply.header("X-Request-Id").expect("a request id").to_owned();
+    for told in ["bob", "not admins", &id] {
+        assert!(reply.body.contains(told), "no {told:?} in {}", reply.body);
+    }
+}
+
+#[tokio::test]
+async fn an_api_call_is_refused_with_a_problem() {
+    let front = Front::edge().await;
+    let bob = front.server.sign_in("bob").await;
+    let reply = front.send(Request::get("/admin/x").header("Accept", "application/json").cookie(bob.gate)).await;
+    assert_eq!((reply.status, reply.header("Content-Type")), (403, Some("application/problem+json")));
+    assert_eq!(reply.json()["code"], "access_denied");
+}
+
+/// HTTP/1.1 and HTTP/2 over TLS: the same journey, with cookies that only https has.
+#[tokio::test]
+async fn a_person_signs_in_over_tls() {
+    let upstream = Upstream::start().await;
+    let identity = tls::certificate();
+    let mut setup = Setup::with(&upstream);
+    setup.edge = format!(", tls: {{ certificates: [{{ certificate: {}, key: {} }}] }}", tls::CERTIFICATE, tls::KEY);
+    setup.portal = "{ url: \"https://auth.test.localhost:PORT\" }".to_owned();
+    setup.files = identity.files();
+    let server = setup.start().await;
+    let app = format!("https://{}", server.app());
+    for http2 in [false, true] {
+        let person = Person::over_tls(&identity.certificate, http2);
+        let wanted = format!("{app}/reports?year=2026");
+        let gate = person.load(&wanted).await;
+        let version = if http2 { reqwest::Version::HTTP_2 } else { reqwest::Version::HTTP_11 };
+        assert_eq!((gate.status, gate.version), (302, version));
+        let form = person.load(gate.location()).await;
+        let welcome = person.sign_in(&form, "alice", PASSWORD).await;
+        assert_eq!((welcome.status, welcome.location().as_str()), (303, wanted.as_str()), "{}", welcome.body);
+        let cookies: Vec<&str> =
+            welcome.headers.get_all("set-cookie").iter().map(|cookie| cookie.to_str().expect("ASCII")).collect();
+        for name in ["postern_session=", "__Host-postern_portal="] {
+            let cookie = cookies.iter().find(|cookie| cookie.starts_with(name)).expect(name);
+            assert!(
+                ["Secure", "HttpOnly", "SameSite=Lax", "Path=/"].iter().all(|part| cookie.contains(part)),
+                "{cookie}"
+            );
+            assert_eq!(cookie.contains("Domain="), name == "postern_session=", "{cookie}");
+        }
+        let page = person.load(&wanted).await;
+        let seen: Seen = serde_json::from_str(&page.body).expect("the application's answer");
+        assert_eq!((seen.target.as_str(), seen.header("Remote-User")), ("/reports?year=2026", Some("alice")));
+        assert_eq!(seen.header("Cookie"), None);
+        assert_eq!(seen.header("X-Forwarded-Proto"), Some("https"));
+        let vault = person.browse(format!("{app}/vault/x")).await;
+        assert_eq!(vault.status, 403, "two factors are asked for, and she has one: {}", vault.body);
+        let public = person.load(format!("{app}/public/%C3%A4?x=1")).await;
+        assert_eq!(public.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_away_is_502_with_a_page_and_comes_back() {
+    let upstream = Upstream::start().await;
+    let breaker = Breaker::before(upstream.port()).await;
+    let server = Setup::with_upstream_at(breaker.port()).start().await;
+    let page = Request::get("/public/x").page();
+    let ask = || server.ask(Role::Edge, &page);
+    assert_eq!(ask().await.status, 200);
+    breaker.cut();
+    let reply = ask().await;
+    assert_eq!(reply.status, 502);
+    let id = reply.header("X-Request-Id").expect("a request id");
+    assert!(reply.body.contains(id) && reply.body.contains("<html"), "{}", reply.body);
+    breaker.mend();
+    assert_eq!(ask().await.status, 200);
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_slow_is_504() {
+    let upstream = Upstream::start().await;
+    let mut setup = Setup::with(&upstream);
+    setup.upstream = ", read_timeout: 300ms".to_owned();
+    let server = setup.start().await;
+    let reply = wire::send(server.edge(), &Request::get("/public/silent").host(server.app()).bytes()).await;
+    assert_eq!(reply.status, 504);
+    assert!(reply.header("X-Request-Id").is_some());
+}
+
+#[tokio::test]
+async fn headers_beyond_the_limit_are_431_in_both_roles() {
+    let front = Front::edge().await;
+    let large = Request::get("/public/x").header("X-Large", "x".repeat(300_000));
+    for port in [front.server.edge(), front.server.forward_auth()] {
+        let reply = wire::send(port, &large.clone().host(front.server.app()).bytes()).await;
+        assert_eq!(reply.status, 431);
+    }
+}
+
+#[tokio::test]
+async fn a_portal_body_beyond_the_limit_is_413() {
+    let front = Front::edge().await;
+    let body = serde_json::json!({ "username": "x".repeat(100_000), "password": "x" });
+    let request = Request::new("POST", "/auth/login").host(front.server.auth()).json(&body);
+    for port in [front.server.edge(), front.server.forward_auth()] {
+        assert_eq!(wire::send(port, &request.bytes()).await.status, 413);
+    }
+}

@@ -1,0 +1,112 @@
+//! What is too large or too late, as a client meets it: 431, 413, 502 and 504, each in words or as a problem.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::harness::{
+    breaker::Breaker,
+    server::{Role, Server, Setup},
+    upstream::Upstream,
+    wire::{self, Reply, Request},
+    within,
+};
+
+fn is_problem(reply: &Reply, code: &str) {
+    assert_eq!(reply.header("Content-Type"), Some("application/problem+json"), "{reply:?}");
+    assert_eq!(reply.json()["code"], code, "{reply:?}");
+}
+
+#[tokio::test]
+async fn an_application_that_fails_is_a_page_for_people_and_a_problem_for_programs() {
+    let upstream = Upstream::start().await;
+    let breaker = Breaker::before(upstream.port()).await;
+    let gone = Setup::with_upstream_at(breaker.port()).start().await;
+    breaker.cut();
+    let mut setup = Setup::with(&upstream);
+    setup.upstream = ", read_timeout: 300ms".to_owned();
+    let slow = setup.start().await;
+    for (server, path, status, code) in
+        [(&gone, "/public/x", 502, "upstream_unreachable"), (&slow, "/public/silent", 504, "upstream_timeout")]
+    {
+        let page = server.ask(Role::Edge, &Request::get(path).page()).await;
+        let id = page.header("X-Request-Id").expect("a request id");
+        assert_eq!(page.status, status);
+        assert!(page.body.contains("<html") && page.body.contains(id), "{}", page.body);
+        let call = server.ask(Role::Edge, &Request::get(path).header("Accept", "application/json")).await;
+        assert_eq!(call.status, status);
+        is_problem(&call, code);
+        assert!(call.header("X-Request-Id").is_some(), "{call:?}");
+        for reply in [page, call] {
+            let inner = [breaker.port(), upstream.port()].map(|port| port.to_string());
+            assert!(
+                !inner.iter().any(|port| reply.body.contains(port)),
+                "nothing of the inside is told: {}",
+                reply.body
+            );
+        }
+    }
+}
+
+/// Bodies whose size is told, and bodies that only grow.
+#[tokio::test]
+async fn a_portal_takes_no_body_without_end() {
+    let upstream = Upstream::start().await;
+    let server = Setup::with(&upstream).start().await;
+    for port in [server.edge(), server.forward_auth()] {
+        let told = Request::new("POST", "/auth/login")
+            .host(server.auth())
+            .json(&serde_json::json!({ "username": "x".repeat(70_000) }));
+        let reply = wire::send(port, &told.bytes()).await;
+        assert_eq!(reply.status, 413, "{reply:?}");
+        is_problem(&reply, "payload_too_large");
+        assert_eq!(growing(&server, port).await, Some(413));
+        let after = Request::get("/auth/health").host(server.auth());
+        assert_eq!(wire::send(port, &after.bytes()).await.status, 200);
+    }
+}
+
+/// A chunked body without an end: the status that comes while it is still being sent.
+async fn growing(server: &Server, port: u16) -> Option<u16> {
+    let head = format!(
+        "POST /auth/login HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+        server.auth()
+    );
+    let (mut from, mut to) = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection").into_split();
+    to.write_all(head.as_bytes()).await.expect("the head");
+    let sending = tokio::spawn(async move {
+        let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+        // At most 64 MiB: until the server has had enough.
+        for _ in 0..16_384 {
+            if to.write_all(chunk.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+    });
+    let mut answer = [0; 64];
+    let read = within(crate::harness::DEADLINE, "an answer to a growing body", from.read(&mut answer)).await.ok()?;
+    sending.abort();
+    String::from_utf8_lossy(answer.get(..read)?).split(' ').nth(1)?.parse().ok()
+}
+
+#[tokio::test]
+async fn headers_beyond_the_limit_are_431_however_they_are_made() {
+    let upstream = Upstream::start().await;
+    let server = Setup::with(&upstream).start().await;
+    let one_large = Request::get("/public/x").header("X-Large", "x".repeat(70_000));
+    let large_target = Request::get(&format!("/public/{}", "x".repeat(70_000)));
+    let many = (0..240).fold(Request::get("/public/x"), |request, number| request.header(&format!("X-{number}"), "x"));
+    let cookies = (0..20).fold(Request::get("/public/x"), |request, _| request.cookie("x".repeat(4_000)));
+    for port in [server.edge(), server.forward_auth()] {
+        for (what, request) in [("one", &one_large), ("many", &many), ("cookies", &cookies), ("target", &large_target)]
+        {
+            let reply = wire::send(port, &request.clone().host(server.app()).bytes()).await;
+            let expected: &[u16] = if what == "target" { &[400, 414, 431] } else { &[431] };
+            assert!(expected.contains(&reply.status), "{what} on {port}: {reply:?}");
+        }
+        let after = Request::get("/auth/health").host(server.auth());
+        assert_eq!(wire::send(port, &after.bytes()).await.status, 200);
+    }
+    assert!(upstream.seen().is_empty());
+}

@@ -1,0 +1,31 @@
+//! Black-box tests: the real program on real sockets, behind real proxies, in front of a real browser.
+//!
+//! A test named `threat_NN_…` proves the line NN of the list of threats that Postern is held against.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking; clippy knows that of test functions, not of what they call"
+)]
+
+mod harness;
+
+mod browser;
+mod cli;
+mod commands;
+mod config_errors;
+mod drain;
+mod journey_edge;
+mod journey_proxies;
+mod journeys;
+mod jupyter;
+mod lifecycle;
+mod limits;
+mod reload;
+mod startup;
+mod stores;
+mod threats_headers;
+mod threats_path;
+mod threats_portal;
+mod threats_sessions;
+mod verdicts;

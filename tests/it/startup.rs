@@ -1,0 +1,90 @@
+//! What cannot work ends at the start: at once, with one clear line, exit code 1, and nothing changed.
+
+use std::fs;
+
+use crate::harness::{
+    server::{Server, Setup, feed},
+    upstream::Upstream,
+};
+
+/// One line on standard error that says all of `told`.
+fn refuses(server: &Server, told: &[&str]) {
+    let output = feed(&mut server.command(&["serve"]), "");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "one line: {said}");
+    for word in told {
+        assert!(said.contains(word), "no {word:?} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_file_that_is_not_the_databases_own() {
+    let upstream = Upstream::start().await;
+    let server = Setup::with(&upstream).prepare();
+    let (file, database) = (server.folder().join("data/postern.key"), server.folder().join("data/postern.db"));
+    let right = fs::read(&file).expect("the key");
+    let before = fs::read(&database).expect("the database");
+    for wrong in ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n", "short\n", ""] {
+        fs::write(&file, wrong).expect("another key");
+        refuses(&server, &["data/postern.key"]);
+        assert_eq!(fs::read_to_string(&file).expect("the key"), wrong, "never overwritten");
+    }
+    fs::remove_file(&file).expect("no key");
+    refuses(&server, &["data/postern.key"]);
+    assert!(!file.exists(), "a new key would make the database useless for ever");
+    assert_eq!(fs::read(&database).expect("the database"), before);
+    fs::write(&file, right).expect("the right key");
+    server.run(&["user", "list"]);
+}
+
+#[tokio::test]
+async fn a_database_that_is_a_folder_or_no_database() {
+    let upstream = Upstream::start().await;
+    for make in [
+        (|server| fs::create_dir(server.folder().join("data/postern.db"))) as fn(&Server) -> std::io::Result<()>,
+        |server| fs::write(server.folder().join("data/postern.db"), "no database, however long one looks at it"),
+    ] {
+        let server = Setup::with(&upstream).prepare_without_users();
+        make(&server).expect("what is no database");
+        refuses(&server, &["data/postern.db"]);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_none_is_found_by_check_as_well() {
+    let upstream = Upstream::start().await;
+    let mut setup = Setup::with(&upstream);
+    setup.files = vec![("tls/a.pem".to_owned(), "no certificate".to_owned()), ("tls/a.key".to_owned(), String::new())];
+    let server = setup.prepare_without_users();
+    let file = server.folder().join("config/postern.yaml");
+    let config = fs::read_to_string(&file).expect("the configuration");
+    let tls = "serves: edge, tls: { certificates: [ { certificate: tls/a.pem, key: tls/a.key } ] }";
+    fs::write(&file, config.replacen("serves: edge", tls, 1)).expect("the configuration");
+    refuses(&server, &["tls/a.pem: holds no certificate"]);
+    let checked = feed(&mut server.command(&["check"]), "");
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&checked.stderr).contains("tls/a.pem: holds no certificate"), "{checked:?}");
+}
+
+#[tokio::test]
+async fn a_faulty_file_of_each_kind() {
+    let upstream = Upstream::start().await;
+    let mut setup = Setup::with(&upstream);
+    setup.more = "users: { source: file, path: config/users.yaml }\n".to_owned();
+    setup.files =
+        vec![("config/users.yaml".to_owned(), "users:\n  ann: { displayname: Ann, password: plain }\n".to_owned())];
+    refuses(&setup.prepare_without_users(), &["config/users.yaml:2:", "ann"]);
+
+    let mut setup = Setup::with(&upstream);
+    setup.policies = "default: denied\n".to_owned();
+    refuses(&setup.prepare_without_users(), &["policies/access.yaml:1:", "denied"]);
+
+    let mut setup = Setup::with(&upstream);
+    setup.more = "polices: x\n".to_owned();
+    refuses(&setup.prepare_without_users(), &["config/postern.yaml:", "polices"]);
+
+    let server = Setup::with(&upstream).prepare_without_users();
+    fs::remove_file(server.folder().join("config/postern.yaml")).expect("no configuration");
+    refuses(&server, &["config/postern.yaml"]);
+}

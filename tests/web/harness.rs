@@ -1,0 +1,402 @@
+//! A portal with its stores, and browsers that visit it. Requests come in as the edge and `forward_auth` hand them over.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use postern::{
+    config,
+    core::{client_ip::ClientAddress, site::Site, target::Target, user::User},
+    gate::Gate,
+    identity::sign_in::SignIn,
+    observe::metrics::Metrics,
+    portal::{Arrival, Portal, router},
+    ports::AuditEvent,
+    store::{Stores, open_with, system::SystemEntropy},
+};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tower::ServiceExt as _;
+
+use crate::ports::{BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Record};
+
+pub(crate) const PASSWORD: &str = "a long word for tests";
+pub(crate) const REQUEST_ID: &str = "0123456789abcdef";
+
+pub(crate) const HTTPS: &str = "https://auth.example.com";
+pub(crate) const HTTP: &str = "http://auth.example.com";
+
+/// The portal on https, with a host of its own.
+pub(crate) const ON_HTTPS: &str = r#"
+portal: { url: "https://auth.example.com" }
+session: { cookies: [ { domain: example.com } ] }
+"#;
+
+/// The same on plain http.
+pub(crate) const ON_HTTP: &str = r#"
+portal: { url: "http://auth.example.com" }
+session: { cookies: [ { domain: example.com } ] }
+"#;
+
+const POLICIES: &str = r#"
+default: deny
+rules:
+  - { name: public, domain: "*.example.com", path: "/public/**", policy: bypass }
+  - { name: "<script>alert(1)</script>", domain: "*.example.com", path: "/script/**", policy: deny, subject: "group:dev" }
+  - { name: admins, domain: "*.example.com", path: "/admin/**", policy: one_factor, subject: "group:admins" }
+  - { name: not admins, domain: "*.example.com", path: "/admin/**", policy: deny }
+  - { name: vault, domain: "*.example.com", path: "/vault/**", policy: two_factor }
+  - { name: readers, domain: "*.example.com", path: "/read/**", methods: [GET], policy: one_factor }
+  - { name: nobody writes, domain: "*.example.com", path: "/read/**", policy: deny }
+  - { name: members, domain: "*.example.com", policy: one_factor }
+"#;
+
+pub(crate) struct World {
+    pub(crate) site: Arc<Site>,
+    pub(crate) stores: Stores,
+    pub(crate) clock: Arc<FakeClock>,
+    pub(crate) hasher: Arc<CountingHasher>,
+    pub(crate) sessions: Arc<BreakableSessions>,
+    pub(crate) users: Arc<BreakableUsers>,
+    record: Arc<Record>,
+    router: Router,
+    _folder: TempDir,
+}
+
+impl World {
+    pub(crate) async fn https() -> Self {
+        Self::of(ON_HTTPS).await
+    }
+
+    pub(crate) async fn http() -> Self {
+        Self::of(ON_HTTP).await
+    }
+
+    /// `yaml`: `portal:`, `session:` and what else a test wants to say. There are alice of the admins and bob of dev.
+    pub(crate) async fn of(yaml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        fs::create_dir(at("policies")).unwrap();
+        fs::write(at("policies/access.yaml"), POLICIES).unwrap();
+        let whole = format!(
+            r#"
+server: {{ listeners: [ {{ address: "127.0.0.1:8080", serves: edge }} ], admin: none }}
+storage: {{ database: "sqlite://{}", key_file: "{}" }}
+policies: "{}"
+upstreams: {{ app: {{ servers: ["http://127.0.0.1:3000"] }} }}
+routes:
+  - {{ host: app.example.com, path: /, upstream: app }}
+  - {{ host: "*.apps.example.com", path: /, upstream: app }}
+{yaml}"#,
+            at("data/postern.db"),
+            at("data/postern.key"),
+            at("policies"),
+        );
+        fs::write(at("postern.yaml"), whole).unwrap();
+        let loaded = config::load(&folder.path().join("postern.yaml")).unwrap_or_else(|faults| panic!("{faults}"));
+        let clock = Arc::new(FakeClock::new());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let options = (&loaded.settings).into();
+        let stores = open_with(options, metrics.clone(), clock.clone(), Arc::new(SystemEntropy)).await.unwrap();
+        let hasher = Arc::new(CountingHasher {
+            inner: stores.hasher.clone(),
+            verified: AtomicU64::new(0),
+            without_hash: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
+        });
+        let sessions = Arc::new(BreakableSessions { inner: stores.sessions.clone(), down: AtomicBool::new(false) });
+        let users = Arc::new(BreakableUsers { inner: stores.users.clone(), down: AtomicBool::new(false) });
+        let record = Arc::new(Record::default());
+        let gate = Arc::new(Gate {
+            sessions: sessions.clone(),
+            keys: stores.keys.clone(),
+            source_limit: stores.source_limit.clone(),
+            clock: clock.clone(),
+            entropy: stores.entropy.clone(),
+            metrics: metrics.clone(),
+        });
+        let sign_in = SignIn {
+            users: users.clone(),
+            credentials: stores.credentials.clone(),
+            sessions: sessions.clone(),
+            hasher: hasher.clone(),
+            keys: stores.keys.clone(),
+            clock: clock.clone(),
+            entropy: stores.entropy.clone(),
+            audit: record.clone(),
+            metrics: metrics.clone(),
+        };
+        let router = router(Arc::new(Portal {
+            gate,
+            sign_in,
+            sessions: sessions.clone(),
+            keys: stores.keys.clone(),
+            clock: clock.clone(),
+            entropy: stores.entropy.clone(),
+            audit: record.clone(),
+            metrics,
+        }));
+        let site = Arc::new(loaded.settings.site);
+        let world = Self { site, stores, clock, hasher, sessions, users, record, router, _folder: folder };
+        world.add_user("alice", &["admins"]).await;
+        world.add_user("bob", &["dev"]).await;
+        world
+    }
+
+    pub(crate) async fn add_user(&self, name: &str, groups: &[&str]) {
+        static HASH: OnceCell<String> = OnceCell::const_new();
+        let hash = HASH.get_or_init(|| async { self.stores.hasher.hash(PASSWORD.into()).await.unwrap() }).await;
+        let user = User {
+            name: name.to_owned(),
+            display_name: format!("{name} of the tests"),
+            email: Some(format!("{name}@example.com")).filter(|_| name.bytes().all(|byte| byte.is_ascii_lowercase())),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            disabled: false,
+            token_version: 1,
+        };
+        self.stores.users.insert(user, Some(hash.clone())).await.unwrap();
+    }
+
+    pub(crate) fn pass(&self, time: Duration) {
+        self.clock.pass(time);
+    }
+
+    pub(crate) fn set_back(&self, time: Duration) {
+        self.clock.set_back(time);
+    }
+
+    /// Verifications since the last look, and how many of them had no stored hash.
+    pub(crate) fn hashed(&self) -> (u64, u64) {
+        (self.hasher.verified.swap(0, Ordering::SeqCst), self.hasher.without_hash.swap(0, Ordering::SeqCst))
+    }
+
+    /// What was put on record since the last look.
+    pub(crate) fn recorded(&self) -> Vec<AuditEvent> {
+        std::mem::take(&mut self.record.0.lock().unwrap())
+    }
+
+    pub(crate) async fn send(&self, asked: Ask) -> Reply {
+        let target = Target::parse_url(&asked.url).unwrap();
+        let path = self.site.portal_path(&target).unwrap_or_else(|| panic!("not the portal's: {}", asked.url));
+        let inside = target.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+        let mut request = Request::builder().method(asked.method).uri(inside).body(Body::from(asked.body)).unwrap();
+        *request.headers_mut() = asked.headers;
+        request.extensions_mut().insert(Arrival {
+            site: self.site.clone(),
+            target,
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            client: ClientAddress::Known([192, 0, 2, 7].into()),
+            request_id: REQUEST_ID.to_owned(),
+        });
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Reply { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    }
+}
+
+/// A request in the making.
+#[derive(Clone)]
+pub(crate) struct Ask {
+    method: Method,
+    url: String,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Ask {
+    pub(crate) fn new(method: &str, url: impl Into<String>) -> Self {
+        Self { method: method.parse().unwrap(), url: url.into(), headers: HeaderMap::new(), body: String::new() }
+    }
+
+    /// As a program asks.
+    pub(crate) fn get(url: impl Into<String>) -> Self {
+        Self::new("GET", url)
+    }
+
+    /// As a browser loads a page.
+    pub(crate) fn page(url: impl Into<String>) -> Self {
+        Self::new("GET", url).header("accept", "text/html,application/xhtml+xml,*/*;q=0.8")
+    }
+
+    pub(crate) fn post(url: impl Into<String>) -> Self {
+        Self::new("POST", url)
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.append(name, value.parse().unwrap());
+        self
+    }
+
+    pub(crate) fn cookie(self, cookie: &str) -> Self {
+        self.header("cookie", cookie)
+    }
+
+    pub(crate) fn bearer(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    pub(crate) fn json(mut self, body: &serde_json::Value) -> Self {
+        self.body = body.to_string();
+        self.header("content-type", "application/json")
+    }
+
+    pub(crate) fn raw(mut self, content_type: &str, body: impl Into<String>) -> Self {
+        self.body = body.into();
+        self.header("content-type", content_type)
+    }
+
+    pub(crate) fn form(mut self, fields: &[(&str, &str)]) -> Self {
+        self.body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        self.header("accept", "text/html").header("content-type", "application/x-www-form-urlencoded")
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Reply {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn location(&self) -> &str {
+        self.header("location").unwrap_or_else(|| panic!("no Location: {self:#?}"))
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:#?}"))
+    }
+
+    /// The `code` of a problem, after a look at its form.
+    pub(crate) fn code(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:#?}");
+        let body = self.json();
+        assert_eq!(body["status"], self.status.as_u16());
+        assert_eq!(body["type"], "about:blank");
+        assert_eq!(body["request_id"], REQUEST_ID);
+        assert_eq!(self.header("x-request-id"), Some(REQUEST_ID));
+        assert_eq!(self.header("cache-control"), Some("no-store"));
+        body["code"].as_str().unwrap().to_owned()
+    }
+
+    /// Every `Set-Cookie`, as it stands.
+    pub(crate) fn set_cookies(&self) -> Vec<&str> {
+        self.headers.get_all(header::SET_COOKIE).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
+    /// The value that a cookie is set to.
+    pub(crate) fn cookie(&self, name: &str) -> Option<String> {
+        let of = |set: &&str| set.split_once(';').unwrap().0.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned()));
+        self.set_cookies().iter().filter_map(of).find(|(found, _)| found == name).map(|(_, value)| value)
+    }
+
+    pub(crate) fn is_page(&self) -> bool {
+        self.header("content-type") == Some("text/html; charset=utf-8")
+    }
+
+    /// The value of a hidden field.
+    pub(crate) fn field(&self, name: &str) -> String {
+        let mark = format!("name=\"{name}\" value=\"");
+        let after = self.body.split_once(&mark).unwrap_or_else(|| panic!("no field {name}: {}", self.body)).1;
+        after.split_once('"').unwrap().0.to_owned()
+    }
+}
+
+/// Keeps cookies and follows the portal's forms as a browser does.
+pub(crate) struct Browser<'w> {
+    world: &'w World,
+    portal: String,
+    jar: BTreeMap<String, String>,
+}
+
+impl<'w> Browser<'w> {
+    /// `portal`: its base URL.
+    pub(crate) fn at(world: &'w World, portal: &str) -> Self {
+        Self { world, portal: portal.to_owned(), jar: BTreeMap::new() }
+    }
+
+    pub(crate) async fn signed_in(world: &'w World, portal: &str, user: &str) -> Self {
+        let mut browser = Self::at(world, portal);
+        let reply = browser.sign_in(user, PASSWORD, &[]).await;
+        assert_eq!(reply.status, 303, "{reply:#?}");
+        browser
+    }
+
+    pub(crate) async fn send(&mut self, ask: Ask) -> Reply {
+        let ask = if self.jar.is_empty() { ask } else { ask.cookie(&self.cookies()) };
+        let reply = self.world.send(ask).await;
+        for set in reply.set_cookies() {
+            let (pair, attributes) = set.split_once(';').unwrap();
+            let (name, value) = pair.split_once('=').unwrap();
+            if attributes.contains("Max-Age=0") {
+                self.jar.remove(name);
+            } else {
+                self.jar.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        reply
+    }
+
+    pub(crate) async fn load(&mut self, path: &str) -> Reply {
+        self.send(Ask::page(format!("{}{path}", self.portal))).await
+    }
+
+    /// Loads the sign-in page and sends its form, with `more` fields.
+    pub(crate) async fn sign_in(&mut self, user: &str, password: &str, more: &[(&str, &str)]) -> Reply {
+        // A stranger's look at the page, with our pre-session cookie: it is shown even to somebody who is signed in.
+        let page = self.load("/logout").await;
+        let page = if page.status == 200 { page } else { self.load("/").await };
+        let token = page.field("csrf_token");
+        let mut fields = vec![("username", user), ("password", password), ("csrf_token", token.as_str())];
+        fields.extend_from_slice(more);
+        self.post("/", &fields).await
+    }
+
+    pub(crate) async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Reply {
+        self.send(Ask::post(format!("{}{path}", self.portal)).form(fields)).await
+    }
+
+    /// Calls the API by cookie.
+    pub(crate) async fn api(&mut self, method: &str, path: &str) -> Reply {
+        self.send(Ask::new(method, format!("{}{path}", self.portal))).await
+    }
+
+    pub(crate) fn cookies(&self) -> String {
+        self.jar.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    }
+
+    pub(crate) fn jar(&self, name: &str) -> Option<&str> {
+        self.jar.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn toss(&mut self, name: &str, value: &str) {
+        self.jar.insert(name.to_owned(), value.to_owned());
+    }
+
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.jar.remove(name);
+    }
+
+    pub(crate) async fn is_signed_in(&mut self) -> bool {
+        match self.api("GET", "/auth/me").await.status.as_u16() {
+            200 => true,
+            401 => false,
+            other => panic!("/auth/me: {other}"),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Access tokens and the keys that verify them.
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use postern::ports::{End, UserChange};
+use serde_json::{Value, json};
+
+use crate::harness::{Ask, Browser, HTTPS, PASSWORD, World};
+
+async fn sign_in(world: &World, user: &str) -> Value {
+    let body = json!({ "username": user, "password": PASSWORD });
+    world.send(Ask::post(format!("{HTTPS}/auth/login")).json(&body)).await.json()
+}
+
+fn token(signed_in: &Value) -> String {
+    signed_in["access_token"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn anybody_can_verify_one_with_the_public_keys() {
+    let world = World::https().await;
+    let signed_in = sign_in(&world, "alice").await;
+    let token = token(&signed_in);
+    let reply = world.send(Ask::get(format!("{HTTPS}/.well-known/jwks.json"))).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    assert_eq!(reply.header("cache-control"), Some("public, max-age=300"));
+    assert!(reply.set_cookies().is_empty());
+    let keys: jsonwebtoken::jwk::JwkSet = serde_json::from_str(&reply.body).unwrap();
+    assert!(!reply.body.contains("\"d\""), "no private part");
+    let header = decode_header(&token).unwrap();
+    assert_eq!((header.alg, header.typ.as_deref()), (Algorithm::EdDSA, Some("at+jwt")));
+    let key = DecodingKey::from_jwk(keys.find(header.kid.as_ref().unwrap()).unwrap()).unwrap();
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    validation.set_audience(&["postern"]);
+    validation.set_issuer(&[HTTPS]);
+    // The fake clock is months off.
+    validation.validate_exp = false;
+    let claims = decode::<Value>(&token, &key, &validation).unwrap().claims;
+    let names: Vec<&String> = claims.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["aud", "exp", "groups", "iat", "iss", "jti", "sid", "sub", "ver"]);
+    assert_eq!(claims["sub"], "alice");
+    assert_eq!(claims["sid"], signed_in["session_id"]);
+    assert_eq!(claims["groups"], json!(["admins"]));
+    assert_eq!((claims["iat"].as_i64(), claims["exp"].as_i64()), (Some(1_800_000_000), Some(1_800_000_900)));
+}
+
+#[tokio::test]
+async fn one_opens_the_api_without_cookies() {
+    let world = World::https().await;
+    let signed_in = sign_in(&world, "bob").await;
+    let token = token(&signed_in);
+    let ask = |method: &str, path: &str| Ask::new(method, format!("{HTTPS}{path}")).bearer(&token);
+    assert_eq!(world.send(ask("GET", "/auth/me")).await.json()["user"], "bob");
+    let sessions = world.send(ask("GET", "/auth/sessions")).await.json();
+    assert_eq!(sessions["sessions"][0]["current"], true);
+    let lower = Ask::get(format!("{HTTPS}/auth/me")).header("authorization", &format!("bearer  {token}"));
+    assert_eq!(world.send(lower).await.status, 200);
+    // The pages of the account are for browsers.
+    assert_eq!(world.send(ask("GET", "/account")).await.status, 401);
+    assert_eq!(world.send(ask("POST", "/auth/logout")).await.status, 204);
+    let after = world.send(ask("GET", "/auth/me")).await;
+    assert_eq!((after.status.as_u16(), after.code().as_str()), (401, "invalid_token"));
+    assert_eq!(after.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
+}
+
+#[tokio::test]
+async fn one_dies_with_its_session_its_user_and_the_users_groups() {
+    let world = World::https().await;
+    let me = |token: &str| Ask::get(format!("{HTTPS}/auth/me")).bearer(token);
+
+    let signed_in = sign_in(&world, "bob").await;
+    let id = postern::core::session::SessionId(signed_in["session_id"].as_str().unwrap().to_owned());
+    world.stores.sessions.end(End::One(&id)).await.unwrap();
+    assert_eq!(world.send(me(&token(&signed_in))).await.status, 401, "its session was ended");
+
+    let signed_in = sign_in(&world, "bob").await;
+    let disabled = UserChange { disabled: Some(true), ..UserChange::default() };
+    world.stores.users.update("bob", disabled).await.unwrap();
+    assert_eq!(world.send(me(&token(&signed_in))).await.status, 401, "its user was disabled");
+    let enabled = UserChange { disabled: Some(false), ..UserChange::default() };
+    world.stores.users.update("bob", enabled).await.unwrap();
+    assert_eq!(world.send(me(&token(&signed_in))).await.status, 401, "and stays dead");
+
+    let signed_in = sign_in(&world, "bob").await;
+    let hash = world.stores.hasher.hash("another long word".into()).await.unwrap();
+    world.stores.credentials.set_password_hash("bob", hash.into()).await.unwrap();
+    assert_eq!(world.send(me(&token(&signed_in))).await.status, 401, "its password was changed");
+}
+
+#[tokio::test]
+async fn what_is_no_token_of_ours_is_401_with_a_challenge() {
+    let world = World::https().await;
+    let signed_in = sign_in(&world, "bob").await;
+    let token = token(&signed_in);
+    let (head, signature) = token.rsplit_once('.').unwrap();
+    let (header, payload) = head.split_once('.').unwrap();
+    let none = "eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0";
+    let foreign = "eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJodHRwczovL2lkcC5leGFtcGxlLmNvbSJ9.AAAA";
+    for bad in [
+        String::new(),
+        "x".to_owned(),
+        format!("{head}.{}", signature.replace(|_| true, "A")),
+        format!("{none}.{payload}."),
+        format!("{header}.{payload}"),
+        format!("{token}.{payload}"),
+        foreign.to_owned(),
+        ".".repeat(100_000),
+    ] {
+        let reply = world.send(Ask::get(format!("{HTTPS}/auth/me")).bearer(&bad)).await;
+        let shown: String = bad.chars().take(60).collect();
+        assert_eq!((reply.status.as_u16(), reply.code().as_str()), (401, "invalid_token"), "{shown}");
+        assert!(reply.header("www-authenticate").is_some(), "{shown}");
+    }
+    for scheme in ["Basic Ym9iOng=", "Negotiate x"] {
+        let reply = world.send(Ask::get(format!("{HTTPS}/auth/me")).header("authorization", scheme)).await;
+        assert_eq!(reply.code(), "sign_in_required", "{scheme}");
+    }
+}
+
+/// Cookies come first: a browser that is signed in stays so whatever else it sends.
+#[tokio::test]
+async fn cookies_come_before_a_token() {
+    let world = World::https().await;
+    let alices = token(&sign_in(&world, "alice").await);
+    let mut browser = Browser::signed_in(&world, HTTPS, "bob").await;
+    let me = browser.send(Ask::get(format!("{HTTPS}/auth/me")).bearer(&alices)).await;
+    assert_eq!(me.json()["user"], "bob");
+}
