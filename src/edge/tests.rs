@@ -1,12 +1,16 @@
 //! The real service on a free port, in front of an upstream that tells what it got.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use pingora::proxy::{ProxyHttp as _, Session as Downstream};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{mpsc, watch},
     task::JoinHandle,
 };
@@ -223,7 +227,10 @@ async fn an_absolute_target_goes_on_in_origin_form() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_down_is_passed_over_and_none_left_is_502() {
-    let refused = server(std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    // Bound and never listening: connections are refused, and nobody else is given the port while the test runs.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let refused = server(closed.local_addr().unwrap());
     let (alive, _told) = upstream(Some(FINE)).await;
     let request = "POST /public/a HTTP/1.1\r\nHost: app.example.com\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let running = started(vec![refused.clone(), alive]);
