@@ -78,6 +78,8 @@ struct Running {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    /// Bound and never listening: the port is nobody else's, even when the listener is gone.
+    _held: TcpSocket,
 }
 
 fn started(servers: Vec<Server>) -> Running {
@@ -85,10 +87,13 @@ fn started(servers: Vec<Server>) -> Running {
 }
 
 fn started_with(stores: &Arc<Stores>, servers: Vec<Server>) -> Running {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
+    let held = TcpSocket::new_v4().unwrap();
+    held.set_reuseaddr(true).unwrap();
+    held.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = held.local_addr().unwrap();
+    let socket = std::net::TcpListener::bind(address).unwrap();
     let (stop, stopping) = watch::channel(false);
-    Running { address, stop, task: serve(edge(stores, servers), 0, socket, None, stopping) }
+    Running { address, stop, task: serve(edge(stores, servers), 0, socket, None, stopping), _held: held }
 }
 
 impl Running {

@@ -1,0 +1,114 @@
+//! What the compiler says of rules that are wrong or that no request can reach.
+
+use super::*;
+
+#[test]
+fn threat_12_an_unanchored_regex_is_a_fault() {
+    for regex in ["/admin", "^/admin|/x", "(?m)^/a", ".*", "(^/a)?b"] {
+        let found = faults(vec![RuleDraft { resources: strings(&[regex]), ..rule("r", "a.test", Level::Deny) }]);
+        assert_eq!(found.len(), 1, "{regex}");
+        assert_eq!(found[0].place, Place::Rule { rule: 0, key: "resources", entry: Some(0) });
+        assert!(found[0].message.contains("begin it with ^"), "{}", found[0].message);
+    }
+    for regex in ["^a", "a$", "a", "^a|b$", "^a$|^b", r"^a\.test(?m)$"] {
+        let rule = RuleDraft { domain: vec![], domain_regex: strings(&[regex]), ..rule("r", "", Level::Deny) };
+        assert!(faults(vec![rule])[0].message.contains("not anchored at both ends"), "{regex}");
+    }
+}
+
+#[test]
+fn every_fault_at_once_with_its_place_and_what_to_write_instead() {
+    let bad = vec![
+        RuleDraft {
+            domain: strings(&["a.test:8080", "https://a.test", "a.test/x", "*", "a.*.test"]),
+            ..rule("r", "", Level::Deny)
+        },
+        RuleDraft { domain: vec![], policy: None, ..rule("r", "", Level::Deny) },
+        RuleDraft {
+            path: strings(&["x", "/a?b", "/{a,b}", "/a/../b", "/***"]),
+            ..rule("default", "a.test", Level::Deny)
+        },
+        RuleDraft { networks: strings(&["ofice", "10.0.0.0/33", "nowhere"]), ..rule("n", "a.test", Level::Deny) },
+        RuleDraft {
+            resources: strings(&["^(", r"^/(?P<user>\w+)", "^/(a{1000}){1000}"]),
+            ..rule("x", "a.test", Level::Deny)
+        },
+        RuleDraft {
+            subject: vec![strings(&["role:x"]), strings(&["grup:x"]), strings(&["bob"]), vec![], strings(&["user:"])],
+            ..rule("s", "a.test", Level::Deny)
+        },
+        RuleDraft { methods: strings(&["*"]), ..rule("m", "a.test", Level::Deny) },
+        RuleDraft { subject: vec![strings(&["user:bob"])], ..rule("b", "a.test", Level::Bypass) },
+        rule("u", "{user}.a.test", Level::Bypass),
+        RuleDraft { resources: strings(&["^/(?P<User>.+)"]), ..rule("g", "a.test", Level::Bypass) },
+    ];
+    let expected: &[(usize, &str, Option<usize>, &str)] = &[
+        (0, "domain", Some(0), "has a port"),
+        (0, "domain", Some(1), "has a scheme"),
+        (0, "domain", Some(2), "has a path"),
+        (0, "domain", Some(3), "domain_regex"),
+        (0, "domain", Some(4), "domain_regex"),
+        (1, "name", None, "another rule is called \"r\""),
+        (1, "domain", None, "no domain"),
+        (1, "policy", None, "no policy"),
+        (2, "name", None, "choose another name"),
+        (2, "path", Some(0), "write \"/x\""),
+        (2, "path", Some(1), "query"),
+        (2, "path", Some(2), "entry of its own"),
+        (2, "path", Some(3), "segment"),
+        (2, "path", Some(4), "**"),
+        (3, "networks", Some(0), "did you mean \"office\"?"),
+        (3, "networks", Some(1), "not an address or a network"),
+        (3, "networks", Some(2), "define it under networks"),
+        (4, "resources", Some(0), "not valid"),
+        (4, "resources", Some(1), "write \"User\""),
+        (4, "resources", Some(2), "too large"),
+        (5, "subject", Some(0), "\"role\" do not exist"),
+        (5, "subject", Some(1), "did you mean group:x?"),
+        (5, "subject", Some(2), "user:bob or group:bob"),
+        (5, "subject", Some(3), "everybody"),
+        (5, "subject", Some(4), "names nobody"),
+        (6, "methods", Some(0), "leave the key out"),
+        (7, "policy", None, "bypass"),
+        (8, "policy", None, "bypass"),
+        (9, "policy", None, "bypass"),
+    ];
+    let found = faults(bad);
+    for (fault, (rule, key, entry, words)) in found.iter().zip(expected) {
+        assert_eq!(fault.place, Place::Rule { rule: *rule, key, entry: *entry }, "{}", fault.message);
+        assert!(fault.message.contains(words), "{:?} lacks {words:?}", fault.message);
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn faults_of_networks() {
+    let networks = vec![("a".to_owned(), strings(&["10.0.0.0/8", "x"])), ("a".to_owned(), vec![])];
+    let found = RuleSet::compile(&PolicyDraft { networks, ..PolicyDraft::default() }).expect_err("faults");
+    let places: Vec<Place> = found.into_iter().map(|fault| fault.place).collect();
+    let second = Place::Network { network: 1, entry: None };
+    assert_eq!(places, [Place::Network { network: 0, entry: Some(1) }, second, second]);
+}
+
+#[test]
+fn rules_that_no_request_can_reach() {
+    let paths = |name, domain, path: &[&str]| RuleDraft { path: strings(path), ..rule(name, domain, Level::Deny) };
+    let some = RuleDraft { methods: strings(&["GET"]), ..rule("some", "a.test", Level::Deny) };
+    for (earlier, later, expected) in [
+        (rule("e", "a.test", Level::Bypass), rule("l", "a.test", Level::Deny), true),
+        (rule("e", "*.test", Level::Bypass), rule("l", "a.test", Level::Deny), true),
+        (rule("e", "*.test", Level::Bypass), rule("l", "{user}.a.test", Level::Deny), true),
+        (rule("e", "*.a.test", Level::Bypass), rule("l", "a.test", Level::Deny), false),
+        (rule("e", "a.test", Level::Bypass), paths("l", "a.test", &["/x"]), true),
+        (paths("e", "a.test", &["/x/**"]), paths("l", "a.test", &["/x/y/*", "/x/z"]), true),
+        (paths("e", "a.test", &["/x/**"]), paths("l", "a.test", &["/x/y/*", "/z"]), false),
+        (paths("e", "a.test", &["/x/**"]), paths("l", "a.test", &["/x"]), false),
+        (paths("e", "a.test", &["/**"]), rule("l", "a.test", Level::Deny), true),
+        (some.clone(), rule("l", "a.test", Level::Deny), false),
+        (rule("e", "a.test", Level::Bypass), some, true),
+    ] {
+        let case = format!("{earlier:?} {later:?}");
+        let found = warnings(vec![earlier, later]);
+        assert_eq!(found.len(), usize::from(expected), "{case} {found:?}");
+    }
+}

@@ -1,0 +1,227 @@
+//! What each clause of a rule matches, a table of cases a clause.
+
+use super::*;
+
+#[test]
+fn domains() {
+    for (pattern, host, expected) in [
+        ("a.example.com", "a.example.com", true),
+        ("A.Example.COM", "a.example.com", true),
+        ("a.example.com.", "a.example.com", true),
+        ("*.example.com", "a.example.com", true),
+        ("*.example.com", "a.b.example.com", true),
+        ("*.example.com", "example.com", false),
+        ("*.example.com", "badexample.com", false),
+        ("a.example.com", "b.a.example.com", false),
+    ] {
+        assert_eq!(
+            matches(rule("r", pattern, Level::Bypass), &format!("https://{host}/")),
+            expected,
+            "{pattern} {host}"
+        );
+    }
+}
+
+#[test]
+fn placeholders_fold_case_and_subjects_are_exact() {
+    let bob = caller("Bob", &["Dev"], Factor::One);
+    let user = compiled(vec![rule("r", "{user}.home.test", Level::OneFactor)]);
+    let group = compiled(vec![rule("r", "{group}.home.test", Level::OneFactor)]);
+    let regex = compiled(vec![RuleDraft {
+        domain: vec![],
+        domain_regex: strings(&[r"^(?P<User>\w+)-(?P<Group>\w+)\.home\.test$"]),
+        ..rule("r", "", Level::OneFactor)
+    }]);
+    let resource = compiled(vec![RuleDraft {
+        resources: strings(&["^/~(?P<User>[^/]+)/"]),
+        ..rule("r", "home.test", Level::OneFactor)
+    }]);
+    for (rules, mine, others) in [
+        (&user, "https://bob.home.test/", "https://eve.home.test/"),
+        (&group, "https://dev.home.test/", "https://ops.home.test/"),
+        (&regex, "https://bob-dev.home.test/", "https://bob-ops.home.test/"),
+        (&resource, "https://home.test/~BOB/x", "https://home.test/~eve/x"),
+    ] {
+        assert_eq!(said(rules, mine, Some(&bob)).0, Ruling::Forward, "{mine}");
+        assert_eq!(said(rules, others, Some(&bob)), (Ruling::Refuse, "default".to_owned()), "{others}");
+        assert_eq!(said(rules, others, None).0, Ruling::SignIn, "{others}");
+    }
+    for (subject, expected) in
+        [("user:Bob", true), ("user:bob", false), ("group:Dev", true), ("group:dev", false), ("client:Bob", false)]
+    {
+        let rules =
+            compiled(vec![RuleDraft { subject: vec![strings(&[subject])], ..rule("r", "a.test", Level::OneFactor) }]);
+        assert_eq!(said(&rules, "https://a.test/", Some(&bob)).0 == Ruling::Forward, expected, "{subject}");
+    }
+}
+
+#[test]
+fn a_subject_is_an_or_of_ands_and_anonymous_could_be_anyone() {
+    let rules = compiled(vec![
+        RuleDraft { subject: vec![strings(&["group:banned"])], ..rule("banned", "a.test", Level::Deny) },
+        RuleDraft {
+            subject: vec![strings(&["group:admins"]), strings(&["user:bob", "group:dev"])],
+            ..rule("staff", "a.test", Level::OneFactor)
+        },
+    ]);
+    for (name, groups, expected, by) in [
+        ("eve", &["admins"][..], Ruling::Forward, "staff"),
+        ("bob", &["dev"], Ruling::Forward, "staff"),
+        ("bob", &[], Ruling::Refuse, "default"),
+        ("eve", &["dev"], Ruling::Refuse, "default"),
+        ("bob", &["dev", "banned"], Ruling::Refuse, "banned"),
+    ] {
+        let who = caller(name, groups, Factor::One);
+        assert_eq!(said(&rules, "https://a.test/", Some(&who)), (expected, by.to_owned()), "{name} {groups:?}");
+    }
+    assert_eq!(said(&rules, "https://a.test/", None), (Ruling::SignIn, "banned".to_owned()));
+}
+
+#[test]
+fn a_client_is_no_user() {
+    let rules = compiled(vec![
+        RuleDraft { subject: vec![strings(&["user:robot"])], ..rule("user", "a.test", Level::Deny) },
+        RuleDraft { subject: vec![strings(&["oauth2:client:robot"])], ..rule("client", "a.test", Level::OneFactor) },
+    ]);
+    let target = Target::parse_url("https://a.test/").expect("a URL");
+    let robot = caller("robot", &[], Factor::One);
+    let question = Question {
+        target: &target,
+        method: "GET",
+        client: ClientAddress::Unknown,
+        caller: Some(&robot),
+        now: Timestamp::default(),
+    };
+    let explained = rules.explain(&question, Some("robot"));
+    assert_eq!((explained.ruling, explained.rule.as_str()), (Ruling::Forward, "client"));
+    assert_eq!(rules.explain(&question, None).rule, "user");
+}
+
+#[test]
+fn threat_09_globs_see_the_path_and_never_the_query() {
+    for (glob, path, expected) in [
+        ("/a", "/a", true),
+        ("/a", "/a/", false),
+        ("/a", "/a?x=1", true),
+        ("/a/*", "/a/b", true),
+        ("/a/*", "/a/", true),
+        ("/a/*", "/a/b/c", false),
+        ("/a/**", "/a/", true),
+        ("/a/**", "/a/b/c", true),
+        ("/a/**", "/a", false),
+        ("/a/**", "/ab", false),
+        ("/**", "/", true),
+        ("/*/edit", "/x/edit", true),
+        ("/*/edit", "/x/y/edit", false),
+        ("/a/**/edit", "/a/edit", true),
+        ("/a/**/edit", "/a/b/c/edit", true),
+        ("/a/**/edit", "/a/b/cedit", false),
+        ("/*.png", "/x.png", true),
+        ("/*.png", "/xpng", false),
+        ("/**.png", "/a/b/x.png", true),
+        ("/public/**", "/admin?x=/public/", false),
+    ] {
+        let rule = RuleDraft { path: strings(&[glob]), ..rule("r", "a.test", Level::Bypass) };
+        assert_eq!(matches(rule, &format!("https://a.test{path}")), expected, "{glob} {path}");
+    }
+}
+
+#[test]
+fn resources_see_the_raw_query_and_ascii_classes() {
+    for (regex, path, expected) in [
+        ("^/a$", "/a", true),
+        ("^/a$", "/a?x", false),
+        (r"^/a\?x=1$", "/a?x=1", true),
+        (r"^/a([/?].*)?$", "/a?x=%2F", true),
+        (r"^/a([/?].*)?$", "/ab", false),
+        ("^/$", "/", true),
+        (r"^/\d+$", "/12", true),
+        (r"^/[\w-]+$", "/a_b-c", true),
+        (r"^/[^\d]$", "/a", true),
+        (r"^/[^\d]$", "/1", false),
+        (r"^/a\b", "/a-b", true),
+        (r"^/[[:alpha:]]+$", "/ab", true),
+        (r"^/[]x]$", "/x", true),
+        (r"^/[a&&b]$", "/b", true),
+        ("^/(?i)admin", "/ADMIN/x", true),
+        ("^(/a|/b)/", "/b/x", true),
+        ("^/a|^/b", "/bc", true),
+    ] {
+        let rule = RuleDraft { resources: strings(&[regex]), ..rule("r", "a.test", Level::Bypass) };
+        assert_eq!(matches(rule, &format!("https://a.test{path}")), expected, "{regex} {path}");
+    }
+    // Not Unicode's: an Arabic digit is no \d, an umlaut no \w; but a character stays one character.
+    for (regex, text, expected) in
+        [(r"^\d$", "\u{661}", false), (r"^\w$", "ä", false), (r"^\W$", "ä", true), ("^.$", "ä", true)]
+    {
+        let (pattern, _) = pattern::Pattern::parse(regex).expect("sound");
+        assert_eq!(pattern.is_match(text.as_bytes()), Some(expected), "{regex} {text}");
+    }
+}
+
+#[test]
+fn a_long_query_does_not_fit_the_stack_and_is_seen_all_the_same() {
+    let rules =
+        compiled(vec![RuleDraft { resources: strings(&["^/a[?].*end$"]), ..rule("r", "a.test", Level::Bypass) }]);
+    for length in [1, 900, 1018, 1019, 1020, 1021, 1022, 1023, 5000] {
+        let url = format!("https://a.test/a?{}end", "x".repeat(length));
+        assert_eq!(said(&rules, &url, None).0, Ruling::Forward, "{length}");
+    }
+}
+
+#[test]
+fn threat_10_an_encoded_question_mark_or_hash_stays_in_the_path() {
+    let rules = compiled(vec![
+        RuleDraft { path: strings(&["/admin/**"]), ..rule("admin", "a.test", Level::TwoFactor) },
+        RuleDraft { path: strings(&["/**/public"]), ..rule("public", "a.test", Level::Bypass) },
+    ]);
+    for path in ["/admin/x%23/public", "/admin/x%3f/public", "/admin/?/public"] {
+        assert_eq!(
+            said(&rules, &format!("https://a.test{path}"), None),
+            (Ruling::SignIn, "admin".to_owned()),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn threat_11_case_of_a_path_matters_and_falls_to_the_default() {
+    let rules = compiled(vec![
+        RuleDraft { path: strings(&["/admin/**"]), ..rule("admin", "a.test", Level::TwoFactor) },
+        RuleDraft { path: strings(&["/public/**"]), ..rule("public", "a.test", Level::Bypass) },
+    ]);
+    assert_eq!(said(&rules, "https://a.test/Admin/x", None), (Ruling::Refuse, "default".to_owned()));
+}
+
+#[test]
+fn threat_56_a_method_is_compared_as_it_came() {
+    let rules = compiled(vec![RuleDraft { methods: strings(&["get", "HEAD"]), ..rule("r", "a.test", Level::Bypass) }]);
+    for (method, expected) in [("GET", true), ("HEAD", true), ("get", false), ("POST", false), ("TRACE", false)] {
+        assert_eq!(asked(&rules, "https://a.test/", method, None, None).0 == Ruling::Forward, expected, "{method}");
+    }
+}
+
+#[test]
+fn threat_67_a_rule_with_networks_refuses_an_unknown_address() {
+    let bob = caller("bob", &[], Factor::Two);
+    for level in [Level::Bypass, Level::OneFactor, Level::Deny] {
+        let rules = compiled(vec![
+            RuleDraft {
+                networks: strings(&["office", "192.0.2.7/32"]),
+                path: strings(&["/x/**"]),
+                ..rule("net", "a.test", level)
+            },
+            rule("open", "a.test", Level::Bypass),
+        ]);
+        for who in [None, Some(&bob)] {
+            let refused = (Ruling::Refuse, "net".to_owned());
+            assert_eq!(asked(&rules, "https://a.test/x/", "GET", None, who), refused, "{level:?}");
+            // Another clause of the rule says no: the address does not matter.
+            assert_eq!(asked(&rules, "https://a.test/y", "GET", None, who).1, "open");
+            assert_eq!(asked(&rules, "https://a.test/x/", "GET", Some("198.51.100.1"), who).1, "open");
+            for inside in ["10.9.9.9", "192.0.2.7", "fd00::1"] {
+                assert_eq!(asked(&rules, "https://a.test/x/", "GET", Some(inside), who).1, "net");
+            }
+        }
+    }
+}

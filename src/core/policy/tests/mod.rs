@@ -1,0 +1,161 @@
+//! The rules as a whole; what each clause matches, what the compiler says and the index are told apart below.
+
+mod faults;
+mod index;
+mod matching;
+
+use std::net::IpAddr;
+
+use super::*;
+use crate::core::{identity::Factor, user::User};
+
+/// name, domain and policy; the rest by `..`.
+fn rule(name: &str, domain: &str, policy: Level) -> RuleDraft {
+    RuleDraft {
+        name: Some(name.to_owned()),
+        domain: vec![domain.to_owned()],
+        policy: Some(policy),
+        ..RuleDraft::default()
+    }
+}
+
+fn strings(entries: &[&str]) -> Vec<String> {
+    entries.iter().map(ToString::to_string).collect()
+}
+
+fn compiled(rules: Vec<RuleDraft>) -> RuleSet {
+    let networks = vec![("office".to_owned(), strings(&["10.0.0.0/8", "fd00::/8"]))];
+    RuleSet::compile(&PolicyDraft { default: None, networks, rules }).expect("sound rules").0
+}
+
+fn faults(rules: Vec<RuleDraft>) -> Vec<DraftFault> {
+    let networks = vec![("office".to_owned(), strings(&["10.0.0.0/8"]))];
+    RuleSet::compile(&PolicyDraft { default: None, networks, rules }).expect_err("a fault")
+}
+
+fn warnings(rules: Vec<RuleDraft>) -> Vec<DraftFault> {
+    RuleSet::compile(&PolicyDraft { rules, ..PolicyDraft::default() }).expect("sound rules").1
+}
+
+fn caller(name: &str, groups: &[&str], factor: Factor) -> Identity {
+    let user = User {
+        name: name.to_owned(),
+        display_name: name.to_owned(),
+        email: None,
+        groups: strings(groups),
+        disabled: false,
+        token_version: 0,
+    };
+    Identity::new(&user, factor, Timestamp::default(), None).expect("a plain name")
+}
+
+/// What the rules say to a GET from 10.1.2.3.
+fn said(rules: &RuleSet, url: &str, caller: Option<&Identity>) -> (Ruling, String) {
+    asked(rules, url, "GET", Some("10.1.2.3"), caller)
+}
+
+fn asked(rules: &RuleSet, url: &str, method: &str, ip: Option<&str>, caller: Option<&Identity>) -> (Ruling, String) {
+    let target = Target::parse_url(url).expect("a URL");
+    let client =
+        ip.map_or(ClientAddress::Unknown, |ip| ClientAddress::Known(ip.parse::<IpAddr>().expect("an address")));
+    let question = Question { target: &target, method, client, caller, now: Timestamp::default() };
+    let decided = rules.decide(&question);
+    let explained = rules.explain(&question, None);
+    assert_eq!(
+        (explained.ruling, explained.rule.as_str()),
+        (decided.ruling, &**decided.rule),
+        "explain and decide differ"
+    );
+    (decided.ruling, decided.rule.to_string())
+}
+
+fn matches(rule: RuleDraft, url: &str) -> bool {
+    said(&compiled(vec![rule]), url, None).1 != "default"
+}
+
+#[test]
+fn the_first_match_decides_and_else_the_default() {
+    let rules = compiled(vec![
+        rule("one", "a.example.com", Level::Bypass),
+        RuleDraft { name: None, ..rule("", "*.example.com", Level::OneFactor) },
+    ]);
+    assert_eq!(said(&rules, "https://a.example.com/", None), (Ruling::Forward, "one".to_owned()));
+    assert_eq!(said(&rules, "https://b.example.com/", None), (Ruling::SignIn, "rule 2".to_owned()));
+    assert_eq!(said(&rules, "https://other.test/", None), (Ruling::Refuse, "default".to_owned()));
+    let names: Vec<&str> = rules.rule_names().map(|name| &**name).collect();
+    assert_eq!(names, ["one", "rule 2", "default"]);
+}
+
+#[test]
+fn levels_and_factors() {
+    let (one, two) = (caller("bob", &[], Factor::One), caller("bob", &[], Factor::Two));
+    for (level, anonymous, by_one, by_two) in [
+        (Level::Bypass, Ruling::Forward, Ruling::Forward, Ruling::Forward),
+        (Level::OneFactor, Ruling::SignIn, Ruling::Forward, Ruling::Forward),
+        (Level::TwoFactor, Ruling::SignIn, Ruling::StepUp, Ruling::Forward),
+        (Level::Deny, Ruling::Refuse, Ruling::Refuse, Ruling::Refuse),
+    ] {
+        let as_rule = compiled(vec![rule("r", "a.test", level)]);
+        let as_default =
+            RuleSet::compile(&PolicyDraft { default: Some(level), ..PolicyDraft::default() }).expect("sound").0;
+        for rules in [as_rule, as_default] {
+            for (who, expected) in [(None, anonymous), (Some(&one), by_one), (Some(&two), by_two)] {
+                assert_eq!(said(&rules, "https://a.test/", who).0, expected, "{level:?} {who:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn threat_07_the_strictest_reading_holds_and_the_trace_says_which() {
+    let rules = compiled(vec![
+        RuleDraft { path: strings(&["/admin/**"]), ..rule("admin", "a.test", Level::TwoFactor) },
+        RuleDraft { path: strings(&["/**"]), ..rule("rest", "a.test", Level::Bypass) },
+    ]);
+    let target = Target::parse_url("https://a.test/admin;v=1/x").expect("a URL");
+    let question = Question {
+        target: &target,
+        method: "GET",
+        client: ClientAddress::Unknown,
+        caller: None,
+        now: Timestamp::default(),
+    };
+    assert_eq!(rules.decide(&question).ruling, Ruling::SignIn);
+    let explained = rules.explain(&question, None);
+    assert_eq!(explained.reading.as_deref(), Some("/admin/x"));
+    assert_eq!(explained.other_reading.as_ref().map(|other| other.rule.as_str()), Some("rest"));
+    assert!(explained.to_string().contains("decided for the path read as /admin/x"), "{explained}");
+}
+
+#[test]
+fn the_trace_speaks_to_a_person() {
+    let rules = compiled(vec![
+        RuleDraft { path: strings(&["/public/**"]), ..rule("public", "a.test", Level::Bypass) },
+        rule("elsewhere", "b.test", Level::Bypass),
+        RuleDraft { subject: vec![strings(&["group:dev"])], ..rule("dev", "*.test", Level::TwoFactor) },
+        rule("late", "a.test", Level::Deny),
+    ]);
+    let bob = caller("bob", &["dev"], Factor::One);
+    let target = Target::parse_url("https://a.test/x").expect("a URL");
+    let question = Question {
+        target: &target,
+        method: "GET",
+        client: ClientAddress::Unknown,
+        caller: Some(&bob),
+        now: Timestamp::default(),
+    };
+    let explained = rules.explain(&question, None);
+    let json = serde_json::to_value(&explained).expect("JSON");
+    let expected = serde_json::json!({
+        "verdict": "step_up", "policy": "two_factor", "rule": "dev",
+        "trace": [
+            { "rule": "public", "matched": false, "because": "path /x is not below /public/**" },
+            { "rule": "elsewhere", "matched": false, "because": "host a.test is not b.test" },
+            { "rule": "dev", "matched": true, "because": "host a.test is *.test; user bob of dev is group:dev" },
+            { "rule": "late", "matched": true,
+              "because": "host is a.test; it does not count, since \"dev\" above decided" },
+        ],
+    });
+    assert_eq!(json, expected);
+    assert!(explained.to_string().starts_with("step_up   rule \"dev\", policy two_factor\n"), "{explained}");
+}
