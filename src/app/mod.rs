@@ -14,7 +14,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     admin,
-    config::{self, Loaded, LogFormat, Settings, UsersSource},
+    config::{self, Loaded, LogFormat, NamedFile, Settings, Unfit},
     core::{request::Role, site::CurrentSite},
     edge::{self, Edge},
     forward_auth::{self, ForwardAuth},
@@ -100,7 +100,7 @@ impl Fixed {
 /// What keeps it from starting, in one message: faults of the configuration, a port in use, a certificate or a database
 /// that cannot be opened.
 pub fn serve(file: &Path) -> anyhow::Result<()> {
-    let loaded = config::load(file)?;
+    let loaded = load(file)?;
     start_logs(&loaded.settings)?;
     runtime()?.block_on(async { Server::start(file, loaded).await?.run().await })
 }
@@ -140,30 +140,17 @@ pub async fn open_stores(file: &Path) -> anyhow::Result<Stores> {
     Ok(store::open(&loaded.settings, Arc::new(Metrics::new()?)).await?)
 }
 
-/// Faults of the users file, where users come from one.
+/// Reads the configuration, the policies, and the certificates and users that the configuration names.
 ///
 /// # Errors
-/// Every fault at once, by line.
-pub fn check_users(settings: &Settings) -> Result<(), config::Faults> {
-    match &settings.users {
-        UsersSource::Database => Ok(()),
-        UsersSource::File(file) => store::check_users_file(file).map(|_| ()),
-    }
-}
-
-/// Faults of the certificates: the configuration's own checks only see that the files can be read.
-///
-/// # Errors
-/// One line a listener whose certificates `serve` could not use.
-pub fn check_certificates(file: &Path, settings: &Settings) -> Result<(), config::Faults> {
-    let faults: Vec<config::Fault> = settings
-        .server
-        .listeners
-        .iter()
-        .filter_map(|listener| Certificates::load(listener.tls.as_ref()?).err())
-        .map(|error| config::Fault { file: file.to_owned(), line: 0, column: 0, message: format!("{error:#}") })
-        .collect();
-    if faults.is_empty() { Ok(()) } else { Err(config::Faults(faults)) }
+/// All that is wrong with any of them, at once.
+pub fn load(file: &Path) -> Result<Loaded, config::Faults> {
+    config::load_with(file, &|named| match named {
+        NamedFile::Users(path) => store::check_users_file(path).map(|_| ()).map_err(Unfit::Within),
+        NamedFile::Certificate(path) => tls::check_certificate(path).map_err(Unfit::Whole),
+        NamedFile::Key(pair) => tls::check_key(pair).map_err(Unfit::Whole),
+        NamedFile::ClientCa(path) => tls::check_client_ca(path).map_err(Unfit::Whole),
+    })
 }
 
 impl Server {

@@ -9,7 +9,7 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
     server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
-    sign::CertifiedKey,
+    sign::{CertifiedKey, SigningKey},
 };
 use webpki::EndEntityCert;
 
@@ -80,17 +80,35 @@ pub(crate) fn server_config(certificates: &Arc<Certificates>) -> anyhow::Result<
     Ok(Arc::new(config))
 }
 
+/// The chain of certificates that a file holds.
+pub(super) fn check_certificate(file: &Path) -> Result<(), String> {
+    told(certificates_in(file))
+}
+
+/// The key, and whether it belongs to its certificate. What is wrong with the certificate alone is told of that.
+pub(super) fn check_key(pair: &CertificateFiles) -> Result<(), String> {
+    if certificates_in(&pair.certificate).is_err() {
+        return told(private_key_in(&pair.key));
+    }
+    told(key_of(pair))
+}
+
+/// Authorities of clients.
+pub(super) fn check_client_ca(file: &Path) -> Result<(), String> {
+    told(client_verifier(file))
+}
+
+fn told<T>(read: anyhow::Result<T>) -> Result<(), String> {
+    read.map(|_| ()).map_err(|error| format!("{error:#}"))
+}
+
 fn keys_of(files: &TlsFiles) -> anyhow::Result<Vec<Arc<CertifiedKey>>> {
     files.certificates.iter().map(|pair| key_of(pair).map(Arc::new)).collect()
 }
 
 fn key_of(pair: &CertificateFiles) -> anyhow::Result<CertifiedKey> {
     let chain = certificates_in(&pair.certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(&read(&pair.key)?)
-        .map_err(|error| anyhow::anyhow!("{}: no private key in PEM: {error}", pair.key.display()))?;
-    let key = ring::sign::any_supported_type(&key)
-        .with_context(|| format!("{}: this kind of key cannot be used", pair.key.display()))?;
-    let certified = CertifiedKey::new(chain, key);
+    let certified = CertifiedKey::new(chain, private_key_in(&pair.key)?);
     match certified.keys_match() {
         // "Unknown": the key's type does not tell its public half; the handshake will.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
@@ -100,6 +118,12 @@ fn key_of(pair: &CertificateFiles) -> anyhow::Result<CertifiedKey> {
             pair.certificate.display()
         ),
     }
+}
+
+fn private_key_in(file: &Path) -> anyhow::Result<Arc<dyn SigningKey>> {
+    let key = PrivateKeyDer::from_pem_slice(&read(file)?)
+        .map_err(|error| anyhow::anyhow!("{}: no private key in PEM: {error}", file.display()))?;
+    ring::sign::any_supported_type(&key).with_context(|| format!("{}: this kind of key cannot be used", file.display()))
 }
 
 fn certificates_in(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {

@@ -34,14 +34,6 @@ enum Schema {
     Policies,
 }
 
-/// Everything that `serve` would read.
-fn load(args: &Args) -> Result<Loaded, config::Faults> {
-    let loaded = config::load(&args.config)?;
-    let checks = [app::check_certificates(&args.config, &loaded.settings), app::check_users(&loaded.settings)];
-    let faults: Vec<_> = checks.into_iter().filter_map(Result::err).flat_map(|faults| faults.0).collect();
-    if faults.is_empty() { Ok(loaded) } else { Err(config::Faults(faults)) }
-}
-
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(which) = args.print_schema {
         let text = match which {
@@ -52,7 +44,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut errors = io::stderr().lock();
-    match load(&args) {
+    match app::load(&args.config) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 let config::Fault { file, line, column, message } = warning;

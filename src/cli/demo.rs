@@ -12,7 +12,6 @@ use secrecy::SecretString;
 use super::password;
 use crate::{
     app::{self, Server, echo},
-    config,
     core::user::User,
 };
 
@@ -56,7 +55,7 @@ async fn demo(args: &Args, folder: &Path) -> anyhow::Result<()> {
         portal: format!("http://auth.demo.localhost:{port}"),
     };
     let file = write_files(folder, port, echo_socket.local_addr()?, &demo)?;
-    let loaded = config::load(&file)?;
+    let loaded = app::load(&file)?;
     app::start_logs(&loaded.settings)?;
 
     let stores = app::open_stores(&file).await?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Fault,
+    Fault, Inspect, NamedFile, Unfit,
     shape::Checked,
     source::{Kind, Node, Place},
 };
@@ -68,13 +68,15 @@ pub(super) struct Report {
     pruned: Vec<String>,
     pub(super) faults: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
+    /// What the file names, by the key that does.
+    named: Vec<(Trail, NamedFile)>,
 }
 
 impl Report {
     /// `root` is the tree as it is after pruning, so that its list indices are those of the raw values.
     pub(super) fn new(file: &Path, root: Node, checked: Checked) -> Self {
         let Checked { faults, pruned } = checked;
-        Self { file: file.to_path_buf(), root, pruned, faults, warnings: Vec::new() }
+        Self { file: file.to_path_buf(), root, pruned, faults, warnings: Vec::new(), named: Vec::new() }
     }
 
     pub(super) fn is_pruned(&self, top_level_key: &str) -> bool {
@@ -100,6 +102,26 @@ impl Report {
     /// The value of a parse, or its message as a fault at `at`.
     pub(super) fn take<T>(&mut self, at: &Trail, parsed: Result<T, String>) -> Option<T> {
         parsed.map_err(|message| self.fault(at, message)).ok()
+    }
+
+    /// A file that is there and can be read: others look into it, and it is watched.
+    pub(super) fn name(&mut self, at: &Trail, file: NamedFile) {
+        self.named.push((at.clone(), file));
+    }
+
+    pub(super) fn inspect(&mut self, inspect: &Inspect<'_>) {
+        for (at, file) in std::mem::take(&mut self.named) {
+            match inspect(&file) {
+                Ok(()) => {}
+                Err(Unfit::Whole(message)) => self.fault(&at, message),
+                Err(Unfit::Within(faults)) => self.faults.extend(faults.0),
+            }
+            self.named.push((at, file));
+        }
+    }
+
+    pub(super) fn named_paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.named.iter().map(|(_, file)| file.path().to_owned())
     }
 
     fn at(&self, place: Place, message: impl Into<String>) -> Fault {

@@ -62,6 +62,39 @@ impl fmt::Display for Fault {
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Faults(pub Vec<Fault>);
 
+/// A file that the configuration names and whose content others understand: TLS and the users' store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedFile {
+    /// A certificate chain.
+    Certificate(PathBuf),
+    /// A private key, beside the certificate that it belongs to.
+    Key(CertificateFiles),
+    /// Authorities of clients.
+    ClientCa(PathBuf),
+    Users(PathBuf),
+}
+
+impl NamedFile {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Certificate(path) | Self::ClientCa(path) | Self::Users(path) => path,
+            Self::Key(pair) => &pair.key,
+        }
+    }
+}
+
+/// Why a [`NamedFile`] cannot be used.
+#[derive(Debug)]
+pub enum Unfit {
+    /// Told at the key that names the file.
+    Whole(String),
+    /// At places within the file.
+    Within(Faults),
+}
+
+/// Looks into a [`NamedFile`].
+pub type Inspect<'i> = dyn Fn(&NamedFile) -> Result<(), Unfit> + 'i;
+
 /// What `load` made of the files.
 #[derive(Debug)]
 pub struct Loaded {
@@ -147,16 +180,24 @@ pub enum LogFormat {
     Text,
 }
 
-/// Reads and validates everything: the file, what it names, the policies.
+/// Reads and validates the file and the policies, without a look into certificates and users.
 ///
 /// # Errors
 /// Every fault at once.
 pub fn load(file: &Path) -> Result<Loaded, Faults> {
-    load_in(file, &|name| std::env::var(name).ok())
+    load_with(file, &|_| Ok(()))
 }
 
-/// As [`load`], under a given environment.
-fn load_in(file: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Faults> {
+/// As [`load`], with a look into every file that the configuration names.
+///
+/// # Errors
+/// Every fault at once, those of the named files included.
+pub fn load_with(file: &Path, inspect: &Inspect<'_>) -> Result<Loaded, Faults> {
+    load_in(file, &|name| std::env::var(name).ok(), inspect)
+}
+
+/// As [`load_with`], under a given environment.
+fn load_in(file: &Path, environment: &dyn Fn(&str) -> Option<String>, inspect: &Inspect<'_>) -> Result<Loaded, Faults> {
     let mut faults = Vec::new();
     let parsed = source::read(file).and_then(|text| source::parse(file, &text));
     let mut root = parsed.map_err(|fault| Faults(vec![fault]))?;
@@ -170,13 +211,13 @@ fn load_in(file: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<
         report.fault(&Trail::root(), error.to_string());
         Raw::default()
     });
-    finish(report, &raw)
+    finish(report, &raw, inspect)
 }
 
 /// From raw values to settings.
-fn finish(mut report: Report, raw: &Raw) -> Result<Loaded, Faults> {
+fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded, Faults> {
     let report = &mut report;
-    let (server, listeners, tls_files) = sections::server::server(report, &raw.server);
+    let (server, listeners) = sections::server::server(report, &raw.server);
     let must_choose = needs_portal(raw).filter(|_| !report.is_pruned("portal"));
     let portal = sections::portal::portal(report, &raw.portal, must_choose);
     let upstreams = sections::upstreams::upstreams(report, &raw.upstreams);
@@ -203,16 +244,14 @@ fn finish(mut report: Report, raw: &Raw) -> Result<Loaded, Faults> {
     let slashes = Trail::root().key("encoded_slashes");
     sections::only(report, &slashes, raw.encoded_slashes.as_deref(), "reject", &["strictest"]);
 
+    report.inspect(inspect);
+
     let policies_at = Trail::root().key("policies");
     let folder = PathBuf::from(raw.policies.as_deref().unwrap_or("policies/"));
     let policies = report.take(&policies_at, policy_file::read(&folder));
 
     let mut sources = vec![report.file.clone(), folder];
-    sources.extend(tls_files);
-    sources.extend(match &users {
-        UsersSource::File(path) => Some(path.clone()),
-        UsersSource::Database => None,
-    });
+    sources.extend(report.named_paths());
     let mut faults = std::mem::take(&mut report.faults);
     let mut warnings = std::mem::take(&mut report.warnings);
     let rules = policies.and_then(|policies| {

@@ -32,6 +32,8 @@ pub enum BadUser {
     CommaInGroup(String),
     #[error("a group cannot be empty")]
     EmptyGroup,
+    #[error("the group {0:?} begins or ends with white space, which applications that read Remote-Groups take off")]
+    BlankInGroup(String),
     #[error("{0:?} is not an e-mail address")]
     Email(String),
 }
@@ -76,6 +78,9 @@ impl User {
             }
             if group.trim().is_empty() {
                 return Err(BadUser::EmptyGroup);
+            }
+            if group.trim() != group {
+                return Err(BadUser::BlankInGroup(group.clone()));
             }
         }
         if let Some(email) = &self.email
@@ -144,6 +149,8 @@ mod tests {
             (User { email: Some("bob".to_owned()), ..bob() }, BadUser::Email("bob".to_owned())),
             (User { email: Some("a@b,c@d".to_owned()), ..bob() }, BadUser::Email("a@b,c@d".to_owned())),
             (User { email: Some("a @b".to_owned()), ..bob() }, BadUser::Email("a @b".to_owned())),
+            (User { groups: vec![" admins".to_owned()], ..bob() }, BadUser::BlankInGroup(" admins".to_owned())),
+            (User { groups: vec!["admins ".to_owned()], ..bob() }, BadUser::BlankInGroup("admins ".to_owned())),
         ] {
             assert_eq!(user.checked(), Err(fault));
         }

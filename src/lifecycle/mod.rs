@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     app::{Fixed, Server},
-    config::{self, Faults, Listener},
+    config::{Faults, Listener},
     observe::readiness::Phase,
 };
 use watch::Files;
@@ -88,7 +88,7 @@ impl Server {
     /// Names of changed keys that need a restart.
     async fn try_reload(&mut self) -> Result<Vec<&'static str>, Vec<String>> {
         let file = self.file.clone();
-        let loaded = tokio::task::spawn_blocking(move || config::load(&file))
+        let loaded = tokio::task::spawn_blocking(move || crate::app::load(&file))
             .await
             .map_err(|error| vec![format!("reading the configuration failed: {error}")])?
             .map_err(|Faults(faults)| {

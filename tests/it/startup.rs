@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::harness::{
     server::{Server, Setup, feed},
+    tls,
     upstream::Upstream,
 };
 
@@ -55,7 +56,8 @@ async fn a_database_that_is_a_folder_or_no_database() {
 async fn a_certificate_that_is_none_is_found_by_check_as_well() {
     let upstream = Upstream::start().await;
     let mut setup = Setup::with(&upstream);
-    setup.files = vec![("tls/a.pem".to_owned(), "no certificate".to_owned()), ("tls/a.key".to_owned(), String::new())];
+    let identity = tls::certificate();
+    setup.files = vec![("tls/a.pem".to_owned(), "no certificate".to_owned()), ("tls/a.key".to_owned(), identity.key)];
     let server = setup.prepare_without_users();
     let file = server.folder().join("config/postern.yaml");
     let config = fs::read_to_string(&file).expect("the configuration");
@@ -65,6 +67,54 @@ async fn a_certificate_that_is_none_is_found_by_check_as_well() {
     let checked = feed(&mut server.command(&["check"]), "");
     assert_eq!(checked.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&checked.stderr).contains("tls/a.pem: holds no certificate"), "{checked:?}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_certificates_users_and_configuration_is_told_at_once_with_its_place() {
+    let upstream = Upstream::start().await;
+    let mut setup = Setup::with(&upstream);
+    let (first, second) = (tls::certificate(), tls::certificate());
+    setup.more = "users: { source: file, path: config/users.yaml }\npolices: x\n".to_owned();
+    setup.files = [
+        ("config/users.yaml", "users:\n  ann: { displayname: Ann, password: plain }\n  bob: { displayname: Bob }\n"),
+        ("tls/a.pem", "no certificate"),
+        ("tls/a.key", "no key"),
+        ("tls/b.pem", first.certificate.as_str()),
+        ("tls/b.key", second.key.as_str()),
+    ]
+    .map(|(name, text)| (name.to_owned(), text.to_owned()))
+    .into();
+    let server = setup.prepare_without_users();
+    let file = server.folder().join("config/postern.yaml");
+    let config = fs::read_to_string(&file).expect("the configuration");
+    let pair = |name: &str| format!("{{ certificate: tls/{name}.pem, key: tls/{name}.key }}");
+    let tls =
+        format!("serves: edge,\n      tls: {{ client_ca: tls/a.pem, certificates: [{}, {}] }}", pair("a"), pair("b"));
+    let text = config.replacen("serves: edge", &tls, 1);
+    fs::write(&file, &text).expect("the configuration");
+    let place = |key: &str, of: &str| {
+        let at = text.find(&format!("{key}{of}")).expect("the place") + key.len();
+        let before = &text[..at];
+        let line = before.matches('\n').count() + 1;
+        format!("config/postern.yaml:{line}:{}:", at - before.rfind('\n').map_or(0, |end| end + 1) + 1)
+    };
+    for command in ["check", "serve"] {
+        let output = feed(&mut server.command(&[command]), "");
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        for told in [
+            format!("{} tls/a.pem: holds no certificate", place("client_ca: ", "tls/a.pem")),
+            format!("{} tls/a.pem: holds no certificate", place("certificate: ", "tls/a.pem")),
+            format!("{} tls/a.key: no private key", place("key: ", "tls/a.key")),
+            format!("{} tls/b.key: the key does not belong", place("key: ", "tls/b.key")),
+            place("", "polices"),
+            "config/users.yaml:2:".to_owned(),
+            "config/users.yaml:3:".to_owned(),
+        ] {
+            assert!(said.contains(&told), "no {told:?} in {said}");
+        }
+        assert_eq!(said.trim_end().lines().count(), 7, "{said}");
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{RawAuthorization, duration, headers::templates, origins};
 use crate::{
     config::{
-        CertificateFiles, Listener, Server, SourceRate, TlsFiles,
+        CertificateFiles, Listener, NamedFile, Server, SourceRate, TlsFiles,
         error::{Report, Trail},
         quantity,
     },
@@ -99,11 +99,11 @@ pub(in crate::config) struct RawCertificate {
     key: String,
 }
 
-/// The server, its listeners as the site sees them, and the files to watch.
-pub(in crate::config) fn server(report: &mut Report, raw: &RawServer) -> (Server, Vec<ListenerSite>, Vec<PathBuf>) {
+/// The server, and its listeners as the site sees them.
+pub(in crate::config) fn server(report: &mut Report, raw: &RawServer) -> (Server, Vec<ListenerSite>) {
     let at = Trail::root().key("server");
     let shared = networks(report, &at.key("trusted_proxies"), &raw.trusted_proxies);
-    let mut reading = Listeners { bound: Vec::new(), listeners: Vec::new(), sites: Vec::new(), files: Vec::new() };
+    let mut reading = Listeners { bound: Vec::new(), listeners: Vec::new(), sites: Vec::new() };
     match &raw.listeners {
         Some(listeners) => {
             let at = at.key("listeners");
@@ -138,14 +138,13 @@ pub(in crate::config) fn server(report: &mut Report, raw: &RawServer) -> (Server
     let drain = duration(report, &at.key("drain"), raw.drain.as_deref(), Duration::from_secs(30), false);
     let drain_delay = duration(report, &at.key("drain_delay"), raw.drain_delay.as_deref(), Duration::ZERO, false);
     let server = Server { listeners: reading.listeners, admin, drain, drain_delay, source_limit };
-    (server, reading.sites, reading.files)
+    (server, reading.sites)
 }
 
 struct Listeners {
     bound: Vec<SocketAddr>,
     listeners: Vec<Listener>,
     sites: Vec<ListenerSite>,
-    files: Vec<PathBuf>,
 }
 
 impl Listeners {
@@ -167,7 +166,7 @@ impl Listeners {
                  write the asking proxy's address: `trusted_proxies: [127.0.0.1/32]`",
             );
         }
-        let tls = raw.tls.as_ref().map(|raw| self.tls(report, &at.key("tls"), raw));
+        let tls = raw.tls.as_ref().map(|raw| tls(report, &at.key("tls"), raw));
         let site = ListenerSite {
             role,
             trusted_proxies: own.unwrap_or_else(|| shared.to_vec()),
@@ -193,42 +192,38 @@ impl Listeners {
         }
         self.bound.push(address);
     }
-
-    fn tls(&mut self, report: &mut Report, at: &Trail, raw: &RawTls) -> TlsFiles {
-        let list = at.key("certificates");
-        if raw.certificates.is_empty() {
-            report.fault(&list, "no certificate; write `[ { certificate: tls/a.pem, key: tls/a.key } ]`");
-        }
-        let mut certificates = Vec::new();
-        for (index, raw) in raw.certificates.iter().enumerate() {
-            let here = list.item(index);
-            certificates.push(CertificateFiles {
-                certificate: self.readable(report, &here.key("certificate"), &raw.certificate),
-                key: self.readable(report, &here.key("key"), &raw.key),
-            });
-        }
-        let client_ca = raw.client_ca.as_ref().map(|path| self.readable(report, &at.key("client_ca"), path));
-        TlsFiles { certificates, client_ca }
-    }
-
-    fn readable(&mut self, report: &mut Report, at: &Trail, path: &str) -> PathBuf {
-        if let Err(error) = readable(path) {
-            report.fault(at, error);
-        }
-        let path = PathBuf::from(path);
-        self.files.push(path.clone());
-        path
-    }
 }
 
-/// A file that exists and may be read, else what to do.
-pub(in crate::config) fn readable(path: &str) -> Result<(), String> {
-    let is_file = File::open(path).and_then(|file| file.metadata()).map(|about| about.is_file());
-    match is_file {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(format!("`{path}` is a folder; name a file")),
-        Err(error) => Err(format!("the file `{path}` cannot be read ({error}); correct the path or its permissions")),
+fn tls(report: &mut Report, at: &Trail, raw: &RawTls) -> TlsFiles {
+    let list = at.key("certificates");
+    if raw.certificates.is_empty() {
+        report.fault(&list, "no certificate; write `[ { certificate: tls/a.pem, key: tls/a.key } ]`");
     }
+    let mut certificates = Vec::new();
+    for (index, raw) in raw.certificates.iter().enumerate() {
+        let here = list.item(index);
+        let pair = CertificateFiles { certificate: PathBuf::from(&raw.certificate), key: PathBuf::from(&raw.key) };
+        readable(report, &here.key("certificate"), NamedFile::Certificate(pair.certificate.clone()));
+        readable(report, &here.key("key"), NamedFile::Key(pair.clone()));
+        certificates.push(pair);
+    }
+    let client_ca = raw.client_ca.as_ref().map(PathBuf::from);
+    if let Some(path) = &client_ca {
+        readable(report, &at.key("client_ca"), NamedFile::ClientCa(path.clone()));
+    }
+    TlsFiles { certificates, client_ca }
+}
+
+/// Names a file that exists and may be read, else says what to do.
+pub(in crate::config) fn readable(report: &mut Report, at: &Trail, file: NamedFile) {
+    let path = file.path().display();
+    let is_file = File::open(file.path()).and_then(|file| file.metadata()).map(|about| about.is_file());
+    let fault = match is_file {
+        Ok(true) => return report.name(at, file),
+        Ok(false) => format!("`{path}` is a folder; name a file"),
+        Err(error) => format!("the file `{path}` cannot be read ({error}); correct the path or its permissions"),
+    };
+    report.fault(at, fault);
 }
 
 /// Two sockets that the system would not open beside each other. Port 0 is any free one.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::server::readable;
 use crate::config::{
-    UsersSource,
+    NamedFile, UsersSource,
     error::{Report, Trail},
 };
 
@@ -47,10 +47,9 @@ pub(in crate::config) fn users(report: &mut Report, raw: &RawUsers) -> UsersSour
             UsersSource::Database
         }
         (RawUsersSource::File, Some(path)) => {
-            if let Err(message) = readable(path) {
-                report.fault(&at.key("path"), message);
-            }
-            UsersSource::File(PathBuf::from(path))
+            let file = PathBuf::from(path);
+            readable(report, &at.key("path"), NamedFile::Users(file.clone()));
+            UsersSource::File(file)
         }
     }
 }

@@ -5,7 +5,7 @@ pub(crate) const KEY: &str = "tls/key.pem";
 
 pub(crate) struct Identity {
     pub(crate) certificate: String,
-    key: String,
+    pub(crate) key: String,
 }
 
 pub(crate) fn certificate() -> Identity {
