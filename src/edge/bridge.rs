@@ -1,8 +1,6 @@
 //! Hands a request over to the portal, an axum application, and its answer back to pingora, on HTTP/1 and HTTP/2. Called by
 //! `service` for what [`crate::core::site::Site::portal_path`] names. Never proxies.
 
-use std::time::Duration;
-
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -16,17 +14,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     core::target::Target,
-    portal::{self, Arrival, MAX_BODY},
+    portal::{self, Arrival, BODY_TIME, MAX_BODY},
 };
 
 use super::{context::Context, facts, respond};
 
 /// Pages and assets are small; more is a fault of ours.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
-
-/// For the whole of a body. pingora's own limit is one a read, and none on HTTP/2: without this, anybody could hold requests open
-/// by sending no body (THREATS 58).
-const BODY_TIME: Duration = Duration::from_secs(15);
 
 /// A fault of the portal is a 500 for one request, not the end of its connection.
 pub(super) fn guarded(portal: &Router) -> Router {
@@ -44,6 +38,7 @@ pub(super) async fn answer(
     path: &str,
     portal: &Router,
 ) -> pingora::Result<Response<Bytes>> {
+    // pingora's own limit is one a read, and none on HTTP/2.
     let body = match timeout(BODY_TIME, body(session)).await {
         Ok(Ok(Some(body))) => body,
         Ok(Ok(None)) => return Ok(respond::plain(context, StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", None)),

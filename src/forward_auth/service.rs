@@ -25,13 +25,11 @@ use crate::{
         verdict::{Outcome, Rejection, Verdict},
     },
     observe::access_log::Entry,
-    portal::{self, Arrival},
+    portal::{self, Arrival, BODY_TIME},
 };
 
 /// Between two log lines about peers that are not trusted.
 const STRANGER_QUIET_MILLIS: i64 = 10_000;
-/// From the head of a request to the portal to its answer, its body included.
-const PORTAL_TIME: Duration = Duration::from_secs(60);
 
 /// One request, with what is known about it before it is read.
 pub(super) struct Asked<'r> {
@@ -111,21 +109,16 @@ impl ForwardAuth {
 
     /// The portal's answer. It reads a request's body as a whole: one that trickles in would hold a connection for ever.
     async fn by_portal(&self, asked: &Asked<'_>, request: Request<Incoming>) -> Response<Body> {
-        let answered = async {
-            let (parts, body) = request.into_parts();
-            let body = match body::whole(body).await {
-                Ok(Some(body)) => Body::from(body),
-                Ok(None) => return asked.plain(StatusCode::PAYLOAD_TOO_LARGE),
-                Err(_) => return asked.plain(StatusCode::BAD_REQUEST),
-            };
-            match self.portal.clone().oneshot(Request::from_parts(parts, body)).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            }
+        let (parts, body) = request.into_parts();
+        let body = match time::timeout(BODY_TIME, body::whole(body)).await {
+            Ok(Ok(Some(body))) => Body::from(body),
+            Ok(Ok(None)) => return asked.plain(StatusCode::PAYLOAD_TOO_LARGE),
+            Ok(Err(_)) => return asked.plain(StatusCode::BAD_REQUEST),
+            Err(_) => return asked.plain(StatusCode::REQUEST_TIMEOUT),
         };
-        match time::timeout(PORTAL_TIME, answered).await {
+        match self.portal.clone().oneshot(Request::from_parts(parts, body)).await {
             Ok(response) => response,
-            Err(_) => asked.plain(StatusCode::REQUEST_TIMEOUT),
+            Err(never) => match never {},
         }
     }
 

@@ -82,6 +82,7 @@ fn code_of(told: &Told<'_>) -> Code {
             None => match told.answer.status {
                 StatusCode::NOT_FOUND => Code::NotFound,
                 StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+                StatusCode::REQUEST_TIMEOUT => Code::RequestTimeout,
                 StatusCode::PAYLOAD_TOO_LARGE => Code::PayloadTooLarge,
                 status if status.is_server_error() => Code::Internal,
                 _ => Code::BadRequest,
@@ -110,6 +111,10 @@ fn body_of(code: Code, told: &Told<'_>) -> Body {
             ("Not available right now", "It cannot be decided at the moment who may pass. Try again soon.")
         }
         Code::Internal => ("Something went wrong", "It is our fault, not yours. Try again in a moment."),
+        Code::RequestTimeout => {
+            ("That took too long", "What you sent did not arrive in time. Check your connection and try again.")
+        }
+        Code::PayloadTooLarge => ("That was too large", "What you sent is larger than is taken here."),
         _ => ("That was not understood", "The address or the request cannot be read in one way, so it goes nowhere."),
     };
     let mut body = Body::new(heading, line, told.request_id);

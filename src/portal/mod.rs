@@ -15,7 +15,7 @@ mod pages;
 mod problem;
 mod visit;
 
-use std::{any::Any, net::IpAddr, sync::Arc};
+use std::{any::Any, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -79,6 +79,10 @@ pub fn uri_inside(path: &str, query: Option<&str>) -> Option<Uri> {
 
 /// Largest body the portal takes; more is 413.
 pub const MAX_BODY: usize = 64 * 1024;
+
+/// From the head of a request to the end of its body; longer is 408. A limit on each read would let anybody hold requests open by
+/// sending a byte now and then (THREATS 58).
+pub const BODY_TIME: Duration = Duration::from_secs(15);
 
 /// The route table.
 pub fn router(portal: Arc<Portal>) -> Router {

@@ -18,6 +18,7 @@ pub(super) enum Code {
     BadRequest,
     NotFound,
     MethodNotAllowed,
+    RequestTimeout,
     PayloadTooLarge,
     UnsupportedMediaType,
     HeadersTooLarge,
@@ -45,6 +46,9 @@ impl Code {
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is nothing here."),
             Self::MethodNotAllowed => {
                 ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This method is not served here.")
+            }
+            Self::RequestTimeout => {
+                ("request_timeout", StatusCode::REQUEST_TIMEOUT, "The body of the request did not come in time.")
             }
             Self::PayloadTooLarge => ("payload_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large."),
             Self::UnsupportedMediaType => {

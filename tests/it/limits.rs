@@ -6,8 +6,11 @@ use tokio::{
 };
 
 use crate::harness::{
+    DEADLINE,
     breaker::Breaker,
+    client::Person,
     server::{Role, Server, Setup},
+    tls,
     upstream::Upstream,
     wire::{self, Reply, Request},
     within,
@@ -85,9 +88,38 @@ async fn growing(server: &Server, port: u16) -> Option<u16> {
         }
     });
     let mut answer = [0; 64];
-    let read = within(crate::harness::DEADLINE, "an answer to a growing body", from.read(&mut answer)).await.ok()?;
+    let read = within(DEADLINE, "an answer to a growing body", from.read(&mut answer)).await.ok()?;
     sending.abort();
     String::from_utf8_lossy(answer.get(..read)?).split(' ').nth(1)?.parse().ok()
+}
+
+/// THREATS 58: a body of which a byte comes now and then holds a request for its 15 s, not for ever.
+#[tokio::test]
+async fn threat_58_a_body_that_trickles_is_408_in_both_roles_and_versions() {
+    let upstream = Upstream::start().await;
+    let identity = tls::certificate();
+    let mut setup = Setup::with(&upstream);
+    let own = format!(", tls: {{ certificates: [{{ certificate: {}, key: {} }}] }}", tls::CERTIFICATE, tls::KEY);
+    setup.forward_auth += &own;
+    setup.edge = own;
+    setup.portal = "{ url: \"https://auth.test.localhost:PORT\" }".to_owned();
+    setup.files = identity.files();
+    let server = setup.start().await;
+    let trickling = async |port: u16, http2: bool| {
+        let person = Person::over_tls(&identity.certificate, http2);
+        let url = format!("https://auth.test.localhost:{port}/auth/login");
+        let page = within(DEADLINE, "an answer to a trickling body", person.trickle(&url)).await;
+        let version = if http2 { reqwest::Version::HTTP_2 } else { reqwest::Version::HTTP_11 };
+        assert_eq!((page.version, page.status), (version, 408), "{}", page.body);
+        assert!(page.body.contains(r#""code":"request_timeout""#), "{}", page.body);
+    };
+    let (edge, forward_auth) = (server.edge(), server.forward_auth());
+    tokio::join!(
+        trickling(edge, false),
+        trickling(edge, true),
+        trickling(forward_auth, false),
+        trickling(forward_auth, true)
+    );
 }
 
 #[tokio::test]

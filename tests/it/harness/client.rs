@@ -1,9 +1,9 @@
 //! A person with a browser, but without the browser: follows what pages say, keeps cookies, reads forms.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use reqwest::{
-    ClientBuilder, Response, Url,
+    Body, ClientBuilder, Response, Url,
     dns::{Addrs, Name, Resolve, Resolving},
     redirect::Policy,
 };
@@ -112,6 +112,17 @@ impl Person {
             page = self.load(page.location()).await;
         }
         panic!("a redirect loop at {}", page.url);
+    }
+
+    /// A body that comes a byte a second and never ends.
+    pub(crate) async fn trickle(&self, url: &str) -> Page {
+        let bytes = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok::<_, std::io::Error>("x"), ()))
+        });
+        let request = self.client.post(url).header("Content-Type", "application/json");
+        let request = request.header("Accept", "application/json");
+        Page::of(request.body(Body::wrap_stream(bytes)).send().await.unwrap_or_else(|fault| panic!("{fault:?}"))).await
     }
 
     pub(crate) async fn post(&self, url: impl AsRef<str>, fields: &[(&str, &str)]) -> Page {
