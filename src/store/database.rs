@@ -161,17 +161,28 @@ async fn open_pool(path: &Path) -> Result<SqlitePool, DatabaseError> {
         .acquire_timeout(OPENING)
         .connect_with(options(path))
         .await?;
-    // Two processes may start on one new file: whoever loses finds the tables made at the next try.
-    let mut tries = 0;
-    while let Err(error) = MIGRATIONS.run(&pool).await {
-        tries += 1;
-        if tries == 3 {
-            pool.close().await;
-            return Err(error.into());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    let migrated = migrate(path, &pool).await;
+    if migrated.is_err() {
+        pool.close().await;
     }
-    Ok(pool)
+    migrated.map(|()| pool)
+}
+
+/// Two processes may start on one new file, and migrations of SQLite take no lock of their own: they go one after the other. The
+/// folder is locked and not the file, since closing a second descriptor of the file would end SQLite's own locks on it
+/// (fcntl(2), "Record locks").
+async fn migrate(path: &Path, pool: &SqlitePool) -> Result<(), DatabaseError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let locked = tokio::task::spawn_blocking(move || {
+        let folder = fs::File::open(folder)?;
+        folder.lock().map(|()| folder)
+    });
+    let waited = tokio::time::timeout(OPENING, locked).await.map_err(|_| {
+        std::io::Error::other("another process holds the lock on its folder; is one bringing the tables up to date?")
+    })?;
+    // Held until the end of this function, or of the process.
+    let _lock = waited.map_err(std::io::Error::other)??;
+    Ok(MIGRATIONS.run(pool).await?)
 }
 
 fn create_missing(path: &Path) -> std::io::Result<()> {

@@ -1,6 +1,6 @@
 //! What cannot work ends at the start: at once, with one clear line, exit code 1, and nothing changed.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use crate::harness::{
     server::{Server, Setup, feed},
@@ -137,4 +137,22 @@ async fn a_faulty_file_of_each_kind() {
     let server = Setup::with(&upstream).prepare_without_users();
     fs::remove_file(server.folder().join("config/postern.yaml")).expect("no configuration");
     refuses(&server, &["config/postern.yaml"]);
+}
+
+#[tokio::test]
+async fn processes_that_start_on_one_new_database_wait_for_each_other() {
+    let upstream = Upstream::start().await;
+    for _ in 0..5 {
+        let server = Setup::with(&upstream).prepare_without_users();
+        let started: Vec<_> = (0..8)
+            .map(|_| {
+                let mut command = server.command(&["user", "list"]);
+                command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("postern")
+            })
+            .collect();
+        for child in started {
+            let output = child.wait_with_output().expect("its end");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
 }
