@@ -9,11 +9,11 @@ use anyhow::{Context as _, bail};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::password;
-use crate::{app, core::user::User};
+use crate::{app, config, core::user::User};
 
 /// Write a configuration to start from, and the first administrator
 ///
-/// Writes config/postern.yaml and policies/access.yaml, and creates the storage key, the database and a user in the group
+/// Writes config/postern.yaml and policies/access.yaml with the schemas that editors check them by, and creates the storage key, the database and a user in the group
 /// admins. Never overwrites anything.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -32,7 +32,14 @@ const CONFIG: &str = include_str!("../../config/postern.yaml");
 const POLICIES: &str = include_str!("../../policies/access.yaml");
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let files = [("config/postern.yaml", CONFIG), ("policies/access.yaml", POLICIES)];
+    let (schema, policies_schema) = (config::schema(), config::policies_schema());
+    let files = [
+        ("config/postern.yaml", CONFIG),
+        ("policies/access.yaml", POLICIES),
+        // Named by the first line of the two, so that editors complete and check them.
+        ("config/postern.schema.json", schema.as_str()),
+        ("config/policies.schema.json", policies_schema.as_str()),
+    ];
     for (name, _) in files {
         let file = args.folder.join(name);
         if file.exists() {

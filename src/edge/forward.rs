@@ -82,16 +82,18 @@ impl Addresses {
         }
         let key = (server.host.clone(), server.port);
         let known = self.names.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some((at, addresses)) = known
-            && now.saturating_sub(at) < NAME_KEPT
-        {
-            return addresses;
-        }
+        let before = match known {
+            Some((at, addresses)) if now.saturating_sub(at) < NAME_KEPT => return addresses,
+            Some((_, addresses)) => addresses,
+            None => Vec::new(),
+        };
         let found: Vec<_> = match tokio::net::lookup_host((server.host.as_str(), server.port)).await {
             Ok(found) => found.collect(),
             Err(error) => {
-                tracing::warn!(server = %server.label, %error, "the name of an upstream's server cannot be resolved");
-                Vec::new()
+                // A name server that is away must not take applications along that are not.
+                let (server, kept) = (&server.label, before.len());
+                tracing::warn!(%server, %error, kept, "the name of an upstream's server cannot be resolved");
+                before
             }
         };
         if !found.is_empty() {
@@ -304,5 +306,34 @@ fn tell(error: &Error, context: &Context, status: Option<StatusCode>) {
         ErrorSource::Internal | ErrorSource::Unset => {
             tracing::error!(%error, route, request_id, status, "a request failed")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_server_that_is_away_leaves_the_addresses_that_are_known() {
+        let name = |host: &str| Server {
+            label: format!("http://{host}:80"),
+            tls: false,
+            host: host.to_owned(),
+            port: 80,
+            address: None,
+        };
+        // An empty label is no name: the resolver fails without asking anybody.
+        let broken = name("a..b");
+        let addresses = Addresses::default();
+        assert!(addresses.of(&broken, Duration::ZERO).await.is_empty());
+        let known: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        addresses.names.lock().unwrap().insert(("a..b".to_owned(), 80), (Duration::ZERO, vec![known]));
+        for now in [Duration::ZERO, NAME_KEPT, NAME_KEPT * 10] {
+            assert_eq!(addresses.of(&broken, now).await, [known], "{now:?}");
+        }
+        // What can be resolved replaces what was known.
+        addresses.names.lock().unwrap().insert(("localhost".to_owned(), 80), (Duration::ZERO, vec![known]));
+        let found = addresses.of(&name("localhost"), NAME_KEPT).await;
+        assert!(!found.is_empty() && found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
     }
 }

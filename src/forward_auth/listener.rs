@@ -35,8 +35,11 @@ const MOST_CONNECTIONS: usize = 16_384;
 /// Over the whole header section of a request; more is 431.
 const MOST_HEADER_BYTES: usize = 64 * 1024;
 const MOST_HEADERS: usize = 200;
-/// From the first byte of a request to the end of its headers (slow-loris).
-const HEADER_TIME: Duration = Duration::from_secs(10);
+/// From the connection to the end of its first request's header (slow-loris).
+const FIRST_HEADER: Duration = Duration::from_secs(10);
+/// From the last answer to the end of the next request's header: the idle time of a kept connection included. More than the
+/// 60 s after which proxies let go of theirs, so that it is never we who close just when one asks.
+const NEXT_HEADER: Duration = Duration::from_secs(75);
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// HTTP/2 requests of one connection at once.
 const MOST_STREAMS: u32 = 256;
@@ -98,7 +101,7 @@ fn server() -> Builder<TokioExecutor> {
     server
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
+        .header_read_timeout(NEXT_HEADER)
         .max_buf_size(MOST_HEADER_BYTES)
         .max_headers(MOST_HEADERS);
     server
@@ -149,9 +152,9 @@ async fn exchange(
         let forward_auth = Arc::clone(&forward_auth);
         async move { Ok::<_, Infallible>(forward_auth.respond(index, peer.ip().to_canonical(), request).await) }
     });
-    // hyper's own deadline begins once it knows which HTTP is spoken; who says nothing at all would be waited for for ever.
+    // hyper's own deadline is that of a kept connection, and begins once it knows which HTTP is spoken.
     let silence = async {
-        time::sleep(HEADER_TIME).await;
+        time::sleep(FIRST_HEADER).await;
         if has_asked.load(Ordering::Relaxed) {
             future::pending().await
         }

@@ -62,8 +62,17 @@ fn init_writes_what_check_accepts_and_never_overwrites() {
     let arguments = ["init", "gate", "--admin", "root", "--password-stdin"];
     stdout(&run(here, &arguments, PASSWORD));
     let gate = here.join("gate");
-    for file in ["config/postern.yaml", "policies/access.yaml", "data/postern.db", "data/postern.key"] {
+    for file in ["data/postern.db", "data/postern.key"] {
         assert!(gate.join(file).is_file(), "{file}");
+    }
+    // Each names, in its first line, the schema by which editors check it.
+    for (file, schema) in
+        [("config/postern.yaml", "postern.schema.json"), ("policies/access.yaml", "../config/policies.schema.json")]
+    {
+        let text = fs::read_to_string(gate.join(file)).expect(file);
+        assert_eq!(text.lines().next(), Some(&*format!("# yaml-language-server: $schema={schema}")));
+        let beside = gate.join(file).parent().expect("a folder").join(schema);
+        assert!(fs::read_to_string(beside).expect(schema).contains("json-schema.org"), "{schema}");
     }
     let mode = fs::metadata(gate.join("data/postern.key")).expect("the key").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

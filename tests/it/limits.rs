@@ -1,5 +1,7 @@
 //! What is too large or too late, as a client meets it: 431, 413, 502 and 504, each in words or as a problem.
 
+use std::time::Duration;
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -120,6 +122,40 @@ async fn threat_58_a_body_that_trickles_is_408_in_both_roles_and_versions() {
         trickling(forward_auth, false),
         trickling(forward_auth, true)
     );
+}
+
+/// THREATS 58: a connection's first header has 30 s at the edge and 10 s on a `forward_auth` listener, however it trickles in.
+#[tokio::test]
+async fn threat_58_a_header_that_trickles_ends_its_connection_and_a_kept_one_stays() {
+    let upstream = Upstream::start().await;
+    let server = Setup::with(&upstream).start().await;
+    let trickling = async |port: u16, most: u64| {
+        let (mut from, mut to) = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection").into_split();
+        let sending = tokio::spawn(async move {
+            to.write_all(b"GET /public/x HTTP/1.1\r\nHost: app.test.localhost\r\nX-Slow: ").await.expect("the head");
+            while to.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let mut rest = Vec::new();
+        // Closed or reset; what is said before that does not matter.
+        let _ = within(Duration::from_secs(most), "the end of the connection", from.read_to_end(&mut rest)).await;
+        assert!(!rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
+        sending.abort();
+    };
+    // Proxies keep their connections for a minute: were we to close them as soon, we would do so just when one asks.
+    let kept = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.forward_auth())).await.expect("a connection");
+        let request = Request::get("/auth/health").host(server.auth()).header("Connection", "keep-alive");
+        for idle in [15, 0] {
+            stream.write_all(&request.bytes()).await.expect("a request");
+            let reply = wire::read_reply(&mut stream).await.expect("an answer");
+            assert_eq!(reply.status, 200, "{reply:?}");
+            tokio::time::sleep(Duration::from_secs(idle)).await;
+        }
+    };
+    tokio::join!(trickling(server.edge(), 50), trickling(server.forward_auth(), 25), kept);
+    assert!(upstream.seen().is_empty());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::Write,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -117,7 +118,8 @@ impl Output {
 }
 
 fn append_to(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    // It names who looked at what: for its owner and their group.
+    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
 }
 
 pub(super) struct Writer {
