@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -38,10 +38,47 @@ pub(in crate::store) struct DatabaseSessions {
     cache: Arc<SessionCache>,
     users: Arc<dyn Users>,
     metrics: Arc<Metrics>,
-    /// Used since the last writing.
-    pending: Mutex<HashMap<SessionId, Arc<LiveSession>>>,
+    uses: Mutex<Uses>,
     /// When `pending` was last taken away, so that only the first use after it has to take the lock.
     drained_at: AtomicI64,
+}
+
+/// Uses that a row of the store may not show yet.
+#[derive(Default)]
+struct Uses {
+    /// Since the last writing.
+    pending: HashMap<SessionId, Arc<LiveSession>>,
+    /// On their way into the store.
+    writing: HashMap<SessionId, Arc<LiveSession>>,
+    /// How often they arrived there. A row that was read while this went up may be older than the uses that left `writing`.
+    arrivals: u64,
+}
+
+impl Uses {
+    fn last_of(&self, id: &SessionId) -> Option<Timestamp> {
+        self.pending.get(id).into_iter().chain(self.writing.get(id)).map(|live| live.last_used()).max()
+    }
+}
+
+/// Taken before the store is read; see [`Uses::arrivals`] and [`Generation`].
+#[derive(Clone, Copy)]
+struct ReadAt {
+    arrivals: u64,
+    generation: Generation,
+}
+
+enum Reading {
+    Live(Arc<LiveSession>),
+    /// They are disabled or gone.
+    NoUser,
+    /// Uses that the row may lack have left memory since it was read.
+    Outdated,
+}
+
+#[derive(Clone, Copy)]
+enum Key<'k> {
+    GateHash(&'k TokenHash),
+    Id(&'k SessionId),
 }
 
 impl DatabaseSessions {
@@ -51,7 +88,7 @@ impl DatabaseSessions {
         users: Arc<dyn Users>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { database, cache, users, metrics, pending: Mutex::default(), drained_at: AtomicI64::new(i64::MAX) }
+        Self { database, cache, users, metrics, uses: Mutex::default(), drained_at: AtomicI64::new(i64::MAX) }
     }
 
     fn peeked(&self, found: Result<Option<Arc<LiveSession>>, ()>) -> Peek {
@@ -64,39 +101,92 @@ impl DatabaseSessions {
         peek
     }
 
+    fn uses(&self) -> MutexGuard<'_, Uses> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn found(&self, operation: &'static str, key: Key<'_>) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        loop {
+            let read_at = ReadAt { arrivals: self.uses().arrivals, generation: self.cache.generation() };
+            let row = self
+                .database
+                .run(STORE, operation, async {
+                    let query = match key {
+                        Key::GateHash(hash) => {
+                            sqlx::query_as("SELECT * FROM sessions WHERE gate_hash = ?").bind(hash.0.as_slice())
+                        }
+                        Key::Id(id) => sqlx::query_as("SELECT * FROM sessions WHERE id = ?").bind(&id.0),
+                    };
+                    query.fetch_optional(&self.database.pool()).await
+                })
+                .await?;
+            let Some(row) = row else { return Ok(None) };
+            match self.live(row, read_at).await? {
+                Reading::Live(live) => return Ok(Some(live)),
+                Reading::NoUser => return Ok(None),
+                // Uses are written every few seconds: hardly ever, and not twice.
+                Reading::Outdated => {}
+            }
+        }
+    }
+
     /// A row of the store, with its user as they are now.
-    async fn live(&self, row: Option<Row>, read_at: Generation) -> Result<Option<Arc<LiveSession>>, Unavailable> {
-        let Some(row) = row else { return Ok(None) };
+    async fn live(&self, row: Row, read_at: ReadAt) -> Result<Reading, Unavailable> {
         let session = Session::try_from(row).map_err(|detail| Unavailable { store: STORE, detail })?;
-        let Some(user) = self.users.find(&session.user).await?.filter(|user| !user.disabled) else { return Ok(None) };
+        let Some(user) = self.users.find(&session.user).await?.filter(|user| !user.disabled) else {
+            return Ok(Reading::NoUser);
+        };
         let identity = Identity::new(&user, session.factor, session.signed_in_at, Some(session.id.clone()))
             .map_err(|error| Unavailable { store: "users", detail: error.to_string() })?;
         let live = Arc::new(LiveSession::new(session, Arc::new(identity), user.token_version));
-        if let Some(used) = self.pending.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&live.session.id) {
-            live.touch(used.last_used());
-            // From here on uses are noted on the new one.
-            *used = live.clone();
+        {
+            let mut uses = self.uses();
+            if uses.arrivals != read_at.arrivals {
+                return Ok(Reading::Outdated);
+            }
+            if let Some(used) = uses.last_of(&live.session.id) {
+                live.touch(used);
+            }
+            if let Some(used) = uses.pending.get_mut(&live.session.id) {
+                // From here on uses are noted on the new one.
+                *used = live.clone();
+            }
         }
-        self.cache.remember(&live, &folded(&user.name), read_at);
-        Ok(Some(live))
+        self.cache.remember(&live, &folded(&user.name), read_at.generation);
+        Ok(Reading::Live(live))
     }
 
     /// Writes the last uses noted since the last time. What could not be written is noted again.
     pub(in crate::store) async fn write_uses(&self) -> Result<(), Unavailable> {
         // In this order: a use that reads the old time is in the map that is taken now.
         self.drained_at.store(self.database.clock.now().unix_millis(), Ordering::SeqCst);
-        let taken = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
-        let uses: Vec<_> = taken.into_values().collect();
-        for (number, step) in uses.chunks(STEP).enumerate() {
-            if let Err(error) = self.database.run(STORE, "write_uses", self.write_step(step)).await {
-                let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-                for live in uses.iter().skip(number * STEP) {
-                    pending.entry(live.session.id.clone()).or_insert_with(|| live.clone());
-                }
-                return Err(error);
+        let taken: Vec<_> = {
+            let mut uses = self.uses();
+            let Uses { pending, writing, .. } = &mut *uses;
+            // What an earlier writing was cut short in is still there.
+            writing.extend(pending.drain());
+            writing.values().cloned().collect()
+        };
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let mut written = Ok(());
+        for step in taken.chunks(STEP) {
+            written = self.database.run(STORE, "write_uses", self.write_step(step)).await;
+            if written.is_err() {
+                break;
             }
         }
-        Ok(())
+        let mut uses = self.uses();
+        let Uses { pending, writing, arrivals } = &mut *uses;
+        for (id, live) in writing.drain() {
+            // Also of those that were written: once more does no harm.
+            if written.is_err() {
+                pending.entry(id).or_insert(live);
+            }
+        }
+        *arrivals += 1;
+        written
     }
 
     async fn write_step(&self, uses: &[Arc<LiveSession>]) -> Result<(), sqlx::Error> {
@@ -164,31 +254,11 @@ impl Sessions for DatabaseSessions {
     }
 
     async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable> {
-        let read_at = self.cache.generation();
-        let row = self
-            .database
-            .run(STORE, "find", async {
-                sqlx::query_as("SELECT * FROM sessions WHERE gate_hash = ?")
-                    .bind(gate_hash.0.as_slice())
-                    .fetch_optional(&self.database.pool())
-                    .await
-            })
-            .await?;
-        self.live(row, read_at).await
+        self.found("find", Key::GateHash(gate_hash)).await
     }
 
     async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable> {
-        let read_at = self.cache.generation();
-        let row = self
-            .database
-            .run(STORE, "find_id", async {
-                sqlx::query_as("SELECT * FROM sessions WHERE id = ?")
-                    .bind(&id.0)
-                    .fetch_optional(&self.database.pool())
-                    .await
-            })
-            .await?;
-        self.live(row, read_at).await
+        self.found("find_id", Key::Id(id)).await
     }
 
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {
@@ -221,11 +291,7 @@ impl Sessions for DatabaseSessions {
         if noted && before > session.session.last_used_at {
             return;
         }
-        self.pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(session.session.id.clone())
-            .or_insert_with(|| session.clone());
+        self.uses().pending.entry(session.session.id.clone()).or_insert_with(|| session.clone());
     }
 
     async fn list(&self, user: Option<&str>) -> Result<Vec<Session>, Unavailable> {
@@ -238,12 +304,12 @@ impl Sessions for DatabaseSessions {
                     .await
             })
             .await?;
-        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let uses = self.uses();
         rows.into_iter()
             .map(|row| {
                 let mut session = Session::try_from(row).map_err(|detail| Unavailable { store: STORE, detail })?;
-                if let Some(used) = pending.get(&session.id) {
-                    session.last_used_at = session.last_used_at.max(used.last_used());
+                if let Some(used) = uses.last_of(&session.id) {
+                    session.last_used_at = session.last_used_at.max(used);
                 }
                 Ok(session)
             })
