@@ -89,10 +89,6 @@ impl Browser {
         found.unwrap_or_else(|fault| panic!("nothing on the page is {css}: {fault}"))
     }
 
-    pub(crate) async fn has(&self, css: &str) -> bool {
-        self.count(css).await > 0
-    }
-
     pub(crate) async fn count(&self, css: &str) -> usize {
         self.client.find_all(Locator::Css(css)).await.expect("a look at the page").len()
     }

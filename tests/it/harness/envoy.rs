@@ -17,7 +17,7 @@ pub(crate) async fn start(port: Port, postern: u16, app: u16) -> Proxy {
         .replace("example.com", DOMAIN);
     fs::write(folder.path().join("envoy.yaml"), here).expect("a file");
     let mut command = Command::new(tool("envoy"));
-    command.env_clear().args(["-c", "envoy.yaml", "--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]);
+    command.env_clear().args(["-c", "envoy.yaml", "--concurrency", "1", "--disable-hot-restart", "-l", "warn"]);
     let mut program = Program::start("envoy", folder.path(), &mut command);
     program.listens(port.number()).await;
     Proxy { port, _program: program, _folder: folder }
