@@ -50,14 +50,14 @@ async fn journey(front: &Front, browser: &Browser, name: &str) {
     let portal = browser.url().await;
     assert!(portal.starts_with(&front.portal("/?rd=")), "{portal}");
     assert!(browser.text().await.contains("app.test.localhost"));
-    // Given in the first frame that is drawn, which may come after the load.
-    browser.find("#username:focus").await;
+    browser.waits_for_focus("username").await;
     browser.screenshot(&picture("1-sign-in")).await;
 
     // A wrong password is told beside its field.
     sign_in(browser, "alice", "not her password").await;
     browser.find(".field:has(#password) [role=alert]").await;
-    browser.find("#password[aria-invalid=true][aria-describedby=problem]:focus").await;
+    browser.find("#password[aria-invalid=true][aria-describedby=problem]").await;
+    browser.waits_for_focus("password").await;
     // The name is still there.
     browser.find("#username[value=alice]").await;
     browser.screenshot(&picture("2-wrong-password")).await;

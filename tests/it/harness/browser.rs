@@ -89,6 +89,15 @@ impl Browser {
         found.unwrap_or_else(|fault| panic!("nothing on the page is {css}: {fault}"))
     }
 
+    /// Given in the first frame that is drawn, which may come after the load. `:focus` says more: that the window has it too.
+    pub(crate) async fn waits_for_focus(&self, id: &str) {
+        eventually(&format!("{id} has the focus"), || async {
+            let focused = self.client.active_element().await.ok()?;
+            (focused.attr("id").await.ok()? == Some(id.to_owned())).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) async fn count(&self, css: &str) -> usize {
         self.client.find_all(Locator::Css(css)).await.expect("a look at the page").len()
     }
