@@ -18,6 +18,7 @@ async fn answer(_request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, I
         ("x-request-id", "0123456789abcdef0123456789abcdef"),
         ("cookie", ""),
         ("authorization", ""),
+        ("traceparent", "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }

@@ -51,6 +51,7 @@ fn answer() -> Result<ResponseHeader> {
         ("x-request-id", "0123456789abcdef0123456789abcdef"),
         ("cookie", ""),
         ("authorization", ""),
+        ("traceparent", "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00"),
         ("content-length", "0"),
     ] {
         answer.insert_header(name, value)?;

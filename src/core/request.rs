@@ -1,6 +1,6 @@
 //! What a role learnt about the request that is to be decided: the input of `Gate::check`.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use http::{HeaderMap, header};
 
@@ -28,6 +28,8 @@ impl Role {
 #[derive(Debug)]
 pub struct Facts<'r> {
     pub role: Role,
+    /// When the request was read, by the monotonic clock.
+    pub began: Duration,
     /// Index of the listener in `Site::listeners`.
     pub listener: usize,
     pub target: Target,

@@ -66,6 +66,7 @@ pub(super) fn facts<'r>(session: &'r Session, context: &Context, target: Target)
     let peer = peer(session).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     Facts {
         role: Role::Edge,
+        began: context.started,
         listener: context.listener,
         target,
         method: request.method.as_str(),

@@ -73,7 +73,8 @@ impl Proxy {
         }
         if let Some(path) = context.site.portal_path(&target).map(str::to_owned) {
             context.target = Some(target.clone());
-            return self.by_portal(session, context, target, &path).await.map(Step::Answer);
+            // Boxed, so that a request on its way to an application does not carry the room that the portal needs.
+            return Box::pin(self.by_portal(session, context, target, &path)).await.map(Step::Answer);
         }
         Ok(self.by_gate(session, context, target).await)
     }
@@ -123,6 +124,9 @@ impl Proxy {
         if let (Some(server), Some(status)) = (forward::server(context), context.upstream_status) {
             let upstream = context.route.as_ref().map_or("", |route| route.upstream.name.as_str());
             self.edge.metrics.upstream_request(upstream, &server.label, status);
+        }
+        if self.edge.access_log.is_off() {
+            return;
         }
         let target = context.target.as_ref();
         self.edge.access_log.record(&Entry {

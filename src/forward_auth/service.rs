@@ -36,6 +36,8 @@ pub(super) struct Asked<'r> {
     pub(super) site: &'r Arc<Site>,
     pub(super) listener: &'r ListenerSite,
     pub(super) index: usize,
+    /// By the monotonic clock.
+    pub(super) began: Duration,
     pub(super) peer: IpAddr,
     pub(super) trusted: bool,
     pub(super) client: ClientAddress,
@@ -67,6 +69,7 @@ impl ForwardAuth {
             site: &site,
             listener,
             index,
+            began,
             peer,
             trusted,
             client: client_address(peer, request.headers(), &listener.trusted_proxies),
@@ -98,7 +101,10 @@ impl ForwardAuth {
             return (Response::new(Body::from("ok\n")), Noted { route: "healthz", ..noted });
         }
         match self.to_portal(asked, request) {
-            Ok((target, request)) => (self.by_portal(asked, request).await, Noted { target: Some(target), ..noted }),
+            // Boxed, so that a proxy's question does not carry the room that the portal needs.
+            Ok((target, request)) => {
+                (Box::pin(self.by_portal(asked, request)).await, Noted { target: Some(target), ..noted })
+            }
             Err(verdict) => {
                 let outcome = Outcome { verdict, rule: None, route: None, identity: None, carries_our_token: false };
                 let response = asked.tell(&outcome, Dialect::Edge, None, None);
@@ -170,6 +176,7 @@ impl ForwardAuth {
         let described = dialect::describe(dialect, request, asked.listener_scheme())?;
         let facts = Facts {
             role: Role::ForwardAuth,
+            began: asked.began,
             listener: asked.index,
             target: described.target,
             method: described.method,
@@ -220,6 +227,9 @@ impl ForwardAuth {
 
     fn note(&self, asked: &Asked<'_>, noted: &Noted, status: StatusCode, took: Duration) {
         self.metrics.request(Role::ForwardAuth, noted.route, noted.method.as_str(), status, took);
+        if self.access_log.is_off() {
+            return;
+        }
         self.access_log.record(&Entry {
             at: self.gate.clock.now(),
             role: Role::ForwardAuth.as_str(),

@@ -42,9 +42,8 @@ pub struct Gate {
 impl Gate {
     /// Decides one request. `site` is the configuration that this request sees from its first byte to its last.
     pub async fn check(&self, site: &Site, facts: &Facts<'_>) -> Outcome {
-        let started = self.clock.monotonic();
         let outcome = self.outcome(site, facts, self.clock.now()).await;
-        let took = self.clock.monotonic().saturating_sub(started);
+        let took = self.clock.monotonic().saturating_sub(facts.began);
         self.metrics.decision(&outcome.verdict, outcome.rule.as_deref(), took);
         outcome
     }

@@ -56,6 +56,7 @@ impl Fixture {
     async fn ask_from(&self, host: &str, path: &str, peer: IpAddr, method: &str) -> Outcome {
         let facts = Facts {
             role: Role::Edge,
+            began: Duration::ZERO,
             listener: 0,
             target: Target::parse(Scheme::Https, host, path).unwrap(),
             method,

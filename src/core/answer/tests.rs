@@ -24,6 +24,7 @@ fn with_facts<T>(url: &str, method: &str, pairs: &[(&str, &str)], ask: impl FnOn
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
     ask(&Facts {
         role: Role::Edge,
+        began: Duration::ZERO,
         listener: 0,
         target: Target::parse_url(url).unwrap(),
         method,

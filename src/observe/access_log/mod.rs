@@ -84,6 +84,12 @@ impl AccessLog {
         Ok(Self { json, dropped, queue })
     }
 
+    /// Whether nobody will read a line: what it would say need not be looked up then.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.queue.is_none()
+    }
+
     /// Formats the line at once and hands it over; a no-op where the log is off.
     pub fn record(&self, entry: &Entry<'_>) {
         let Some(queue) = &self.queue else { return };
