@@ -193,6 +193,27 @@ def row(table, what, mine, reference, goal, latency_goal=None):
     table.append(f"| {what} | {mine[0]:,.0f} | {mine[1]:.2f} | {reference[0]:,.0f} | {ratio:.2f} | {slower:.2f} × | {wanted} | {'yes' if met else '**no**'} |")
 
 
+# What `cargo bench --bench decide` left behind: group, what, and the goal in nanoseconds (PERFORMANCE.md).
+DECISIONS = [(f"decide, {shape}", kind, rules, goal)
+             for shape in ("own host", "one host") for kind in ("glob", "regex")
+             for rules, goal in ((10, 1_000), (1_000, 2_000), (10_000, 4_000))]
+COMPILES = [("compile", shape, 10_000, 150_000_000) for shape in ("own host", "one host")]
+
+
+def criterion(folder):
+    """The table of the decision alone, from criterion's own files."""
+    lines = []
+    for group, what, rules, goal in DECISIONS + COMPILES:
+        estimates = folder / group / what / str(rules) / "new/estimates.json"
+        if not estimates.exists():
+            sys.exit(f"{estimates} is missing; `cargo bench --bench decide` writes it, and ./dev bench runs that first")
+        nanoseconds = json.loads(estimates.read_text())["median"]["point_estimate"]
+        shown = (lambda value: f"{value / 1e6:,.0f} ms") if goal > 1e6 else (lambda value: f"{value:,.0f} ns")
+        met = "yes" if nanoseconds <= goal else "**no**"
+        lines.append(f"| {group}, {what} | {rules:,} | {shown(nanoseconds)} | ≤ {shown(goal)} | {met} |")
+    return "\n".join(lines)
+
+
 def processor():
     with contextlib.suppress(OSError):
         for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
@@ -204,10 +225,13 @@ def processor():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", default=ROOT / "target/release/postern", type=pathlib.Path)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="write benches/RESULTS.md")
     options = parser.parse_args()
+    # Programs run in folders of their own.
+    options.binary = options.binary.resolve()
+    decisions = criterion(options.binary.parent.parent / "criterion")
     for program in ("wrk", "nginx", "taskset"):
         if not shutil.which(program):
             sys.exit(f"{program} is missing; ./dev bench installs it")
@@ -296,6 +320,12 @@ the other; medians of {options.rounds} rounds of {options.seconds} s in which al
 """ + "\n".join(table) + f"""
 
 Start to ready with 1,000 rules on SQLite, pinned to one core: {ready * 1000:.0f} ms (goal: ≤ 150 ms).
+
+The decision alone (criterion, `benches/decide.rs`; the last rule of each set matches; warm, medians):
+
+| what | rules | time | goal | met |
+|---|---|---|---|---|
+{decisions}
 """
     print(text)
     if options.write:
