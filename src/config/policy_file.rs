@@ -15,10 +15,10 @@ use super::{
     shape::Shape,
     source::{self, Entry, Kind, Node},
 };
-use crate::core::policy::{DraftFault, Level, Place, PolicyDraft, RuleDraft, RuleSet};
+use crate::core::policy::{DraftFault, Level, Operator, Place, PolicyDraft, QueryDraft, RuleDraft, RuleSet};
 
 /// Keys that the contract names and that come with a later version.
-const LATER: &[&str] = &["query", "when", "max_auth_age", "mode", "limits", "roles"];
+const LATER: &[&str] = &["when", "max_auth_age", "mode", "limits", "roles"];
 
 /// Rules of Postern: read from top to bottom, the first that matches decides.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -61,6 +61,8 @@ struct RawRule {
     /// Names of `networks`, addresses and CIDRs.
     #[schemars(example = ["office", "192.0.2.7/32"])]
     networks: Option<OneOrMany>,
+    /// Parameters of the query: a list is OR, a list within it AND.
+    query: Option<Vec<Conditions>>,
     /// Who: `user:NAME`, `group:NAME`; a list is OR, a list within it AND.
     #[schemars(example = &"group:admins")]
     subject: Option<Subjects>,
@@ -81,6 +83,13 @@ impl RawRule {
             if list.as_ref().is_some_and(OneOrMany::is_empty) {
                 report.fault(&at.key(key), format!("`{key}` is an empty list; write an entry, or take the key out"));
             }
+        }
+        // An empty list within it is the compiler's to refuse.
+        if self.query.as_ref().is_some_and(Vec::is_empty) {
+            report.fault(
+                &at.key("query"),
+                "`query` is an empty list; write a condition such as `{ key: debug, operator: present }`, or take the key out",
+            );
         }
         if let Some(Subjects::Many(groups)) = &self.subject
             && (groups.is_empty() || groups.iter().any(OneOrMany::is_empty))
@@ -120,6 +129,40 @@ enum OneOrMany {
 enum Subjects {
     One(String),
     Many(Vec<OneOrMany>),
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Conditions {
+    One(RawCondition),
+    All(Vec<RawCondition>),
+}
+
+/// One parameter; of several with one name the first counts.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawCondition {
+    /// Name of the parameter.
+    #[schemars(example = &"debug")]
+    key: String,
+    /// How it is held against the value (default: `equal` with a value, else `present`).
+    operator: Option<RawOperator>,
+    /// What it is held against; a regular expression that begins with `^` for the two of patterns.
+    #[schemars(example = &"v2")]
+    value: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum RawOperator {
+    Equal,
+    #[serde(rename = "not equal")]
+    NotEqual,
+    Present,
+    Absent,
+    Pattern,
+    #[serde(rename = "not pattern")]
+    NotPattern,
 }
 
 /// The compiled rules and what else came to light.
@@ -375,6 +418,30 @@ fn subject_spelling(text: String) -> String {
     }
 }
 
+impl From<Conditions> for Vec<QueryDraft> {
+    fn from(raw: Conditions) -> Self {
+        match raw {
+            Conditions::One(one) => vec![one.into()],
+            Conditions::All(all) => all.into_iter().map(QueryDraft::from).collect(),
+        }
+    }
+}
+
+impl From<RawCondition> for QueryDraft {
+    fn from(raw: RawCondition) -> Self {
+        let RawCondition { key, operator, value } = raw;
+        let operator = operator.map(|operator| match operator {
+            RawOperator::Equal => Operator::Equal,
+            RawOperator::NotEqual => Operator::NotEqual,
+            RawOperator::Present => Operator::Present,
+            RawOperator::Absent => Operator::Absent,
+            RawOperator::Pattern => Operator::Pattern,
+            RawOperator::NotPattern => Operator::NotPattern,
+        });
+        Self { key, operator, value }
+    }
+}
+
 impl From<RawRule> for RuleDraft {
     fn from(raw: RawRule) -> Self {
         let many = |field: Option<OneOrMany>| field.map(Vec::from).unwrap_or_default();
@@ -388,6 +455,7 @@ impl From<RawRule> for RuleDraft {
             methods: many(raw.methods),
             networks: many(raw.networks),
             subject: raw.subject.map(Vec::from).unwrap_or_default(),
+            query: raw.query.unwrap_or_default().into_iter().map(Vec::from).collect(),
         }
     }
 }

@@ -155,6 +155,11 @@ fn faults_of_policies() {
         "rules: [ { domain: 5, policy: one_factor } ]",
         "rules: [ { domain: a.example.com, policy: one_factor, when: \"true\", max_auth_age: 5m } ]",
         "limits: []\nrule: []",
+        "rules:\n  - domain: a.example.com\n    policy: deny\n    query:\n      - { key: a, operator: equals, value: x }\n      - { key: a, value: 1 }\n      - - { key: a }\n        - { name: b }",
+        "rules: [ { domain: a.example.com, policy: deny, query: [] } ]",
+        "rules: [ { domain: a.example.com, policy: deny, query: [ { key: a }, [] ] } ]",
+        "rules: [ { domain: a.example.com, policy: deny, query: } ]",
+        "rules:\n  - domain: a.example.com\n    policy: deny\n    query:\n      - { key: a }\n      - [ { key: b, operator: absent }, { key: a, operator: pattern, value: x } ]",
         "default: deny\nrules:\n  - domain: a.example.com\n    policy: bypass\n    networks: [offic]",
     ];
     let lines: Vec<String> =
@@ -170,7 +175,7 @@ fn default_in_two_files_is_a_fault() {
 
 #[test]
 fn authelias_rules_are_read_as_they_are() {
-    let text = "access_control:\n  default_policy: deny\n  networks:\n    - { name: office, networks: [10.0.0.0/8] }\n    - { name: home, networks: 192.0.2.1 }\n  rules:\n    - domain: a.example.com\n      policy: one_factor\n      networks: [office, home]\n      subject: [\"user:bob\", [\"group:a\", \"group:b\"]]\n";
+    let text = "access_control:\n  default_policy: deny\n  networks:\n    - { name: office, networks: [10.0.0.0/8] }\n    - { name: home, networks: 192.0.2.1 }\n  rules:\n    - domain: a.example.com\n      policy: one_factor\n      networks: [office, home]\n      subject: [\"user:bob\", [\"group:a\", \"group:b\"]]\n      query:\n        - - { operator: present, key: secure }\n          - { operator: absent, key: insecure }\n        - - { operator: pattern, key: token, value: '^(abc123|zyx789)$' }\n          - { operator: not pattern, key: random, value: '^(1|2)$' }\n        - { operator: not equal, key: a, value: b }\n";
     assert_eq!(policy_faults(&[("a.yaml", text)]), "no fault");
 }
 

@@ -11,10 +11,11 @@ use super::{
     index::{HostKey, IndexBuilder},
     matcher::{Clause, Domain, Subject},
     pattern::{Anatomy, Pattern},
+    query::Condition,
     reach,
     rule::Rule,
 };
-use crate::core::target::canonical_host;
+use crate::core::{request::is_method, target::canonical_host};
 
 /// Name of what decides where no rule matches.
 const DEFAULT: &str = "default";
@@ -174,6 +175,9 @@ impl<'d> Compiler<'d> {
             let networks = self.networks(place, written);
             clauses.push(Clause::Networks { written: written.networks.clone(), networks });
         }
+        if !written.query.is_empty() {
+            clauses.push(Clause::Query(self.query(place, written)));
+        }
         if !written.resources.is_empty() {
             let (patterns, prefixes) = self.resources(place, written);
             if written.path.is_empty() {
@@ -225,7 +229,7 @@ impl<'d> Compiler<'d> {
         let mut methods = Vec::with_capacity(written.methods.len());
         for (entry, method) in written.methods.iter().enumerate() {
             let upper = method.to_ascii_uppercase();
-            if upper.is_empty() || !upper.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
+            if !is_method(&upper) {
                 let message =
                     format!("{method:?} is not a method: write one such as GET; for any method leave the key out");
                 self.fault(place, "methods", Some(entry), message);
@@ -310,6 +314,25 @@ impl<'d> Compiler<'d> {
             prefixes.clear();
         }
         (patterns, prefixes)
+    }
+
+    fn query(&mut self, place: usize, written: &RuleDraft) -> Vec<Vec<Condition>> {
+        let mut alternatives = Vec::with_capacity(written.query.len());
+        for (entry, all) in written.query.iter().enumerate() {
+            if all.is_empty() {
+                let message = "an empty list of conditions would hold for everything: write at least one".to_owned();
+                self.fault(place, "query", Some(entry), message);
+            }
+            let mut conditions = Vec::with_capacity(all.len());
+            for condition in all {
+                match Condition::parse(condition) {
+                    Ok(condition) => conditions.push(condition),
+                    Err(message) => self.fault(place, "query", Some(entry), message),
+                }
+            }
+            alternatives.push(conditions);
+        }
+        alternatives
     }
 
     fn subjects(&mut self, place: usize, written: &RuleDraft) -> Vec<Vec<Subject>> {

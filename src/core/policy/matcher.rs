@@ -3,7 +3,7 @@
 
 use ipnet::IpNet;
 
-use super::{glob::Glob, pattern::Pattern};
+use super::{glob::Glob, pattern::Pattern, query::Condition};
 use crate::core::{client_ip::ClientAddress, identity::Identity};
 
 /// One reading of a request: what the clauses may look at.
@@ -13,6 +13,8 @@ pub(super) struct Reading<'q> {
     pub(super) path: &'q str,
     /// The path, followed by `?` and the raw query where there is one: what `resources` sees.
     pub(super) resource: &'q [u8],
+    /// The raw query.
+    pub(super) query: Option<&'q str>,
     pub(super) method: &'q str,
     pub(super) address: ClientAddress,
     /// `None`: nobody is signed in.
@@ -48,7 +50,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    fn of(yes: bool) -> Self {
+    pub(super) fn of(yes: bool) -> Self {
         if yes { Self::Yes } else { Self::No }
     }
 }
@@ -71,6 +73,7 @@ pub(super) enum Clause {
     Methods(Vec<Box<str>>),
     Path(Vec<Glob>),
     Networks { written: Vec<String>, networks: Vec<IpNet> },
+    Query(Vec<Vec<Condition>>),
     Resources(Vec<Pattern>),
     Subject(Vec<Vec<Subject>>),
 }
@@ -107,6 +110,9 @@ impl Clause {
                 Some(address) => Answer::of(networks.iter().any(|network| network.contains(&address))),
                 None => Answer::Unknown,
             },
+            Self::Query(alternatives) => any(alternatives.iter().map(|all| {
+                all.iter().map(|condition| condition.answer(reading.query)).max().unwrap_or(Answer::Unknown)
+            })),
             Self::Resources(patterns) => {
                 any(patterns.iter().map(|pattern| named_answer(pattern, reading.resource, reading.caller)))
             }
@@ -123,7 +129,7 @@ impl Clause {
             Self::Subject(_) => true,
             Self::Domain(domains) => domains.iter().any(Domain::names_subject),
             Self::Resources(patterns) => patterns.iter().any(Pattern::names_subject),
-            Self::Methods(_) | Self::Path(_) | Self::Networks { .. } => false,
+            Self::Methods(_) | Self::Path(_) | Self::Networks { .. } | Self::Query(_) => false,
         }
     }
 
@@ -161,6 +167,14 @@ impl Clause {
                 let written = listed(patterns.iter().map(|pattern| pattern.written().to_owned()));
                 let resource = String::from_utf8_lossy(reading.resource);
                 outcome("path and query", &resource, answer, ("matches", "does not match"), &written)
+            }
+            Self::Query(alternatives) => {
+                let written = listed(alternatives.iter().map(|all| {
+                    let all: Vec<_> = all.iter().map(Condition::written).collect();
+                    all.join(" and ")
+                }));
+                let query = reading.query.map_or_else(|| "that is empty".to_owned(), |query| format!("?{query}"));
+                outcome("query", &query, answer, ("has", "does not have"), &written)
             }
             Self::Subject(alternatives) => {
                 let written = listed(alternatives.iter().map(|all| {

@@ -1,14 +1,15 @@
 //! The rules: compiled once, asked on every request (CONTRACT 4). `core::decision` and `postern policy explain` call in here, and both run
 //! the same code (invariant 6). Nothing here may look at anything but the [`Question`].
 //!
-//! `compile` turns a draft into rules or faults, `reach` warns of rules that cannot be reached, `rule` and `matcher` (with `glob` and
-//! `pattern`) answer, `index` picks the candidates, `trace` tells a person about it. A new key of the language is a new `matcher::Clause`.
+//! `compile` turns a draft into rules or faults, `reach` warns of rules that cannot be reached, `rule` and `matcher` (with `glob`,
+//! `pattern` and `query`) answer, `index` picks the candidates, `trace` tells a person about it. A new key of the language is a new `matcher::Clause`.
 
 mod compile;
 mod glob;
 mod index;
 mod matcher;
 mod pattern;
+mod query;
 mod reach;
 mod rule;
 mod trace;
@@ -20,11 +21,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use self::trace::{Explanation, Line, OtherReading};
 use self::{
     index::Index,
     matcher::{Answer, Caller, Reading},
     rule::Rule,
+};
+pub use self::{
+    query::{Operator, QueryDraft},
+    trace::{Explanation, Line, OtherReading},
 };
 use super::{client_ip::ClientAddress, identity::Identity, target::Target, time::Timestamp};
 
@@ -162,6 +166,7 @@ impl RuleSet {
             host: question.target.host(),
             path,
             resource: path.as_bytes(),
+            query: question.target.query(),
             method: question.method,
             address: question.client,
             caller: question.caller.map(|identity| Caller { identity, client }),
@@ -202,6 +207,8 @@ pub struct RuleDraft {
     pub networks: Vec<String>,
     /// OR of ANDs.
     pub subject: Vec<Vec<String>>,
+    /// OR of ANDs.
+    pub query: Vec<Vec<QueryDraft>>,
 }
 
 /// All policy files together, in file-name order.
@@ -216,7 +223,7 @@ pub struct PolicyDraft {
 /// Where in a [`PolicyDraft`] a fault lies; `config::policy_file` turns it into file, line and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Rule index, key, and the entry's index in a list (`subject`: of the outer list).
+    /// Rule index, key, and the entry's index in a list (`subject` and `query`: of the outer list).
     Rule { rule: usize, key: &'static str, entry: Option<usize> },
     /// Index in `networks`, and of the address in it.
     Network { network: usize, entry: Option<usize> },

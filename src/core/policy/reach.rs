@@ -39,7 +39,11 @@ fn parts(rule: &Rule) -> (&[Domain], Option<&[Glob]>, bool) {
         match clause {
             Clause::Domain(all) => domains = all,
             Clause::Path(all) => globs = Some(all),
-            Clause::Methods(_) | Clause::Networks { .. } | Clause::Resources(_) | Clause::Subject(_) => more = true,
+            Clause::Methods(_)
+            | Clause::Networks { .. }
+            | Clause::Query(_)
+            | Clause::Resources(_)
+            | Clause::Subject(_) => more = true,
         }
     }
     (domains, globs, more)

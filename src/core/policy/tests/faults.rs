@@ -16,6 +16,10 @@ fn threat_12_an_unanchored_regex_is_a_fault() {
     }
 }
 
+fn condition(key: &str, operator: Option<Operator>, value: Option<&str>) -> QueryDraft {
+    QueryDraft { key: key.to_owned(), operator, value: value.map(str::to_owned) }
+}
+
 #[test]
 fn every_fault_at_once_with_its_place_and_what_to_write_instead() {
     let bad = vec![
@@ -41,6 +45,18 @@ fn every_fault_at_once_with_its_place_and_what_to_write_instead() {
         RuleDraft { subject: vec![strings(&["user:bob"])], ..rule("b", "a.test", Level::Bypass) },
         rule("u", "{user}.a.test", Level::Bypass),
         RuleDraft { resources: strings(&["^/(?P<User>.+)"]), ..rule("g", "a.test", Level::Bypass) },
+        RuleDraft {
+            query: vec![
+                vec![condition("", None, None), condition("x", Some(Operator::Present), Some("1"))],
+                vec![condition("x", Some(Operator::Equal), None)],
+                vec![condition("x", Some(Operator::Pattern), Some("1"))],
+                vec![condition("x", Some(Operator::NotPattern), Some("^("))],
+                vec![condition("x", Some(Operator::Pattern), Some("^(?P<User>.*)$"))],
+                vec![],
+            ],
+            ..rule("q", "a.test", Level::Deny)
+        },
+        RuleDraft { methods: strings(&["m-search"]), ..rule("h", "a.test", Level::Deny) },
     ];
     let expected: &[(usize, &str, Option<usize>, &str)] = &[
         (0, "domain", Some(0), "has a port"),
@@ -72,6 +88,14 @@ fn every_fault_at_once_with_its_place_and_what_to_write_instead() {
         (7, "policy", None, "bypass"),
         (8, "policy", None, "bypass"),
         (9, "policy", None, "bypass"),
+        (10, "query", Some(0), "names no parameter"),
+        (10, "query", Some(0), "looks at no value"),
+        (10, "query", Some(1), "needs something to compare with"),
+        (10, "query", Some(2), "not anchored"),
+        (10, "query", Some(3), "not valid"),
+        (10, "query", Some(4), "another name"),
+        (10, "query", Some(5), "hold for everything"),
+        (11, "methods", Some(0), "leave the key out"),
     ];
     let found = faults(bad);
     for (fault, (rule, key, entry, words)) in found.iter().zip(expected) {
@@ -105,6 +129,11 @@ fn rules_that_no_request_can_reach() {
         (paths("e", "a.test", &["/x/**"]), paths("l", "a.test", &["/x"]), false),
         (paths("e", "a.test", &["/**"]), rule("l", "a.test", Level::Deny), true),
         (some.clone(), rule("l", "a.test", Level::Deny), false),
+        (
+            RuleDraft { query: vec![vec![condition("x", None, None)]], ..rule("e", "a.test", Level::Bypass) },
+            rule("l", "a.test", Level::Deny),
+            false,
+        ),
         (rule("e", "a.test", Level::Bypass), some, true),
     ] {
         let case = format!("{earlier:?} {later:?}");

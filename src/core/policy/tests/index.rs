@@ -25,6 +25,18 @@ fn some_of(entries: &'static [&'static str], most: usize) -> impl Strategy<Value
 }
 
 prop_compose! {
+    fn any_condition()(
+        key in prop::sample::select(vec!["x", "y"]),
+        operator in prop::option::of(prop::sample::select(vec![
+            Operator::Equal, Operator::NotEqual, Operator::Present, Operator::Absent, Operator::Pattern, Operator::NotPattern,
+        ])),
+    ) -> QueryDraft {
+        let needs_none = matches!(operator, None | Some(Operator::Present | Operator::Absent));
+        QueryDraft { key: key.to_owned(), operator, value: (!needs_none).then(|| "^/a".to_owned()) }
+    }
+}
+
+prop_compose! {
     fn any_rule()(
         domain in some_of(&["a.test", "b.test", "*.test", "*.a.test", "{user}.test", "{group}.a.test"], 2),
         domain_regex in some_of(&[r"^a\.test$", r"^(a|b)\.test$", r"^.*\.test$", r"^(?P<User>\w+)\.a\.test$"], 1),
@@ -32,12 +44,13 @@ prop_compose! {
         resources in some_of(&["^/a", "^/a/b$", "^/(a|b)/", r"^/.*\?x", "^/(?P<Group>[a-z]+)", "^/a?", "^/(?i)a/"], 2),
         methods in some_of(&["GET", "post"], 1),
         networks in some_of(&["office", "192.0.2.0/24"], 1),
+        query in prop::collection::vec(prop::collection::vec(any_condition(), 1..3), 0..2),
         subject in prop::collection::vec(some_of(&["user:a", "group:b", "user:c"], 2), 0..2),
         policy in prop::sample::select(vec![Level::Bypass, Level::OneFactor, Level::TwoFactor, Level::Deny]),
     ) -> RuleDraft {
         let subject = subject.into_iter().filter(|all| !all.is_empty()).collect();
         let domain = if domain.is_empty() && domain_regex.is_empty() { strings(&["a.test"]) } else { domain };
-        RuleDraft { name: None, domain, domain_regex, policy: Some(policy), path, resources, methods, networks, subject }
+        RuleDraft { name: None, domain, domain_regex, policy: Some(policy), path, resources, methods, networks, subject, query }
     }
 }
 

@@ -225,3 +225,73 @@ fn threat_67_a_rule_with_networks_refuses_an_unknown_address() {
         }
     }
 }
+
+/// `key operator value`, as conditions of which all must hold.
+fn conditions(all: &[(&str, Option<Operator>, Option<&str>)]) -> Vec<QueryDraft> {
+    let condition = |(key, operator, value): &(&str, Option<Operator>, Option<&str>)| QueryDraft {
+        key: (*key).to_owned(),
+        operator: *operator,
+        value: value.map(str::to_owned),
+    };
+    all.iter().map(condition).collect()
+}
+
+#[test]
+fn query_conditions_see_the_first_value_of_a_parameter() {
+    use Operator::{Absent, Equal, NotEqual, NotPattern, Pattern, Present};
+    for (operator, value, matching, others) in [
+        (
+            Some(Equal),
+            Some("a b"),
+            &["?x=a%20b", "?x=a+b", "?y=1&x=a+b", "?x=a+b&x=c", "?%78=a+b"] as &[&str],
+            &["", "?", "?x", "?x=", "?X=a+b", "?x=c&x=a+b", "?y=a+b", "?x=A+B", "?xx=a+b", "?x=a%2520b"] as &[&str],
+        ),
+        (Some(Equal), Some(""), &["?x", "?x=", "?x=&x=1"], &["", "?y", "?x=1"]),
+        (Some(NotEqual), Some("1"), &["", "?y=1", "?x", "?x=2", "?x=2&x=1"], &["?x=1", "?x=1&x=2", "?x=%31"]),
+        (Some(NotEqual), Some(""), &["?x=1"], &["", "?x", "?x=", "?y=1"]),
+        (Some(Present), None, &["?x", "?x=", "?x=1", "?y&x"], &["", "?y", "?xx=1", "?y=x"]),
+        (Some(Absent), None, &["", "?y", "?xx=1", "?y=x"], &["?x", "?x=", "?x=1", "?y&x"]),
+        (Some(Pattern), Some("^(1|2)$"), &["?x=1", "?x=2&x=3"], &["", "?x", "?x=12", "?x=3&x=1", "?y=1"]),
+        (Some(Pattern), Some("^$"), &["?x", "?x="], &["", "?x=1"]),
+        (Some(NotPattern), Some("^(1|2)$"), &["", "?x", "?x=12", "?y=1"], &["?x=1", "?x=2&x=3"]),
+        (Some(NotPattern), Some("^$"), &["?x=1"], &["", "?x", "?y=1"]),
+        // The default operator.
+        (None, Some("1"), &["?x=1"], &["", "?x", "?x=2"]),
+        (None, None, &["?x", "?x=1"], &["", "?y"]),
+        // A broken escape is itself, as browsers have it.
+        (Some(Equal), Some("%zz"), &["?x=%zz"], &["?x=zz"]),
+    ] {
+        let rule = RuleDraft { query: vec![conditions(&[("x", operator, value)])], ..rule("q", "a.test", Level::Deny) };
+        for (urls, expected) in [(matching, true), (others, false)] {
+            for url in urls {
+                let url = format!("https://a.test/{url}");
+                assert_eq!(matches(rule.clone(), &url), expected, "{operator:?} {value:?} {url}");
+            }
+        }
+    }
+}
+
+#[test]
+fn query_conditions_are_an_or_of_ands_and_name_nobody() {
+    let either = vec![
+        conditions(&[("x", None, Some("1")), ("y", Some(Operator::Absent), None)]),
+        conditions(&[("z", None, None)]),
+    ];
+    let rules = compiled(vec![
+        RuleDraft { query: either, ..rule("some", "a.test", Level::Bypass) },
+        rule("others", "a.test", Level::OneFactor),
+    ]);
+    for (query, expected) in [
+        ("?x=1", (Ruling::Forward, "some")),
+        ("?x=1&y", (Ruling::SignIn, "others")),
+        ("?x=2", (Ruling::SignIn, "others")),
+        ("?x=1&y&z", (Ruling::Forward, "some")),
+        ("?z=anything", (Ruling::Forward, "some")),
+        ("", (Ruling::SignIn, "others")),
+        // Beyond what fits the stack where a rule reads path and query together.
+        (&*format!("?long={}&z", "x".repeat(5000)), (Ruling::Forward, "some")),
+    ] {
+        let (ruling, rule) = said(&rules, &format!("https://a.test/p{query}"), None);
+        assert_eq!((ruling, rule.as_str()), expected, "{query}");
+    }
+}
