@@ -102,7 +102,11 @@ impl Fixed {
 pub fn serve(file: &Path) -> anyhow::Result<()> {
     let loaded = load(file)?;
     start_logs(&loaded.settings)?;
-    runtime()?.block_on(async { Server::start(file, loaded).await?.run().await })
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async { Server::start(file, loaded).await?.run().await });
+    // A look-up of a name may hang in the operating system: everything else has ended, so nobody waits for it.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    ended
 }
 
 /// Logs as `log:` of the configuration says.

@@ -34,10 +34,8 @@ use crate::{
     portal,
 };
 
-use super::{context::Context, respond};
+use super::{context::Context, names::Names, respond};
 
-/// How long a name's addresses are remembered.
-const NAME_KEPT: Duration = Duration::from_secs(10);
 /// Between two bytes of a request's body, and of an answer's being taken.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
 /// The same on a WebSocket, which may be silent for long.
@@ -47,14 +45,11 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// How long an unused upstream connection is kept.
 const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
 
-/// When a name was resolved, by the monotonic clock, and to what.
-type Resolved = (Duration, Vec<SocketAddr>);
-
-/// Whose turn it is, and the addresses behind names. Locks are held for a look-up only, never while waiting.
+/// Whose turn it is, and the addresses behind names. The lock is held for a look only, never while waiting.
 #[derive(Default)]
 pub(super) struct Addresses {
     turns: Mutex<HashMap<String, usize>>,
-    names: Mutex<HashMap<(String, u16), Resolved>>,
+    names: Names,
 }
 
 impl Addresses {
@@ -77,29 +72,10 @@ impl Addresses {
     }
 
     async fn of(&self, server: &Server, now: Duration) -> Vec<SocketAddr> {
-        if let Some(address) = server.address {
-            return vec![address];
+        match server.address {
+            Some(address) => vec![address],
+            None => self.names.addresses(server, now).await,
         }
-        let key = (server.host.clone(), server.port);
-        let known = self.names.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let before = match known {
-            Some((at, addresses)) if now.saturating_sub(at) < NAME_KEPT => return addresses,
-            Some((_, addresses)) => addresses,
-            None => Vec::new(),
-        };
-        let found: Vec<_> = match tokio::net::lookup_host((server.host.as_str(), server.port)).await {
-            Ok(found) => found.collect(),
-            Err(error) => {
-                // A name server that is away must not take applications along that are not.
-                let (server, kept) = (&server.label, before.len());
-                tracing::warn!(%server, %error, kept, "the name of an upstream's server cannot be resolved");
-                before
-            }
-        };
-        if !found.is_empty() {
-            self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (now, found.clone()));
-        }
-        found
     }
 
     /// Every address of every server in the order of trial, the first one last.
@@ -306,34 +282,5 @@ fn tell(error: &Error, context: &Context, status: Option<StatusCode>) {
         ErrorSource::Internal | ErrorSource::Unset => {
             tracing::error!(%error, route, request_id, status, "a request failed")
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_name_server_that_is_away_leaves_the_addresses_that_are_known() {
-        let name = |host: &str| Server {
-            label: format!("http://{host}:80"),
-            tls: false,
-            host: host.to_owned(),
-            port: 80,
-            address: None,
-        };
-        // An empty label is no name: the resolver fails without asking anybody.
-        let broken = name("a..b");
-        let addresses = Addresses::default();
-        assert!(addresses.of(&broken, Duration::ZERO).await.is_empty());
-        let known: SocketAddr = "192.0.2.1:80".parse().unwrap();
-        addresses.names.lock().unwrap().insert(("a..b".to_owned(), 80), (Duration::ZERO, vec![known]));
-        for now in [Duration::ZERO, NAME_KEPT, NAME_KEPT * 10] {
-            assert_eq!(addresses.of(&broken, now).await, [known], "{now:?}");
-        }
-        // What can be resolved replaces what was known.
-        addresses.names.lock().unwrap().insert(("localhost".to_owned(), 80), (Duration::ZERO, vec![known]));
-        let found = addresses.of(&name("localhost"), NAME_KEPT).await;
-        assert!(!found.is_empty() && found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
     }
 }

@@ -9,6 +9,7 @@ mod context;
 mod facts;
 mod forward;
 mod listener;
+mod names;
 mod respond;
 mod service;
 

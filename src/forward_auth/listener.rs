@@ -38,7 +38,7 @@ const MOST_HEADERS: usize = 200;
 /// From the connection to the end of its first request's header (slow-loris).
 const FIRST_HEADER: Duration = Duration::from_secs(10);
 /// From the last answer to the end of the next request's header: the idle time of a kept connection included. More than the
-/// 60 s after which proxies let go of theirs, so that it is never we who close just when one asks.
+/// 60 s after which NGINX lets go of its own, so that we do not close just when it asks.
 const NEXT_HEADER: Duration = Duration::from_secs(75);
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// HTTP/2 requests of one connection at once.

@@ -30,6 +30,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 const BUSY: Duration = Duration::from_secs(1);
 /// How long the first connection may take on a busy machine; whatever comes after is bound by [`MOST_TIME`].
 const OPENING: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// The longest any operation may take, waiting for a connection included.
 const MOST_TIME: Duration = Duration::from_millis(1_500);
 const CONNECTIONS: u32 = 4;
@@ -155,34 +156,44 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// Two processes may start on one new file: they go one after the other, since neither its switch to a write-ahead log nor sqlx's
+/// migrations wait for a lock of SQLite's.
 async fn open_pool(path: &Path) -> Result<SqlitePool, DatabaseError> {
+    let _lock = lock_folder(path).await?;
     let pool = SqlitePoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(OPENING)
         .connect_with(options(path))
         .await?;
-    let migrated = migrate(path, &pool).await;
+    let migrated = MIGRATIONS.run(&pool).await;
     if migrated.is_err() {
         pool.close().await;
     }
-    migrated.map(|()| pool)
+    Ok(migrated.map(|()| pool)?)
 }
 
-/// Two processes may start on one new file, and migrations of SQLite take no lock of their own: they go one after the other. The
-/// folder is locked and not the file, since closing a second descriptor of the file would end SQLite's own locks on it
-/// (fcntl(2), "Record locks").
-async fn migrate(path: &Path, pool: &SqlitePool) -> Result<(), DatabaseError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    let locked = tokio::task::spawn_blocking(move || {
-        let folder = fs::File::open(folder)?;
-        folder.lock().map(|()| folder)
-    });
-    let waited = tokio::time::timeout(OPENING, locked).await.map_err(|_| {
-        std::io::Error::other("another process holds the lock on its folder; is one bringing the tables up to date?")
+/// The folder and not the file, since closing a second descriptor of the file would end SQLite's own locks on it (fcntl(2), "Record
+/// locks"). Held until the drop; asked for again and again rather than waited for, which would take a thread that nothing ends.
+async fn lock_folder(path: &Path) -> std::io::Result<fs::File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let lock = fs::File::open(folder)?;
+    let waiting = async {
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    };
+    let waited = tokio::time::timeout(OPENING, waiting).await;
+    waited.unwrap_or_else(|_| {
+        let folder = folder.display();
+        Err(std::io::Error::other(format!(
+            "another process has held the lock on the folder {folder} for {OPENING:?}; see who does (lsof {folder}), and try again"
+        )))
     })?;
-    // Held until the end of this function, or of the process.
-    let _lock = waited.map_err(std::io::Error::other)??;
-    Ok(MIGRATIONS.run(pool).await?)
+    Ok(lock)
 }
 
 fn create_missing(path: &Path) -> std::io::Result<()> {

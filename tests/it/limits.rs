@@ -143,7 +143,7 @@ async fn threat_58_a_header_that_trickles_ends_its_connection_and_a_kept_one_sta
         assert!(!rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
         sending.abort();
     };
-    // Proxies keep their connections for a minute: were we to close them as soon, we would do so just when one asks.
+    // A first header's 10 s do not count for a kept connection: proxies keep theirs for a minute.
     let kept = async {
         let mut stream = TcpStream::connect(("127.0.0.1", server.forward_auth())).await.expect("a connection");
         let request = Request::get("/auth/health").host(server.auth()).header("Connection", "keep-alive");

@@ -3,9 +3,11 @@
 use std::{fs, process::Stdio};
 
 use crate::harness::{
+    DEADLINE,
     server::{Server, Setup, feed},
     tls,
     upstream::Upstream,
+    within,
 };
 
 /// One line on standard error that says all of `told`.
@@ -144,7 +146,7 @@ async fn processes_that_start_on_one_new_database_wait_for_each_other() {
     let upstream = Upstream::start().await;
     for _ in 0..5 {
         let server = Setup::with(&upstream).prepare_without_users();
-        let started: Vec<_> = (0..8)
+        let started: Vec<_> = (0..16)
             .map(|_| {
                 let mut command = server.command(&["user", "list"]);
                 command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("postern")
@@ -155,4 +157,20 @@ async fn processes_that_start_on_one_new_database_wait_for_each_other() {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
     }
+}
+
+#[tokio::test]
+async fn a_folder_that_somebody_else_has_locked_is_told_and_not_waited_for() {
+    let upstream = Upstream::start().await;
+    let server = Setup::with(&upstream).prepare();
+    let held = fs::File::open(server.folder().join("data")).expect("the folder");
+    held.lock().expect("the lock");
+    let mut command = server.command(&["user", "list"]);
+    let command = tokio::task::spawn_blocking(move || feed(&mut command, ""));
+    let output = within(DEADLINE, "its end", command).await.expect("an output");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), said.trim_end().lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("held the lock on the folder data"), "{said}");
+    drop(held);
+    server.run(&["user", "list"]);
 }

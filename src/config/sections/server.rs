@@ -159,7 +159,7 @@ impl Listeners {
         };
         let own = raw.trusted_proxies.as_ref().map(|list| networks(report, &at.key("trusted_proxies"), list));
         let nobody = raw.trusted_proxies.as_ref().map_or(shared.is_empty(), Vec::is_empty);
-        if role == Role::ForwardAuth && nobody && !report.is_pruned("server") {
+        if role == Role::ForwardAuth && nobody {
             report.fault(
                 at,
                 "a `forward_auth` listener believes only trusted proxies, and none is named; \

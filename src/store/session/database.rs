@@ -156,7 +156,8 @@ impl DatabaseSessions {
         Ok(Reading::Live(live))
     }
 
-    /// Writes the last uses noted since the last time. What could not be written is noted again.
+    /// Writes the last uses noted since the last time. What could not be written is noted again. One at a time: whoever ends first
+    /// takes what the other is writing for written.
     pub(in crate::store) async fn write_uses(&self) -> Result<(), Unavailable> {
         // In this order: a use that reads the old time is in the map that is taken now.
         self.drained_at.store(self.database.clock.now().unix_millis(), Ordering::SeqCst);
@@ -287,7 +288,7 @@ impl Sessions for DatabaseSessions {
     fn used(&self, session: &Arc<LiveSession>, at: Timestamp) {
         let before = session.touch(at);
         // Whoever used it first after it was loaded and after the last draining has noted it: the others need no lock.
-        let noted = before.unix_millis() >= self.drained_at.load(Ordering::SeqCst);
+        let noted = before.unix_millis() > self.drained_at.load(Ordering::SeqCst);
         if noted && before > session.session.last_used_at {
             return;
         }

@@ -1,0 +1,194 @@
+//! The addresses behind the names of upstream servers, remembered for a while. Asked by `forward` for every request to a server that
+//! is named; a name server that is away takes neither the applications along, nor the threads that others need.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{SocketAddr, ToSocketAddrs as _},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+
+use crate::core::route::Server;
+
+/// How long addresses hold before the name is asked for again.
+const KEPT: Duration = Duration::from_secs(10);
+/// The same where it has none.
+const RETRY: Duration = Duration::from_secs(1);
+/// Without a good answer for so long the addresses are forgotten: by then they may be somebody else's.
+const LOST: Duration = Duration::from_secs(600);
+/// How long a request waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Look-ups at once. The system's may block a thread for half a minute.
+const MOST_LOOKUPS: usize = 16;
+
+type Key = (String, u16);
+type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+
+pub(super) struct Names {
+    /// Locked for a look only, never while waiting.
+    known: Mutex<HashMap<Key, Known>>,
+    places: Arc<Semaphore>,
+    look_up: Arc<LookUp>,
+}
+
+/// Times are of the monotonic clock.
+struct Known {
+    asked: Duration,
+    found: Duration,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::asking(|host, port| (host, port).to_socket_addrs().map(Iterator::collect))
+    }
+}
+
+impl Names {
+    fn asking(look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
+        Self { known: Mutex::default(), places: Arc::new(Semaphore::new(MOST_LOOKUPS)), look_up: Arc::new(look_up) }
+    }
+
+    /// Empty where the name has none.
+    pub(super) async fn addresses(&self, server: &Server, now: Duration) -> Vec<SocketAddr> {
+        let key = (server.host.clone(), server.port);
+        if let Some(addresses) = self.remembered(&key, now) {
+            return addresses;
+        }
+        let answer = timeout(PATIENCE, self.ask(&key)).await;
+        let answer = answer.unwrap_or_else(|_| Err(io::Error::other(format!("no answer within {PATIENCE:?}"))));
+        let mut all = self.known();
+        let known = all.entry(key).or_insert_with(|| Known { asked: now, found: now, addresses: Vec::new() });
+        match answer {
+            Ok(addresses) if !addresses.is_empty() => *known = Known { asked: now, found: now, addresses },
+            answer => {
+                let error = answer.err().map_or_else(|| "it has no address".to_owned(), |error| error.to_string());
+                if now.saturating_sub(known.found) >= LOST {
+                    known.addresses.clear();
+                }
+                let (server, kept) = (&server.label, known.addresses.len());
+                tracing::warn!(%server, error, kept, "the name of an upstream's server cannot be resolved");
+            }
+        }
+        known.addresses.clone()
+    }
+
+    /// `None`: to be asked for, by this one; others go on with what is known.
+    fn remembered(&self, key: &Key, now: Duration) -> Option<Vec<SocketAddr>> {
+        let mut all = self.known();
+        let known = all.get_mut(key)?;
+        let pause = if known.addresses.is_empty() { RETRY } else { KEPT };
+        if now.saturating_sub(known.asked) < pause {
+            return Some(known.addresses.clone());
+        }
+        known.asked = now;
+        None
+    }
+
+    async fn ask(&self, (host, port): &Key) -> io::Result<Vec<SocketAddr>> {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+        let (look_up, host, port) = (Arc::clone(&self.look_up), host.clone(), *port);
+        let asked = spawn_blocking(move || {
+            let found = look_up(&host, port);
+            // Also where nobody waits for it any more.
+            drop(place);
+            found
+        });
+        asked.await.map_err(io::Error::other)?
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    };
+
+    use super::*;
+
+    fn server() -> Server {
+        Server { label: "http://app:80".to_owned(), tls: false, host: "app".to_owned(), port: 80, address: None }
+    }
+
+    fn address() -> SocketAddr {
+        "192.0.2.1:80".parse().unwrap()
+    }
+
+    /// Names whose server can be taken away, and how often it was asked.
+    fn names() -> (Names, Arc<AtomicBool>, Arc<AtomicUsize>) {
+        let (away, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (is_away, count) = (Arc::clone(&away), Arc::clone(&asked));
+        let names = Names::asking(move |_, _| {
+            count.fetch_add(1, Ordering::SeqCst);
+            if is_away.load(Ordering::SeqCst) { Err(io::Error::other("away")) } else { Ok(vec![address()]) }
+        });
+        (names, away, asked)
+    }
+
+    #[tokio::test]
+    async fn known_addresses_outlive_their_name_server_for_a_while() {
+        let (names, away, asked) = names();
+        let server = server();
+        let begin = Duration::from_secs(1000);
+        assert_eq!(names.addresses(&server, begin).await, [address()]);
+        away.store(true, Ordering::SeqCst);
+        for later in [1, 9, 10, 11, 19, 20, 599] {
+            assert_eq!(names.addresses(&server, begin + Duration::from_secs(later)).await, [address()], "{later}");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 4, "asked at 0, 10, 20 and 599 s");
+        assert!(names.addresses(&server, begin + LOST + KEPT).await.is_empty());
+        // Back within a second of its return.
+        away.store(false, Ordering::SeqCst);
+        assert!(names.addresses(&server, begin + LOST + KEPT).await.is_empty());
+        assert_eq!(names.addresses(&server, begin + LOST + KEPT + RETRY).await, [address()]);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_was_never_known_is_not_asked_for_with_every_request() {
+        let (names, away, asked) = names();
+        away.store(true, Ordering::SeqCst);
+        for millis in 0..1500 {
+            assert!(names.addresses(&server(), Duration::from_millis(millis)).await.is_empty());
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    /// As a name server does whose packets are dropped.
+    #[tokio::test]
+    async fn a_look_up_that_hangs_holds_nobody_else_up_and_few_threads() {
+        let (let_go, held) = mpsc::channel::<()>();
+        let (hang, held) = (Arc::new(AtomicBool::new(false)), Mutex::new(held));
+        let (hangs, asked) = (Arc::clone(&hang), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&asked);
+        let names = Arc::new(Names::asking(move |host, _| {
+            if hangs.load(Ordering::SeqCst) && host == "app" {
+                count.fetch_add(1, Ordering::SeqCst);
+                // Until the test is over.
+                let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            }
+            Ok(vec![address()])
+        }));
+        let server = server();
+        assert_eq!(names.addresses(&server, Duration::ZERO).await, [address()]);
+        hang.store(true, Ordering::SeqCst);
+        let all = (0..50).map(|_| {
+            let (names, server) = (Arc::clone(&names), server.clone());
+            tokio::spawn(async move { names.addresses(&server, KEPT).await })
+        });
+        for one in all.collect::<Vec<_>>() {
+            assert_eq!(one.await.unwrap(), [address()]);
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        let other = Server { host: "other".to_owned(), ..server };
+        assert_eq!(names.addresses(&other, KEPT).await, [address()]);
+        drop(let_go);
+    }
+}
