@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -60,6 +61,9 @@ struct Explain {
     /// Factors of the sign-in: `one` where --user or --client is given, else `none`
     #[arg(long)]
     factor: Option<Factors>,
+    /// How long ago the user signed in
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = config::duration)]
+    auth_age: Duration,
     /// The client's address; without it the address counts as unknown
     #[arg(long)]
     ip: Option<IpAddr>,
@@ -161,8 +165,8 @@ fn answer(args: &Explain, factor: Option<Factor>, rules: &RuleSet) -> anyhow::Re
         method: &args.method,
         client: args.ip.map_or(ClientAddress::Unknown, |address| ClientAddress::Known(address.to_canonical())),
         caller: caller.as_ref(),
-        // No rule reads the time: a fixed one keeps the answer the same from run to run.
-        now: Timestamp::default(),
+        // The user signed in at the beginning of time: a fixed one keeps the answer the same from run to run.
+        now: Timestamp::default().after(args.auth_age),
     };
     Ok(Ok(rules.explain(&question, args.client.as_deref())))
 }

@@ -31,6 +31,8 @@ use crate::{
     observe::access_log::Sink,
 };
 
+pub use self::quantity::duration;
+
 mod error;
 mod policy_file;
 mod quantity;

@@ -12,13 +12,14 @@ use serde::Deserialize;
 use super::{
     Fault,
     error::{Report, Trail},
+    quantity,
     shape::Shape,
     source::{self, Entry, Kind, Node},
 };
 use crate::core::policy::{DraftFault, Level, Operator, Place, PolicyDraft, QueryDraft, RuleDraft, RuleSet};
 
 /// Keys that the contract names and that come with a later version.
-const LATER: &[&str] = &["when", "max_auth_age", "mode", "limits", "roles"];
+const LATER: &[&str] = &["when", "mode", "limits", "roles"];
 
 /// Rules of Postern: read from top to bottom, the first that matches decides.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -61,6 +62,9 @@ struct RawRule {
     /// Names of `networks`, addresses and CIDRs.
     #[schemars(example = ["office", "192.0.2.7/32"])]
     networks: Option<OneOrMany>,
+    /// An older sign-in has to be done again.
+    #[schemars(example = &"15m")]
+    max_auth_age: Option<String>,
     /// Parameters of the query: a list is OR, a list within it AND.
     query: Option<Vec<Conditions>>,
     /// Who: `user:NAME`, `group:NAME`; a list is OR, a list within it AND.
@@ -286,8 +290,11 @@ impl Reading {
         for (number, rule) in raw.rules.into_iter().enumerate() {
             let at = Trail::root().key("rules").item(number);
             rule.refuse_empty_lists(report, &at);
+            let max_auth_age = rule.max_auth_age.as_deref();
+            let max_auth_age =
+                max_auth_age.and_then(|text| report.take(&at.key("max_auth_age"), quantity::duration(text)));
             self.rules.push((index, at));
-            self.draft.rules.push(rule.into());
+            self.draft.rules.push(RuleDraft { max_auth_age, ..rule.into() });
         }
     }
 
@@ -455,6 +462,8 @@ impl From<RawRule> for RuleDraft {
             methods: many(raw.methods),
             networks: many(raw.networks),
             subject: raw.subject.map(Vec::from).unwrap_or_default(),
+            // Read where its place is known.
+            max_auth_age: None,
             query: raw.query.unwrap_or_default().into_iter().map(Vec::from).collect(),
         }
     }

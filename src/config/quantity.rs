@@ -7,7 +7,10 @@ use super::SourceRate;
 const UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// `500ms 30s 15m 12h 30d`, also in a row: `1h30m`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What to write instead.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let fault = || format!("`{text}` is no duration; write a number and a unit: `500ms`, `30s`, `15m`, `12h` or `30d`");
     let mut rest = text.trim();
     if rest.is_empty() {

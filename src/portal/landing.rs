@@ -8,6 +8,7 @@ use url::Url;
 
 use super::{
     page::{Message, page},
+    pages::{self, Form, Notice},
     visit::Visit,
 };
 use crate::{
@@ -24,10 +25,13 @@ use crate::{
 /// How often, within [`RETURN_WINDOW`], a browser may come back from the same page before it is told why it does not get there.
 const MOST_RETURNS: u32 = 2;
 const RETURN_WINDOW: u64 = 20;
+const TOO_OLD: Notice = Notice::Done("This page asks for a sign-in that is not that old. Sign in once more to go on.");
 const DENIED: &str = "You may not open this page";
 
 pub(super) enum Landing {
     To(Url),
+    /// Signed in too long ago for this page.
+    Again,
     StepUp {
         rule: Arc<str>,
         wanted: Target,
@@ -64,6 +68,7 @@ pub(super) fn decided(visit: &Visit, live: &LiveSession, rd: &str, rm: &str) -> 
     let rule = Arc::clone(decided.rule);
     match decided.ruling {
         Ruling::Forward => Landing::To(url),
+        Ruling::StepUp if decided.is_stale => Landing::Again,
         Ruling::StepUp | Ruling::SignIn => Landing::StepUp { rule, wanted },
         Ruling::Refuse => Landing::Denied { rule, wanted },
     }
@@ -73,6 +78,7 @@ pub(super) fn decided(visit: &Visit, live: &LiveSession, rd: &str, rm: &str) -> 
 pub(super) fn land(visit: &Visit, live: &LiveSession, rd: &str, rm: &str) -> Response<String> {
     match decided(visit, live, rd, rm) {
         Landing::To(url) => on_to(visit, &url),
+        Landing::Again => sign_in_again(visit, live, rd, rm),
         Landing::StepUp { rule, wanted } => step_up(visit, Some((&rule, &wanted)), &live.identity),
         Landing::Denied { rule, wanted } => denied(visit, Some((&rule, &wanted)), Some(&live.identity)),
         Landing::Home => {
@@ -115,6 +121,18 @@ fn circling(visit: &Visit, url: &Url) -> Response<String> {
     ];
     let links = vec![("Try again".to_owned(), url.to_string())];
     message(visit, StatusCode::CONFLICT, "Your sign-in does not arrive", lines, vec![], links)
+}
+
+/// The form once more, for the same page and the same name.
+fn sign_in_again(visit: &Visit, live: &LiveSession, rd: &str, rm: &str) -> Response<String> {
+    let form = Form {
+        username: live.identity.user.to_string(),
+        remember_me: live.session.remembered,
+        rd: rd.to_owned(),
+        rm: rm.to_owned(),
+        ..Form::default()
+    };
+    pages::sign_in_page(visit, StatusCode::OK, &form, None, Some(TOO_OLD))
 }
 
 type Decision<'d> = Option<(&'d str, &'d Target)>;

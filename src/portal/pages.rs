@@ -295,6 +295,7 @@ pub(super) async fn two_factor(visit: Visit, RawQuery(query): RawQuery) -> Respo
         Err(error) => unavailable(&visit, &error),
         Ok(Named::One(live)) => match landing::decided(&visit, &live, &form.rd, &form.rm) {
             Landing::StepUp { rule, wanted } => landing::step_up(&visit, Some((&rule, &wanted)), &live.identity),
+            Landing::Again => landing::land(&visit, &live, &form.rd, &form.rm),
             _ => landing::step_up(&visit, None, &live.identity),
         },
         Ok(_) => visit.redirect(&landing::with_rd(&format!("{}/", visit.base), &form.rd)),
@@ -309,6 +310,7 @@ pub(super) async fn denied(visit: Visit, RawQuery(query): RawQuery) -> Response<
         Ok(Named::One(live)) => match landing::decided(&visit, &live, &form.rd, &form.rm) {
             Landing::Denied { rule, wanted } => landing::denied(&visit, Some((&rule, &wanted)), Some(&live.identity)),
             Landing::StepUp { rule, wanted } => landing::step_up(&visit, Some((&rule, &wanted)), &live.identity),
+            Landing::Again => landing::land(&visit, &live, &form.rd, &form.rm),
             Landing::To(_) | Landing::Home => landing::denied(&visit, None, Some(&live.identity)),
         },
         Ok(_) => landing::denied(&visit, None, None),

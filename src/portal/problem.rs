@@ -39,7 +39,9 @@ impl Code {
                 ("invalid_credentials", StatusCode::UNAUTHORIZED, "The user name or the password is wrong.")
             }
             Self::InvalidToken => ("invalid_token", StatusCode::UNAUTHORIZED, "The token does not hold."),
-            Self::StepUpRequired => ("step_up_required", StatusCode::FORBIDDEN, "A second factor is needed."),
+            Self::StepUpRequired => {
+                ("step_up_required", StatusCode::FORBIDDEN, "Sign in again, or with a second factor.")
+            }
             Self::AccessDenied => ("access_denied", StatusCode::FORBIDDEN, "You may not see this."),
             Self::CrossOrigin => ("cross_origin", StatusCode::FORBIDDEN, "The request comes from another site."),
             Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST, "The request was not understood."),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::harness::{
     client::Person,
+    eventually,
     server::{Role, Server, Setup},
     tls,
     upstream::Upstream,
@@ -297,5 +298,32 @@ fn verdict(asked: Asked, expected: Verdict, reply: &Reply) -> Result<Verdict, St
         (403, _) => Ok(Refuse),
         (400, _) => Ok(Reject),
         _ => Err(format!("{} {:?}", reply.status, reply.headers)),
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_grows_too_old_for_a_rule_in_both_roles() {
+    let upstream = Upstream::start().await;
+    let rules = "default: deny\nrules:\n  - { domain: \"*.test.localhost\", policy: one_factor, max_auth_age: 4s }\n";
+    let server = Setup::with(&upstream).policies(rules).start().await;
+    let alice = server.sign_in("alice").await;
+    let page = |gate: &str| Request::get("/x").page().cookie(gate);
+    let call = |gate: &str| Request::get("/x").header("Accept", "application/json").cookie(gate);
+    for role in [Role::Edge, Role::ForwardAuth] {
+        assert_eq!(server.ask(role, &page(&alice.gate)).await.status, 200, "{role:?}");
+    }
+    for role in [Role::Edge, Role::ForwardAuth] {
+        let reply = eventually("the sign-in is too old", || async {
+            Some(server.ask(role, &page(&alice.gate)).await).filter(|reply| reply.status != 200)
+        })
+        .await;
+        assert_eq!(reply.status, 302, "{role:?}");
+        assert!(reply.header("Location").is_some_and(|to| to.contains("/?rd=")), "{reply:?}");
+        let reply = server.ask(role, &call(&alice.gate)).await;
+        assert_eq!((reply.status, reply.json()["code"].as_str()), (401, Some("step_up_required")), "{role:?}");
+    }
+    let fresh = server.sign_in("alice").await;
+    for role in [Role::Edge, Role::ForwardAuth] {
+        assert_eq!(server.ask(role, &call(&fresh.gate)).await.status, 200, "{role:?}");
     }
 }

@@ -55,6 +55,7 @@ rules:
   - { name: "<script>alert(1)</script>", domain: "*.example.com", path: "/script/**", policy: deny, subject: "group:dev" }
   - { name: admins, domain: "*.example.com", path: "/admin/**", policy: one_factor, subject: "group:admins" }
   - { name: not admins, domain: "*.example.com", path: "/admin/**", policy: deny }
+  - { name: fresh, domain: "*.example.com", path: "/fresh/**", policy: one_factor, max_auth_age: 15m }
   - { name: vault, domain: "*.example.com", path: "/vault/**", policy: two_factor }
   - { name: readers, domain: "*.example.com", path: "/read/**", methods: [GET], policy: one_factor }
   - { name: nobody writes, domain: "*.example.com", path: "/read/**", policy: deny }

@@ -1,5 +1,7 @@
 //! Where people get to: `rd` and `rm`, pages that say no, and the end of every loop.
 
+use std::time::Duration;
+
 use crate::harness::{Ask, Browser, HTTP, HTTPS, ON_HTTPS, PASSWORD, World};
 
 fn with_rd(rd: &str) -> String {
@@ -144,6 +146,34 @@ async fn threat_66_a_factor_that_one_does_not_have_ends_on_a_page() {
     assert_eq!(bare.status, 403);
     let stranger = Browser::at(&world, HTTPS).load(&format!("/two-factor{}", &with_rd(rd)[1..])).await;
     assert_eq!((stranger.status.as_u16(), stranger.location()), (303, with_rd(rd).trim_end_matches("&rm=GET")));
+}
+
+#[tokio::test]
+async fn a_sign_in_that_is_too_old_for_a_page_is_done_again_and_leads_there() {
+    let world = World::https().await;
+    let rd = "https://app.example.com/fresh/x?y=1";
+    let mut browser = Browser::at(&world, HTTPS);
+    assert_eq!(browser.sign_in("bob", PASSWORD, &[("rd", rd), ("remember_me", "true")]).await.location(), rd);
+    world.pass(Duration::from_secs(900));
+    assert_eq!(browser.load(&with_rd(rd)).await.location(), rd, "15 minutes are not more than 15 minutes");
+    world.pass(Duration::from_secs(1));
+    let before = browser.jar("postern_session").expect("a cookie").to_owned();
+    for path in [with_rd(rd), format!("/two-factor{}", &with_rd(rd)[1..]), format!("/denied{}", &with_rd(rd)[1..])] {
+        let page = browser.load(&path).await;
+        assert_eq!(page.status, 200, "{path}");
+        assert!(page.header("location").is_none() && page.body.contains("Sign in once more"), "{}", page.body);
+        assert_eq!((page.field("username"), page.field("rd")), ("bob".to_owned(), rd.to_owned()), "{path}");
+        assert!(page.body.contains(" checked>"), "what was remembered stays so: {}", page.body);
+    }
+    assert_eq!(
+        browser.load(&with_rd("https://app.example.com/other")).await.status,
+        303,
+        "good enough for other pages"
+    );
+    assert_eq!(browser.sign_in("bob", "not his password", &[("rd", rd)]).await.status, 401);
+    assert_eq!(browser.sign_in("bob", PASSWORD, &[("rd", rd)]).await.location(), rd);
+    assert_ne!(browser.jar("postern_session"), Some(&*before), "a new session");
+    assert_eq!(browser.load(&with_rd(rd)).await.location(), rd);
 }
 
 #[tokio::test]

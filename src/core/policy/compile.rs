@@ -52,7 +52,7 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
         let Some(level) = compiler.level(place, written, &clauses) else { continue };
         let Ok(number) = u32::try_from(place) else { continue };
         keys.add_to(&mut index, number);
-        rules.push(Rule { name, level, clauses });
+        rules.push(Rule { name, level, max_auth_age: written.max_auth_age, clauses });
     }
     if !compiler.faults.is_empty() {
         return Err(compiler.faults);
@@ -157,6 +157,15 @@ impl<'d> Compiler<'d> {
                            (subject, {user}, {group} or the groups User and Group of a regex): write one_factor, or take the subject out";
             self.fault(place, "policy", None, message.to_owned());
         }
+        let asks_nobody = matches!(level, Level::Bypass | Level::Deny);
+        let message = match written.max_auth_age {
+            Some(_) if asks_nobody => {
+                "the rule asks nobody to sign in, so a sign-in cannot be too old: take max_auth_age out, or write one_factor"
+            }
+            Some(most) if most.is_zero() => "no sign-in is that fresh: write for example 15m",
+            _ => return Some(level),
+        };
+        self.fault(place, "max_auth_age", None, message.to_owned());
         Some(level)
     }
 

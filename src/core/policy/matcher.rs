@@ -4,7 +4,7 @@
 use ipnet::IpNet;
 
 use super::{glob::Glob, pattern::Pattern, query::Condition};
-use crate::core::{client_ip::ClientAddress, identity::Identity};
+use crate::core::{client_ip::ClientAddress, identity::Identity, time::Timestamp};
 
 /// One reading of a request: what the clauses may look at.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,7 @@ pub(super) struct Reading<'q> {
     /// The raw query.
     pub(super) query: Option<&'q str>,
     pub(super) method: &'q str,
+    pub(super) now: Timestamp,
     pub(super) address: ClientAddress,
     /// `None`: nobody is signed in.
     pub(super) caller: Option<Caller<'q>>,

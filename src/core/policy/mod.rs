@@ -17,7 +17,7 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -93,6 +93,8 @@ pub struct Decided<'p> {
     pub level: Level,
     /// `default` where no rule matched.
     pub rule: &'p Arc<str>,
+    /// `step_up` only because the sign-in is older than the rule's `max_auth_age`: another one, of the same kind, would do.
+    pub is_stale: bool,
 }
 
 /// The compiled rules. Built by `config::policy_file`.
@@ -136,6 +138,7 @@ impl RuleSet {
             ruling: rule::ruling(self.default, Answer::Yes, reading.caller),
             level: self.default,
             rule: &self.default_name,
+            is_stale: false,
         })
     }
 
@@ -147,8 +150,8 @@ impl RuleSet {
         for rule in candidates {
             let answer = rule.answer(reading);
             if answer != Answer::No {
-                let ruling = rule::ruling(rule.level, answer, reading.caller);
-                return Some(Decided { ruling, level: rule.level, rule: &rule.name });
+                let (ruling, is_stale) = rule.ruling(answer, reading);
+                return Some(Decided { ruling, level: rule.level, rule: &rule.name, is_stale });
             }
         }
         None
@@ -168,6 +171,7 @@ impl RuleSet {
             resource: path.as_bytes(),
             query: question.target.query(),
             method: question.method,
+            now: question.now,
             address: question.client,
             caller: question.caller.map(|identity| Caller { identity, client }),
         };
@@ -207,6 +211,7 @@ pub struct RuleDraft {
     pub networks: Vec<String>,
     /// OR of ANDs.
     pub subject: Vec<Vec<String>>,
+    pub max_auth_age: Option<Duration>,
     /// OR of ANDs.
     pub query: Vec<Vec<QueryDraft>>,
 }

@@ -1,6 +1,6 @@
 //! One compiled rule. `RuleSet` asks it, for a decision and for an explanation alike.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Level, Ruling,
@@ -12,6 +12,8 @@ use crate::core::identity::Factor;
 pub(super) struct Rule {
     pub(super) name: Arc<str>,
     pub(super) level: Level,
+    /// An older sign-in does not do.
+    pub(super) max_auth_age: Option<Duration>,
     /// The domain first, then in the order of what they cost.
     pub(super) clauses: Vec<Clause>,
 }
@@ -28,6 +30,17 @@ impl Rule {
         greatest
     }
 
+    /// What the rule says to somebody whom it matches, and whether a fresh sign-in is all that is missing.
+    pub(super) fn ruling(&self, answer: Answer, reading: &Reading<'_>) -> (Ruling, bool) {
+        let ruling = ruling(self.level, answer, reading.caller);
+        if ruling == Ruling::Forward && self.is_stale(reading) { (Ruling::StepUp, true) } else { (ruling, false) }
+    }
+
+    fn is_stale(&self, reading: &Reading<'_>) -> bool {
+        let age = reading.caller.map(|caller| reading.now.since(caller.identity.signed_in_at));
+        matches!((self.max_auth_age, age), (Some(most), Some(age)) if age > most)
+    }
+
     /// Why [`Rule::answer`] said what it said: where it is a no, the clauses that said no.
     pub(super) fn reason(&self, reading: &Reading<'_>, answer: Answer) -> String {
         let mut reasons = Vec::new();
@@ -41,8 +54,23 @@ impl Rule {
                 break;
             }
         }
+        if answer != Answer::No && self.is_stale(reading) {
+            let most = self.max_auth_age.unwrap_or_default();
+            reasons.push(format!("the sign-in is older than {}", spelt(most)));
+        }
         reasons.join("; ")
     }
+}
+
+/// `15m` for 900 s.
+fn spelt(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if duration.subsec_millis() != 0 {
+        return format!("{}ms", duration.as_millis());
+    }
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let (length, unit) = units.into_iter().find(|(length, _)| seconds.is_multiple_of(*length)).unwrap_or((1, "s"));
+    format!("{}{unit}", seconds / length)
 }
 
 /// What a rule of this level that matched (or the default) says.

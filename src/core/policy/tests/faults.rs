@@ -56,6 +56,9 @@ fn every_fault_at_once_with_its_place_and_what_to_write_instead() {
             ],
             ..rule("q", "a.test", Level::Deny)
         },
+        RuleDraft { max_auth_age: Some(Duration::from_secs(60)), ..rule("o", "a.test", Level::Bypass) },
+        RuleDraft { max_auth_age: Some(Duration::from_secs(60)), ..rule("p", "a.test", Level::Deny) },
+        RuleDraft { max_auth_age: Some(Duration::ZERO), ..rule("z", "a.test", Level::OneFactor) },
         RuleDraft { methods: strings(&["m-search"]), ..rule("h", "a.test", Level::Deny) },
     ];
     let expected: &[(usize, &str, Option<usize>, &str)] = &[
@@ -95,7 +98,10 @@ fn every_fault_at_once_with_its_place_and_what_to_write_instead() {
         (10, "query", Some(3), "not valid"),
         (10, "query", Some(4), "another name"),
         (10, "query", Some(5), "hold for everything"),
-        (11, "methods", Some(0), "leave the key out"),
+        (11, "max_auth_age", None, "too old"),
+        (12, "max_auth_age", None, "too old"),
+        (13, "max_auth_age", None, "15m"),
+        (14, "methods", Some(0), "leave the key out"),
     ];
     let found = faults(bad);
     for (fault, (rule, key, entry, words)) in found.iter().zip(expected) {

@@ -50,7 +50,7 @@ prop_compose! {
     ) -> RuleDraft {
         let subject = subject.into_iter().filter(|all| !all.is_empty()).collect();
         let domain = if domain.is_empty() && domain_regex.is_empty() { strings(&["a.test"]) } else { domain };
-        RuleDraft { name: None, domain, domain_regex, policy: Some(policy), path, resources, methods, networks, subject, query }
+        RuleDraft { name: None, domain, domain_regex, policy: Some(policy), path, resources, methods, networks, subject, query, ..RuleDraft::default() }
     }
 }
 

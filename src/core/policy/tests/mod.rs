@@ -4,7 +4,7 @@ mod faults;
 mod index;
 mod matching;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::*;
 use crate::core::{identity::Factor, user::User};
@@ -84,6 +84,46 @@ fn the_first_match_decides_and_else_the_default() {
     assert_eq!(said(&rules, "https://other.test/", None), (Ruling::Refuse, "default".to_owned()));
     let names: Vec<&str> = rules.rule_names().map(|name| &**name).collect();
     assert_eq!(names, ["one", "rule 2", "default"]);
+}
+
+#[test]
+fn a_sign_in_may_be_too_old_for_a_rule() {
+    let (one, two) = (caller("bob", &[], Factor::One), caller("bob", &[], Factor::Two));
+    let target = Target::parse_url("https://a.test/").expect("a URL");
+    let of = |level| {
+        let rule = RuleDraft { max_auth_age: Some(Duration::from_secs(900)), ..rule("r", "a.test", level) };
+        compiled(vec![rule])
+    };
+    for (level, who, age, ruling, is_stale) in [
+        (Level::OneFactor, Some(&one), 0, Ruling::Forward, false),
+        (Level::OneFactor, Some(&one), 900_000, Ruling::Forward, false),
+        (Level::OneFactor, Some(&one), 900_001, Ruling::StepUp, true),
+        (Level::OneFactor, None, 900_001, Ruling::SignIn, false),
+        (Level::TwoFactor, Some(&two), 900_000, Ruling::Forward, false),
+        (Level::TwoFactor, Some(&two), 900_001, Ruling::StepUp, true),
+        // A fresh sign-in alone would not do.
+        (Level::TwoFactor, Some(&one), 900_001, Ruling::StepUp, false),
+    ] {
+        let rules = of(level);
+        let question = Question {
+            target: &target,
+            method: "GET",
+            client: ClientAddress::Unknown,
+            caller: who,
+            now: Timestamp::default().after(Duration::from_millis(age)),
+        };
+        let decided = rules.decide(&question);
+        assert_eq!((decided.ruling, decided.is_stale), (ruling, is_stale), "{level:?} {age}");
+        let explained = rules.explain(&question, None);
+        assert_eq!(explained.ruling, ruling);
+        let because = &explained.trace[0].because;
+        let is_told = who.is_some() && age > 900_000;
+        assert_eq!(because.contains("the sign-in is older than 15m"), is_told, "{because}");
+    }
+    // A clock that was set back makes nobody's sign-in old.
+    let mut ahead = one;
+    ahead.signed_in_at = Timestamp::default().after(Duration::from_secs(9999));
+    assert_eq!(said(&of(Level::OneFactor), "https://a.test/", Some(&ahead)).0, Ruling::Forward);
 }
 
 #[test]
