@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+    time::timeout,
+};
 
 use crate::core::route::Server;
 
@@ -21,16 +25,14 @@ const RETRY: Duration = Duration::from_secs(1);
 const LOST: Duration = Duration::from_secs(600);
 /// How long a request waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Look-ups at once. The system's may block a thread for half a minute.
-const MOST_LOOKUPS: usize = 16;
-
 type Key = (String, u16);
 type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 pub(super) struct Names {
     /// Locked for a look only, never while waiting.
     known: Mutex<HashMap<Key, Known>>,
-    places: Arc<Semaphore>,
+    /// One place a name: the system's look-up may block a thread for half a minute, and names are as many as the configuration has.
+    places: Mutex<HashMap<Key, Arc<Semaphore>>>,
     look_up: Arc<LookUp>,
 }
 
@@ -41,6 +43,14 @@ struct Known {
     addresses: Vec<SocketAddr>,
 }
 
+enum Look {
+    Fresh(Vec<SocketAddr>),
+    /// To be asked for again.
+    Stale(Vec<SocketAddr>),
+    /// Never asked for.
+    Unknown,
+}
+
 impl Default for Names {
     fn default() -> Self {
         Self::asking(|host, port| (host, port).to_socket_addrs().map(Iterator::collect))
@@ -49,19 +59,39 @@ impl Default for Names {
 
 impl Names {
     fn asking(look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
-        Self { known: Mutex::default(), places: Arc::new(Semaphore::new(MOST_LOOKUPS)), look_up: Arc::new(look_up) }
+        Self { known: Mutex::default(), places: Mutex::default(), look_up: Arc::new(look_up) }
     }
 
     /// Empty where the name has none.
     pub(super) async fn addresses(&self, server: &Server, now: Duration) -> Vec<SocketAddr> {
         let key = (server.host.clone(), server.port);
-        if let Some(addresses) = self.remembered(&key, now) {
+        let place = match self.look(&key, now) {
+            Look::Fresh(addresses) => return addresses,
+            // One asks, the others go on with what is known.
+            Look::Stale(addresses) => match self.place(&key).try_acquire_owned() {
+                Ok(place) => place,
+                Err(_) => return addresses,
+            },
+            Look::Unknown => match timeout(PATIENCE, self.place(&key).acquire_owned()).await {
+                Ok(Ok(place)) => place,
+                _ => return Vec::new(),
+            },
+        };
+        // Whoever waited for the place may find the answer there.
+        if let Look::Fresh(addresses) = self.look(&key, now) {
             return addresses;
         }
-        let answer = timeout(PATIENCE, self.ask(&key)).await;
+        // Held here until the answer is noted, and by the look-up until it ends, also where nobody waits for it any more.
+        let place = Arc::new(place);
+        let answer = timeout(PATIENCE, self.ask(&key, Arc::clone(&place))).await;
         let answer = answer.unwrap_or_else(|_| Err(io::Error::other(format!("no answer within {PATIENCE:?}"))));
+        self.note(server, key, now, answer)
+    }
+
+    fn note(&self, server: &Server, key: Key, now: Duration, answer: io::Result<Vec<SocketAddr>>) -> Vec<SocketAddr> {
         let mut all = self.known();
         let known = all.entry(key).or_insert_with(|| Known { asked: now, found: now, addresses: Vec::new() });
+        known.asked = now;
         match answer {
             Ok(addresses) if !addresses.is_empty() => *known = Known { asked: now, found: now, addresses },
             answer => {
@@ -76,24 +106,23 @@ impl Names {
         known.addresses.clone()
     }
 
-    /// `None`: to be asked for, by this one; others go on with what is known.
-    fn remembered(&self, key: &Key, now: Duration) -> Option<Vec<SocketAddr>> {
-        let mut all = self.known();
-        let known = all.get_mut(key)?;
+    fn look(&self, key: &Key, now: Duration) -> Look {
+        let all = self.known();
+        let Some(known) = all.get(key) else { return Look::Unknown };
         let pause = if known.addresses.is_empty() { RETRY } else { KEPT };
-        if now.saturating_sub(known.asked) < pause {
-            return Some(known.addresses.clone());
-        }
-        known.asked = now;
-        None
+        let addresses = known.addresses.clone();
+        if now.saturating_sub(known.asked) < pause { Look::Fresh(addresses) } else { Look::Stale(addresses) }
     }
 
-    async fn ask(&self, (host, port): &Key) -> io::Result<Vec<SocketAddr>> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+    fn place(&self, key: &Key) -> Arc<Semaphore> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(places.entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(1))))
+    }
+
+    async fn ask(&self, (host, port): &Key, place: Arc<OwnedSemaphorePermit>) -> io::Result<Vec<SocketAddr>> {
         let (look_up, host, port) = (Arc::clone(&self.look_up), host.clone(), *port);
         let asked = spawn_blocking(move || {
             let found = look_up(&host, port);
-            // Also where nobody waits for it any more.
             drop(place);
             found
         });
@@ -169,7 +198,7 @@ mod tests {
         let (hangs, asked) = (Arc::clone(&hang), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&asked);
         let names = Arc::new(Names::asking(move |host, _| {
-            if hangs.load(Ordering::SeqCst) && host == "app" {
+            if hangs.load(Ordering::SeqCst) && host != "other" {
                 count.fetch_add(1, Ordering::SeqCst);
                 // Until the test is over.
                 let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -187,6 +216,16 @@ mod tests {
             assert_eq!(one.await.unwrap(), [address()]);
         }
         assert_eq!(asked.load(Ordering::SeqCst), 1);
+        // The same of one that was never known: once asked for, empty to all.
+        let new = Server { host: "new".to_owned(), ..server.clone() };
+        let all = (0..5).map(|_| {
+            let (names, new) = (Arc::clone(&names), new.clone());
+            tokio::spawn(async move { names.addresses(&new, KEPT).await })
+        });
+        for one in all.collect::<Vec<_>>() {
+            assert!(one.await.unwrap().is_empty());
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
         let other = Server { host: "other".to_owned(), ..server };
         assert_eq!(names.addresses(&other, KEPT).await, [address()]);
         drop(let_go);
