@@ -13,8 +13,8 @@ use crate::{app, config, core::user::User};
 
 /// Write a configuration to start from, and the first administrator
 ///
-/// Writes config/postern.yaml and policies/access.yaml with the schemas that editors check them by, and creates the storage key, the database and a user in the group
-/// admins. Never overwrites anything.
+/// Writes config/postern.yaml and policies/access.yaml with the schemas that editors check them by, and creates the storage
+/// key, the database and a user in the group admins. Never overwrites anything.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where to write

@@ -37,8 +37,10 @@ impl Rule {
     }
 
     fn is_stale(&self, reading: &Reading<'_>) -> bool {
-        let age = reading.caller.map(|caller| reading.now.since(caller.identity.signed_in_at));
-        matches!((self.max_auth_age, age), (Some(most), Some(age)) if age > most)
+        let (Some(most), Some(caller)) = (self.max_auth_age, reading.caller) else { return false };
+        let signed_in_at = caller.identity.signed_in_at;
+        // A sign-in of the future: one of the clocks was wrong, and how old it is nobody knows. A little of that is no matter.
+        reading.now.since(signed_in_at).max(signed_in_at.since(reading.now)) > most
     }
 
     /// Why [`Rule::answer`] said what it said: where it is a no, the clauses that said no.
