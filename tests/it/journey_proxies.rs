@@ -1,4 +1,4 @@
-//! The role `forward_auth`: NGINX, Caddy, HAProxy and Envoy stand towards browsers and ask, each with its sample of `deploy/`.
+//! The role `forward_auth`: NGINX, Caddy, HAProxy, Envoy and Traefik stand towards browsers and ask, each with its sample of `deploy/`.
 
 use crate::{
     harness::{
@@ -69,6 +69,7 @@ through! {
     caddy: Kind::Caddy,
     haproxy: Kind::Haproxy,
     envoy: Kind::Envoy,
+    traefik: Kind::Traefik,
 }
 
 async fn stays_shut(mut front: Front) {
@@ -120,6 +121,16 @@ async fn tunnels(front: &Front) {
     }
     for seen in front.upstream.seen() {
         assert_eq!(seen.all("Upgrade"), Vec::<&str>::new(), "{seen:?}");
+    }
+    // In two fields, the first of which a proxy may take for the only one.
+    for upgrades in [["foo", "websocket"], ["websocket", "foo"]] {
+        let [first, second] = upgrades;
+        let request = Request::get("/public/x").header("Connection", "Upgrade");
+        let reply = front.send(request.header("Upgrade", first).header("Upgrade", second)).await;
+        assert!([101, 200, 400, 403].contains(&reply.status), "{upgrades:?}: {reply:?}");
+    }
+    for seen in front.upstream.seen() {
+        assert!(["", "websocket"].contains(&seen.all("Upgrade").join("|").as_str()), "{seen:?}");
     }
 }
 

@@ -85,7 +85,8 @@ pub(crate) async fn the_upstream_sees_our_headers_and_no_others(front: &Front) {
     }
 }
 
-/// 403 for another group, 401 for an API call, 303 for a POST, 400 for a path that can be read in two ways.
+/// 403 for another group, 401 for an API call, 303 for a POST, 400 for a path that can be read in two ways (or the verdict about
+/// the one that the proxy makes of it).
 pub(crate) async fn each_verdict_reaches_the_client(front: &Front) {
     let alice = front.server.sign_in("alice").await;
     let bob = front.server.sign_in("bob").await;
@@ -118,8 +119,9 @@ pub(crate) async fn each_verdict_reaches_the_client(front: &Front) {
     );
 
     for ambiguous in ["/public/../admin/users", "/public/%2e%2e/admin/users", "/public%2fx"] {
-        let reply = front.send(Request::get(ambiguous).page().cookie(alice.gate.clone())).await;
-        assert_eq!(reply.status, 400, "{ambiguous}");
+        let reply = front.send(Request::get(ambiguous).page().cookie(bob.gate.clone())).await;
+        let is_clean = front.cleans_paths() && ambiguous.contains("/admin");
+        assert_eq!(reply.status, if is_clean { 403 } else { 400 }, "{ambiguous}");
     }
     assert_eq!(front.upstream.seen().len(), before, "nothing of this reached the application");
 

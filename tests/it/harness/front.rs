@@ -39,6 +39,11 @@ impl Front {
         self.proxy.as_ref().is_some_and(|(kind, _)| *kind != Kind::Caddy)
     }
 
+    /// Traefik takes `.` and `..` out of a path before it asks: Postern never sees them, and no more does the application.
+    pub(crate) fn cleans_paths(&self) -> bool {
+        self.proxy.as_ref().is_some_and(|(kind, _)| *kind == Kind::Traefik)
+    }
+
     /// The absolute URL of a path of the application.
     pub(crate) fn app(&self, path: &str) -> String {
         format!("http://app.{DOMAIN}:{}{path}", self.port())

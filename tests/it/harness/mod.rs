@@ -16,6 +16,7 @@ pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod tls;
+pub(crate) mod traefik;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 

@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use super::{caddy, envoy, haproxy, nginx, port::Port, program::Program};
+use super::{caddy, envoy, haproxy, nginx, port::Port, program::Program, traefik};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -10,6 +10,7 @@ pub(crate) enum Kind {
     Caddy,
     Haproxy,
     Envoy,
+    Traefik,
 }
 
 pub(crate) struct Proxy {
@@ -26,6 +27,7 @@ impl Proxy {
             Kind::Caddy => caddy::start(port, postern, app).await,
             Kind::Haproxy => haproxy::start(port, postern, app).await,
             Kind::Envoy => envoy::start(port, postern, app).await,
+            Kind::Traefik => traefik::start(port, postern, app).await,
         }
     }
 }
