@@ -63,8 +63,8 @@ const LAYERS: &[Layer] = &[
         name: "edge",
         of_the_crate: &["core", "gate", "config", "observe", "portal"],
         of_the_world: &[
-            "async_trait", "axum", "futures_util", "http_body_util", "pingora", "rustls", "tokio", "tokio_rustls",
-            "tower", "tower_http", "tracing",
+            "async_trait", "axum", "futures_util", "http_body_util", "memchr", "pingora", "rustls", "tokio",
+            "tokio_rustls", "tower", "tower_http", "tracing",
         ],
     },
     Layer {

@@ -63,6 +63,8 @@ pub enum Rejection {
     Missing(&'static str),
     #[error("the header {0} came twice or holds a comma")]
     Repeated(&'static str),
+    #[error("Content-Length and Transfer-Encoding in one request")]
+    Framing,
     #[error("an identity header came in another spelling")]
     Respelled,
     #[error("the described URLs differ")]

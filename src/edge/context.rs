@@ -11,6 +11,7 @@ use crate::{
         route::Route,
         site::{ListenerSite, Site},
         target::Target,
+        verdict::Rejection,
     },
     gate::in_flight::Guard,
 };
@@ -22,6 +23,8 @@ pub(super) struct Context {
     /// Counts this request until it is dropped.
     pub(super) _under_way: Guard,
     pub(super) started: Duration,
+    /// Why the request was refused before it was parsed; what is seen of it is a part.
+    pub(super) head_fault: Option<Rejection>,
     /// Leave to go on. Starts empty, and while it is empty no upstream is chosen: fail closed.
     pub(super) permit: Option<Permit>,
     pub(super) correlation: Option<Correlation>,
@@ -50,6 +53,7 @@ impl Context {
             listener,
             _under_way: under_way,
             started,
+            head_fault: None,
             permit: None,
             correlation: None,
             client: ClientAddress::Unknown,

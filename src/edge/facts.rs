@@ -18,12 +18,7 @@ use crate::core::{
     verdict::Rejection,
 };
 
-use super::context::Context;
-
-/// Names and values of all header fields, as HTTP/2 counts them (RFC 9113 §6.5.2, less its 32 a field). More is 431.
-pub(super) const MAX_HEADER_BYTES: usize = 64 * 1024;
-/// Fields of one request. More is 431; beyond 256 pingora's parser answers 400.
-const MAX_HEADER_FIELDS: usize = 200;
+use super::{context::Context, head};
 
 /// The other end of the connection.
 pub(super) fn peer(session: &Session) -> Option<IpAddr> {
@@ -38,6 +33,9 @@ pub(super) fn read(session: &Session, context: &mut Context) -> Result<Target, R
     let request = session.req_header();
     context.is_page_load = is_page_load(&request.headers);
     context.is_websocket = is_websocket(&request.headers);
+    if let Some(fault) = context.head_fault {
+        return Err(fault);
+    }
     if is_oversized(request) {
         return Err(Rejection::HeadersTooLarge);
     }
@@ -80,7 +78,7 @@ pub(super) fn facts<'r>(session: &'r Session, context: &Context, target: Target)
 
 fn is_oversized(request: &RequestHeader) -> bool {
     let fields: usize = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    fields + request.raw_path().len() > MAX_HEADER_BYTES || request.headers.len() > MAX_HEADER_FIELDS
+    fields + request.raw_path().len() > head::MAX_BYTES || request.headers.len() > head::MAX_FIELDS
 }
 
 /// THREATS 51: pingora takes equal lengths for one (`3, 3`) and passes them on as they came; an upstream that reads them otherwise

@@ -2,14 +2,14 @@
 //! `process::exit`). Called by `serve` alone. Bounds what a connection may cost before a request is understood:
 //! how many there are, how long a header may take, how large it is on HTTP/2.
 
-use std::{os::fd::IntoRawFd, sync::Arc, time::Duration};
+use std::{os::fd::IntoRawFd, pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora::{
-    apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
+    apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ServerApp},
     listeners::tls::TlsSettings,
     protocols::{
-        Stream,
+        ALPN, Stream,
         http::{
             ServerSession,
             v2::server::{H2Options, default_h2_options},
@@ -20,11 +20,15 @@ use pingora::{
     services::{Service as _, listening::Service},
 };
 use tokio::{
-    sync::{Semaphore, oneshot, watch},
+    sync::{Semaphore, watch},
     time::timeout,
 };
 
-use super::{Edge, Tls, facts::MAX_HEADER_BYTES, service::Proxy};
+use super::{
+    Edge, Tls,
+    head::{self, Head},
+    service::Proxy,
+};
 
 /// Connections a listener holds at once; one more is closed at once, so that no flood takes every descriptor.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -50,8 +54,7 @@ pub(super) async fn run(
             return;
         }
     };
-    let hall = Arc::new(Hall { proxy: Arc::new(proxy(edge, index)) });
-    let door = Door { hall, free: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
+    let door = Door { proxy: Arc::new(proxy(edge, index)), free: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
     let mut service = Service::new(format!("edge {address}"), door);
     match tls.map(settings).transpose() {
         Ok(Some(settings)) => service.add_tls_with_settings(&address, None, settings),
@@ -75,7 +78,7 @@ fn proxy(edge: Arc<Edge>, index: usize) -> HttpProxy<Proxy> {
     proxy.server_options = Some(options);
     let mut h2: H2Options = default_h2_options();
     // Beyond this the codec itself answers 431.
-    h2.max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX));
+    h2.max_header_list_size(u32::try_from(head::MAX_BYTES).unwrap_or(u32::MAX));
     proxy.h2_options = Some(h2);
     proxy
 }
@@ -91,68 +94,62 @@ fn settings(tls: Tls) -> pingora::Result<TlsSettings> {
     Ok(settings)
 }
 
-/// Counts connections.
+/// Counts connections, and reads the head of each HTTP/1 request under one deadline. On HTTP/2 a request comes with its head
+/// read, and `h2_idle_timeout` bounds the rest.
 struct Door {
-    hall: Arc<Hall>,
+    proxy: Arc<HttpProxy<Proxy>>,
     free: Arc<Semaphore>,
 }
 
 #[async_trait]
 impl ServerApp for Door {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let Ok(_place) = Arc::clone(&self.free).try_acquire_owned() else {
             tracing::debug!("too many connections: one was closed");
             return None;
         };
-        self.hall.process_new(stream, shutdown).await
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            return self.proxy.process_new(stream, shutdown).await;
+        }
+        let mut closes = pin!(closes(shutdown.clone()));
+        let (mut limit, mut kept) = (FIRST_HEADER, None);
+        loop {
+            let head = tokio::select! {
+                // What has come is answered, also while the listener closes.
+                biased;
+                head = timeout(limit, head::read(&mut stream)) => head.ok().flatten(),
+                () = &mut closes => None,
+            };
+            let Some(head) = head else {
+                stream.shutdown().await;
+                return None;
+            };
+            let served = self.proxy.process_new_http(session(stream, head, kept), shutdown).await?;
+            (stream, kept) = served.consume();
+            limit = NEXT_HEADER;
+        }
     }
 
     async fn cleanup(&self) {
-        self.hall.http_cleanup().await;
-    }
-}
-
-/// Puts a deadline over the whole of an HTTP/1 header: pingora's own is one a read, so that one header a second would hold a
-/// connection for ever. On HTTP/2 a request comes here with its header read, and `h2_idle_timeout` bounds the rest.
-struct Hall {
-    proxy: Arc<HttpProxy<Proxy>>,
-}
-
-/// Dropped by [`Proxy`] once the header was read; rides in the connection's user context.
-pub(super) struct HeaderPending(#[expect(dead_code, reason = "its drop is the signal")] oneshot::Sender<()>);
-
-#[async_trait]
-impl HttpServerApp for Hall {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        if session.is_http2() {
-            return self.proxy.process_new_http(session, shutdown).await;
-        }
-        // A connection that served a request before carries the mark of `Proxy::persist_connection_context`.
-        let limit = if session.take_connection_user_context().is_some() { NEXT_HEADER } else { FIRST_HEADER };
-        let (pending, header_read) = oneshot::channel();
-        session.set_connection_user_context(Some(Box::new(HeaderPending(pending))));
-        let mut serving = self.proxy.process_new_http(session, shutdown);
-        tokio::select! {
-            biased;
-            done = &mut serving => return done,
-            read = timeout(limit, header_read) => if read.is_err() { return None },
-        }
-        serving.await
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        self.proxy.h2_options()
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.proxy.server_options()
-    }
-
-    async fn http_cleanup(&self) {
         self.proxy.http_cleanup().await;
     }
+}
+
+/// `kept` is what the connection's request before this one left behind.
+fn session(stream: Stream, head: Head, kept: Option<HttpPersistentSettings>) -> ServerSession {
+    let mut session = ServerSession::new_http1(stream);
+    match kept {
+        Some(kept) => kept.apply_to_session(&mut session),
+        None => session.set_keepalive(Some(NEXT_HEADER.as_secs())),
+    }
+    session.set_pipelined_prefix(head.bytes);
+    if let Some(fault) = head.fault {
+        session.set_connection_user_context(Some(Box::new(fault)));
+    }
+    session
+}
+
+async fn closes(mut shutdown: ShutdownWatch) {
+    // An error means that nobody is left who could say so.
+    let _ = shutdown.wait_for(|closes| *closes).await;
 }

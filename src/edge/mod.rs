@@ -1,6 +1,6 @@
 //! The role `edge`: the reverse proxy itself, and the only folder that knows pingora.
 //!
-//! A request walks through it like this: `listener` accepts, `service` has the phases, `facts` reads what came, the gate decides,
+//! A request walks through it like this: `listener` accepts, `head` reads, `service` has the phases, `facts` reads what came, the gate decides,
 //! `forward` passes it on or `respond` answers; `bridge` hands over to the portal. Nothing here decides who may pass, and
 //! without a `Permit` from the gate no upstream is chosen.
 
@@ -8,6 +8,7 @@ mod bridge;
 mod context;
 mod facts;
 mod forward;
+mod head;
 mod listener;
 mod names;
 mod respond;

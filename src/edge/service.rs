@@ -29,7 +29,6 @@ use super::{
     context::Context,
     facts,
     forward::{self, Addresses},
-    listener::HeaderPending,
     respond,
 };
 
@@ -224,13 +223,8 @@ impl ProxyHttp for Proxy {
         self.record(session, context);
     }
 
-    /// The mark of a connection that served a request, for the listener's header deadline.
-    fn persist_connection_context(&self, _: &Session, _: &Context) -> Option<Box<dyn Any + Send + Sync>> {
-        Some(Box::new(()))
-    }
-
-    /// Called as soon as a header was read: ends the listener's deadline.
-    fn on_connection_reuse(&self, _: &mut Session, _: &mut Context, pending: Box<dyn Any + Send + Sync>) {
-        drop(pending.downcast::<HeaderPending>());
+    /// The listener's word about the head that it read, where it has one.
+    fn on_connection_reuse(&self, _: &mut Session, context: &mut Context, fault: Box<dyn Any + Send + Sync>) {
+        context.head_fault = fault.downcast::<Rejection>().ok().map(|fault| *fault);
     }
 }

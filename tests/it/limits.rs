@@ -164,11 +164,22 @@ async fn headers_beyond_the_limit_are_431_however_they_are_made() {
     let server = Setup::with(&upstream).start().await;
     let one_large = Request::get("/public/x").header("X-Large", "x".repeat(70_000));
     let large_target = Request::get(&format!("/public/{}", "x".repeat(70_000)));
-    let many = (0..240).fold(Request::get("/public/x"), |request, number| request.header(&format!("X-{number}"), "x"));
+    let huge = Request::get("/public/x").header("X-Large", "x".repeat(900_000));
+    let fields = |count| {
+        (0..count).fold(Request::get("/public/x"), |request, number| request.header(&format!("X-{number}"), "x"))
+    };
+    let (many, more, most) = (fields(240), fields(300), fields(20_000));
     let cookies = (0..20).fold(Request::get("/public/x"), |request, _| request.cookie("x".repeat(4_000)));
     for port in [server.edge(), server.forward_auth()] {
-        for (what, request) in [("one", &one_large), ("many", &many), ("cookies", &cookies), ("target", &large_target)]
-        {
+        for (what, request) in [
+            ("one", &one_large),
+            ("huge", &huge),
+            ("many", &many),
+            ("more", &more),
+            ("most", &most),
+            ("cookies", &cookies),
+            ("target", &large_target),
+        ] {
             let reply = wire::send(port, &request.clone().host(server.app()).bytes()).await;
             let expected: &[u16] = if what == "target" { &[400, 414, 431] } else { &[431] };
             assert!(expected.contains(&reply.status), "{what} on {port}: {reply:?}");

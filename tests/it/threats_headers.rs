@@ -321,6 +321,34 @@ async fn threat_68_logs_hold_no_secret() {
     }
 }
 
+/// Whoever reads the other of two lengths takes a part of the body for a request that nobody decided.
+#[tokio::test]
+async fn threat_51_a_body_whose_end_can_be_read_in_two_ways_is_refused_and_the_connection_closed() {
+    let (upstream, server) = scene().await;
+    let host = server.app();
+    for framing in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 5",
+        "Content-Length: 5\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding : chunked",
+        "X: a\r\n Transfer-Encoding: chunked",
+    ] {
+        for version in ["1.0", "1.1"] {
+            let smuggled = format!("GET /public/smuggled HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let head = format!("POST /public/x HTTP/{version}\r\nHost: {host}\r\n{framing}\r\n\r\n");
+            let answers = wire::until_closed(server.edge(), format!("{head}0\r\n\r\n{smuggled}").as_bytes()).await;
+            assert!(answers.starts_with("HTTP/1.1 400 "), "{framing} {version}: {answers}");
+            assert_eq!(answers.matches("HTTP/1.").count(), 1, "{framing} {version}: {answers}");
+        }
+    }
+    let old = format!("POST /public/x HTTP/1.0\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    let answer = wire::until_closed(server.edge(), old.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(upstream.seen().is_empty(), "{:?}", upstream.seen());
+}
+
 /// An upstream that reads `3, 3` otherwise than we do takes the body for a request of its own.
 #[tokio::test]
 async fn threat_51_a_length_told_twice_is_refused_and_the_connection_closed() {

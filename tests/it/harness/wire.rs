@@ -129,6 +129,18 @@ pub(crate) async fn try_get(port: u16, path: &str) -> Option<Reply> {
     try_send(port, &Request::get(path).host("localhost").bytes()).await
 }
 
+/// Everything that comes back until the server closes the connection, which it must.
+pub(crate) async fn until_closed(port: u16, bytes: &[u8]) -> String {
+    within(DEADLINE, "the server closes the connection", async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+        let _ = stream.write_all(bytes).await;
+        let mut read = Vec::new();
+        let _ = stream.read_to_end(&mut read).await;
+        String::from_utf8_lossy(&read).into_owned()
+    })
+    .await
+}
+
 /// `None`: no connection, or nothing on it that is an HTTP answer.
 pub(crate) async fn try_send(port: u16, bytes: &[u8]) -> Option<Reply> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
