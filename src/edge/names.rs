@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::spawn_blocking,
+    task::{JoinHandle, spawn_blocking},
     time::timeout,
 };
 
@@ -29,8 +29,8 @@ type Key = (String, u16);
 type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 pub(super) struct Names {
-    /// Locked for a look only, never while waiting.
-    known: Mutex<HashMap<Key, Known>>,
+    /// Locked for a look only, never while waiting. A look-up writes here itself, also where nobody waits for it any more.
+    known: Arc<Mutex<HashMap<Key, Known>>>,
     /// One place a name: the system's look-up may block a thread for half a minute, and names are as many as the configuration has.
     places: Mutex<HashMap<Key, Arc<Semaphore>>>,
     look_up: Arc<LookUp>,
@@ -59,7 +59,7 @@ impl Default for Names {
 
 impl Names {
     fn asking(look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
-        Self { known: Mutex::default(), places: Mutex::default(), look_up: Arc::new(look_up) }
+        Self { known: Arc::default(), places: Mutex::default(), look_up: Arc::new(look_up) }
     }
 
     /// Empty where the name has none.
@@ -81,29 +81,14 @@ impl Names {
         if let Look::Fresh(addresses) = self.look(&key, now) {
             return addresses;
         }
-        // Held here until the answer is noted, and by the look-up until it ends, also where nobody waits for it any more.
-        let place = Arc::new(place);
-        let answer = timeout(PATIENCE, self.ask(&key, Arc::clone(&place))).await;
-        let answer = answer.unwrap_or_else(|_| Err(io::Error::other(format!("no answer within {PATIENCE:?}"))));
-        self.note(server, key, now, answer)
-    }
-
-    fn note(&self, server: &Server, key: Key, now: Duration, answer: io::Result<Vec<SocketAddr>>) -> Vec<SocketAddr> {
-        let mut all = self.known();
-        let known = all.entry(key).or_insert_with(|| Known { asked: now, found: now, addresses: Vec::new() });
-        known.asked = now;
-        match answer {
-            Ok(addresses) if !addresses.is_empty() => *known = Known { asked: now, found: now, addresses },
-            answer => {
-                let error = answer.err().map_or_else(|| "it has no address".to_owned(), |error| error.to_string());
-                if now.saturating_sub(known.found) >= LOST {
-                    known.addresses.clear();
-                }
-                let (server, kept) = (&server.label, known.addresses.len());
-                tracing::warn!(%server, error, kept, "the name of an upstream's server cannot be resolved");
+        match timeout(PATIENCE, self.ask(server, &key, now, place)).await {
+            Ok(Ok(addresses)) => addresses,
+            Ok(Err(error)) => note(&self.known, &server.label, key, now, Err(io::Error::other(error))),
+            Err(_) => {
+                let late = io::Error::other(format!("no answer within {PATIENCE:?}"));
+                note(&self.known, &server.label, key, now, Err(late))
             }
         }
-        known.addresses.clone()
     }
 
     fn look(&self, key: &Key, now: Duration) -> Look {
@@ -119,19 +104,56 @@ impl Names {
         Arc::clone(places.entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(1))))
     }
 
-    async fn ask(&self, (host, port): &Key, place: Arc<OwnedSemaphorePermit>) -> io::Result<Vec<SocketAddr>> {
-        let (look_up, host, port) = (Arc::clone(&self.look_up), host.clone(), *port);
-        let asked = spawn_blocking(move || {
-            let found = look_up(&host, port);
+    /// The place is held until the look-up ends.
+    fn ask(
+        &self,
+        server: &Server,
+        key: &Key,
+        now: Duration,
+        place: OwnedSemaphorePermit,
+    ) -> JoinHandle<Vec<SocketAddr>> {
+        let (look_up, known) = (Arc::clone(&self.look_up), Arc::clone(&self.known));
+        let (label, key) = (server.label.clone(), key.clone());
+        spawn_blocking(move || {
+            let answer = look_up(&key.0, key.1);
+            let addresses = note(&known, &label, key, now, answer);
             drop(place);
-            found
-        });
-        asked.await.map_err(io::Error::other)?
+            addresses
+        })
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
+}
+
+/// What is known after an answer that was asked for at `now`.
+fn note(
+    known: &Mutex<HashMap<Key, Known>>,
+    server: &str,
+    key: Key,
+    now: Duration,
+    answer: io::Result<Vec<SocketAddr>>,
+) -> Vec<SocketAddr> {
+    let mut all = lock(known);
+    let known = all.entry(key).or_insert_with(|| Known { asked: now, found: now, addresses: Vec::new() });
+    known.asked = known.asked.max(now);
+    match answer {
+        Ok(addresses) if !addresses.is_empty() => *known = Known { asked: known.asked, found: now, addresses },
+        answer => {
+            let error = answer.err().map_or_else(|| "it has no address".to_owned(), |error| error.to_string());
+            if now.saturating_sub(known.found) >= LOST {
+                known.addresses.clear();
+            }
+            let kept = known.addresses.len();
+            tracing::warn!(%server, error, kept, "the name of an upstream's server cannot be resolved");
+        }
+    }
+    known.addresses.clone()
+}
+
+fn lock(known: &Mutex<HashMap<Key, Known>>) -> MutexGuard<'_, HashMap<Key, Known>> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -229,5 +251,26 @@ mod tests {
         let other = Server { host: "other".to_owned(), ..server };
         assert_eq!(names.addresses(&other, KEPT).await, [address()]);
         drop(let_go);
+    }
+
+    /// As glibc does where the first of two name servers is dead: it asks the second after five seconds.
+    #[tokio::test]
+    async fn an_answer_that_comes_after_its_asker_has_gone_counts_for_the_next() {
+        let (answer, held) = mpsc::channel::<()>();
+        let held = Mutex::new(held);
+        let (noted, done) = tokio::sync::oneshot::channel::<()>();
+        let noted = Mutex::new(Some(noted));
+        let names = Names::asking(move |_, _| {
+            let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            drop(noted.lock().unwrap_or_else(PoisonError::into_inner).take());
+            Ok(vec![address()])
+        });
+        assert!(names.addresses(&server(), Duration::ZERO).await.is_empty());
+        answer.send(()).unwrap();
+        let _ = done.await;
+        // The look-up gives its place back after it has noted the answer.
+        drop(names.place(&("app".to_owned(), 80)).acquire_owned().await);
+        assert_eq!(names.addresses(&server(), RETRY).await, [address()]);
+        assert_eq!(names.addresses(&server(), KEPT.saturating_sub(RETRY)).await, [address()]);
     }
 }
