@@ -57,6 +57,11 @@ macro_rules! through {
             }
 
             #[tokio::test]
+            async fn the_clients_query_does_not_choose_the_portal() {
+                chosen(&Front::behind($kind).await).await;
+            }
+
+            #[tokio::test]
             async fn threat_15_two_hosts_in_one_header_are_never_two_readings() {
                 hosts(&Front::behind($kind).await).await;
             }
@@ -132,6 +137,14 @@ async fn tunnels(front: &Front) {
     for seen in front.upstream.seen() {
         assert!(["", "websocket"].contains(&seen.all("Upgrade").join("|").as_str()), "{seen:?}");
     }
+}
+
+/// An administrator writes `?authelia_url=` into the proxy's configuration; a link that somebody sends must not.
+async fn chosen(front: &Front) {
+    let target = format!("/x?authelia_url=http://other.{DOMAIN}:1/steal&rd=http://other.{DOMAIN}:1/");
+    let reply = front.send(Request::get(&target).page()).await;
+    assert_eq!(reply.status, 302, "{reply:?}");
+    assert!(reply.location().starts_with(&front.portal("/?")), "{reply:?}");
 }
 
 /// A proxy that chooses the application by one of them and asks about the other opens the first by the rules of the second.
