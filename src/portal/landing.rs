@@ -115,8 +115,8 @@ fn circling(visit: &Visit, url: &Url) -> Response<String> {
     let lines = vec![
         format!("You are signed in here, but {host} sent you back each time: your sign-in does not arrive there."),
         format!(
-            "Most often an old cookie is in the way. Delete the cookies of {host} in your browser, make sure that the clock of \
-             this device is right, and that {host} is opened with https if this page is."
+            "Most often an old cookie is in the way. Delete the cookies of {host} in your browser, and make sure that {host} is \
+             opened with https if this page is. If that does not help, tell whoever runs this: the clocks of their servers may differ."
         ),
     ];
     let links = vec![("Try again".to_owned(), url.to_string())];

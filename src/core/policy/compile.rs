@@ -1,7 +1,7 @@
 //! From a draft to rules, or to every fault in it at once. Called when policies are loaded, never on a request.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -21,6 +21,8 @@ use crate::core::{request::is_method, target::canonical_host};
 const DEFAULT: &str = "default";
 /// A rule with more hosts times paths than this goes into the index by its hosts alone.
 const MOST_INDEX_ENTRIES: usize = 1024;
+/// A sign-in takes longer than that to lead back to the page.
+const LEAST_AUTH_AGE: Duration = Duration::from_secs(10);
 const KNOWN_METHODS: [&str; 16] = [
     "GET",
     "HEAD",
@@ -58,13 +60,14 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
         return Err(compiler.faults);
     }
     compiler.warnings.extend(reach::warnings(&rules));
-    let reads_query = rules.iter().any(|rule| rule.clauses.iter().any(|clause| matches!(clause, Clause::Resources(_))));
+    let reads_resource =
+        rules.iter().any(|rule| rule.clauses.iter().any(|clause| matches!(clause, Clause::Resources(_))));
     let rules = RuleSet {
         rules,
         default: draft.default.unwrap_or(Level::Deny),
         default_name: Arc::from(DEFAULT),
         index: index.build(),
-        reads_query,
+        reads_resource,
     };
     Ok((rules, compiler.warnings))
 }
@@ -163,6 +166,14 @@ impl<'d> Compiler<'d> {
                 "the rule asks nobody to sign in, so a sign-in cannot be too old: take max_auth_age out, or write one_factor"
             }
             Some(most) if most.is_zero() => "no sign-in is that fresh: write for example 15m",
+            Some(most) if most < LEAST_AUTH_AGE => {
+                let message =
+                    "hardly a sign-in is that fresh, so people would be asked without end: write for example 15m"
+                        .to_owned();
+                let place = Place::Rule { rule: place, key: "max_auth_age", entry: None };
+                self.warnings.push(DraftFault { place, message });
+                return Some(level);
+            }
             _ => return Some(level),
         };
         self.fault(place, "max_auth_age", None, message.to_owned());

@@ -175,6 +175,11 @@ impl Clause {
                     all.join(" and ")
                 }));
                 let query = reading.query.map_or_else(|| "that is empty".to_owned(), |query| format!("?{query}"));
+                if answer == Answer::Unknown {
+                    return format!(
+                        "applications read the query {query} in different ways, so nobody can say whether it has {written}: refused"
+                    );
+                }
                 outcome("query", &query, answer, ("has", "does not have"), &written)
             }
             Self::Subject(alternatives) => {

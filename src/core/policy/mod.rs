@@ -104,8 +104,8 @@ pub struct RuleSet {
     default: Level,
     default_name: Arc<str>,
     index: Index,
-    /// Whether any rule looks at the query.
-    reads_query: bool,
+    /// Whether any rule looks at path and query in one, by `resources`.
+    reads_resource: bool,
 }
 
 impl RuleSet {
@@ -175,7 +175,7 @@ impl RuleSet {
             address: question.client,
             caller: question.caller.map(|identity| Caller { identity, client }),
         };
-        let Some(query) = question.target.query().filter(|_| self.reads_query) else { return ask(&reading) };
+        let Some(query) = question.target.query().filter(|_| self.reads_resource) else { return ask(&reading) };
         let parts = [path.as_bytes(), b"?", query.as_bytes()];
         let mut stack = [0_u8; 1024];
         let mut free: &mut [u8] = &mut stack;

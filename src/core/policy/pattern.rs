@@ -42,11 +42,28 @@ pub(super) struct Anatomy {
     pub(super) exact: bool,
 }
 
+/// What `.` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dot {
+    /// Anything but a line break, as in RE2.
+    IsRe2s,
+    MatchesAnything,
+}
+
 impl Pattern {
     /// # Errors
     /// What is wrong with it and what to write instead.
     pub(super) fn parse(written: &str) -> Result<(Self, Anatomy), String> {
-        let source = with_ascii_classes(written)?;
+        Self::parse_with(written, Dot::IsRe2s)
+    }
+
+    /// # Errors
+    /// What is wrong with it and what to write instead.
+    pub(super) fn parse_with(written: &str, dot: Dot) -> Result<(Self, Anatomy), String> {
+        let mut source = with_ascii_classes(written)?;
+        if dot == Dot::MatchesAnything {
+            source = format!("(?s:{source})");
+        }
         let tree = ParserBuilder::new().utf8(false).build().parse(&source).map_err(|error| match error {
             regex_syntax::Error::Parse(error) => format!("the regex {written:?} is not valid: {}", error.kind()),
             regex_syntax::Error::Translate(error) => format!("the regex {written:?} is not valid: {}", error.kind()),

@@ -2,7 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::{matcher::Answer, pattern::Pattern};
+use super::{
+    matcher::Answer,
+    pattern::{Dot, Pattern},
+};
+
+/// More parameters in one query are not looked through.
+const MOST_PARAMETERS: usize = 512;
+/// More values that could be meant are not held against a condition.
+const MOST_READINGS: usize = 16;
 
 /// How a parameter is held against a value; spelled as Authelia spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,14 +69,29 @@ impl Condition {
         if key.is_empty() {
             return Err("the condition names no parameter: write its name, such as `key: debug`".to_owned());
         }
+        // To Authelia this is `present`.
+        if operator.is_none() && value.as_deref() == Some("") {
+            return Err(format!(
+                "the value of {key:?} is empty: write `operator: equal` if it must be there and empty or not there, \
+                 `operator: present` without a value if it must be there"
+            ));
+        }
         let default = if value.is_some() { Operator::Equal } else { Operator::Present };
         let operator = operator.unwrap_or(default);
         let name = operator.as_str();
+        if has_escape(key) {
+            return Err(format!("rules see parameters decoded, so {key:?} would never match: write it without %"));
+        }
         let test = match (operator, value) {
             (Operator::Present, None) => Test::Present,
             (Operator::Absent, None) => Test::Absent,
             (Operator::Present | Operator::Absent, Some(_)) => {
                 return Err(format!("{name:?} looks at no value: take the value out, or write another operator"));
+            }
+            (Operator::Equal | Operator::NotEqual, Some(value)) if has_escape(value) => {
+                return Err(format!(
+                    "rules see parameters decoded, so {value:?} would never match: write it without %"
+                ));
             }
             (_, None) => return Err(format!("{name:?} needs something to compare with: write a value")),
             (Operator::Equal, Some(value)) => Test::Equal(Box::from(value.as_str())),
@@ -79,21 +102,26 @@ impl Condition {
         Ok(Self { key: Box::from(key.as_str()), test })
     }
 
-    /// The first value of a parameter counts. One that is not there is "" to the two `not` operators, and nothing to the others.
+    /// A query is read in more than one way: which of two values counts, whether `;` parts parameters, what a name is. Where that
+    /// makes a difference to this condition, the answer is unknown (invariant 2: never laxer than any reading).
     pub(super) fn answer(&self, query: Option<&str>) -> Answer {
-        let value = first_value(query, &self.key);
-        let or_empty = || value.as_deref().unwrap_or_default();
+        let Some(readings) = readings(query.unwrap_or_default(), &self.key) else { return Answer::Unknown };
+        let first = self.answer_to(readings.usual.as_deref());
+        let agrees = |value: &Option<Cow<'_, str>>| self.answer_to(value.as_deref()) == first;
+        if readings.others.iter().all(agrees) { first } else { Answer::Unknown }
+    }
+
+    /// As in Authelia, what is not there is "" to whatever compares.
+    fn answer_to(&self, value: Option<&str>) -> Answer {
+        let text = value.unwrap_or_default();
         match &self.test {
-            Test::Equal(wanted) => Answer::of(value.as_deref() == Some(wanted)),
-            Test::NotEqual(unwanted) => Answer::of(or_empty() != &**unwanted),
+            Test::Equal(wanted) => Answer::of(*text == **wanted),
+            Test::NotEqual(unwanted) => Answer::of(*text != **unwanted),
             Test::Present => Answer::of(value.is_some()),
             Test::Absent => Answer::of(value.is_none()),
-            Test::Pattern(pattern) => match &value {
-                Some(value) => pattern.is_match(value.as_bytes()).map_or(Answer::Unknown, Answer::of),
-                None => Answer::No,
-            },
+            Test::Pattern(pattern) => pattern.is_match(text.as_bytes()).map_or(Answer::Unknown, Answer::of),
             Test::NotPattern(pattern) => {
-                pattern.is_match(or_empty().as_bytes()).map_or(Answer::Unknown, |matched| Answer::of(!matched))
+                pattern.is_match(text.as_bytes()).map_or(Answer::Unknown, |matched| Answer::of(!matched))
             }
         }
     }
@@ -111,13 +139,105 @@ impl Condition {
     }
 }
 
-/// Read as forms are (WHATWG URL, `application/x-www-form-urlencoded`): `+` is a space, a broken escape stays as it is.
-fn first_value<'q>(query: Option<&'q str>, key: &str) -> Option<Cow<'q, str>> {
-    form_urlencoded::parse(query?.as_bytes()).find(|(name, _)| name == key).map(|(_, value)| value)
+/// What applications take for the value of a parameter.
+struct Readings<'q> {
+    /// As most do: forms as the WHATWG reads them, the first value.
+    usual: Option<Cow<'q, str>>,
+    others: Vec<Option<Cow<'q, str>>>,
+}
+
+/// `None`: more than anybody needs, so nobody looks through all of it.
+///
+/// Read otherwise are: a later value (PHP, Rails, Django), a name in another case (ASP.NET), with brackets, leading spaces, a NUL behind it, or `.`
+/// and space for `_` (PHP), `;` between parameters (older Rack and Python), no value at all where Go drops what it cannot read.
+fn readings<'q>(query: &'q str, key: &str) -> Option<Readings<'q>> {
+    let mut usual = None;
+    let mut others = Vec::new();
+    for (count, parameter) in query.split('&').enumerate() {
+        if count >= MOST_PARAMETERS || others.len() > MOST_READINGS {
+            return None;
+        }
+        let is_odd = parameter.contains(';');
+        if let Some((name, value)) = named(parameter, key) {
+            if usual.is_none() && name == Name::Same {
+                usual = Some(value);
+                // Go drops it.
+                if is_odd || has_broken_escape(parameter) {
+                    others.push(None);
+                }
+            } else {
+                others.push(Some(value));
+            }
+        }
+        if is_odd {
+            let parts = parameter.split(';').take(MOST_READINGS + 1);
+            others.extend(parts.filter_map(|part| named(part, key)).map(|(_, value)| Some(value)));
+            if parameter.matches(';').count() > MOST_READINGS {
+                return None;
+            }
+        }
+    }
+    Some(Readings { usual, others })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Same,
+    /// Some application takes it for the same.
+    Alike,
+}
+
+/// The value, where the parameter is called `key` or what somebody takes for it.
+fn named<'q>(parameter: &'q str, key: &str) -> Option<(Name, Cow<'q, str>)> {
+    let (raw, _) = parameter.split_once('=').unwrap_or((parameter, ""));
+    // Most parameters are other ones, and cost no more than a look at their first letters.
+    if raw.is_empty() || !is_alike(decoded(raw), key) {
+        return None;
+    }
+    // Alone, so that it is one pair.
+    let (name, value) = form_urlencoded::parse(parameter.as_bytes()).next()?;
+    Some((if name == key { Name::Same } else { Name::Alike }, value))
+}
+
+/// Percent-decoded, with `+` for a space; a broken escape stays as it is.
+fn decoded(raw: &str) -> impl Iterator<Item = u8> + '_ {
+    // A decoded `+` is a plus.
+    let mut plus_ends = raw.split('+').map(|part| percent_encoding::percent_decode_str(part));
+    let first = plus_ends.next().into_iter().flatten();
+    first.chain(plus_ends.flat_map(|part| std::iter::once(b' ').chain(part)))
+}
+
+fn is_alike(name: impl Iterator<Item = u8>, key: &str) -> bool {
+    let fold = |byte: u8| match byte {
+        b'.' | b' ' => b'_',
+        _ => byte.to_ascii_lowercase(),
+    };
+    let mut name = name.skip_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
+    let mut key = key.bytes();
+    loop {
+        match (name.next(), key.next()) {
+            (None | Some(b'[' | 0), None) => return true,
+            (Some(of_name), Some(of_key)) if fold(of_name) == fold(of_key) => {}
+            _ => return false,
+        }
+    }
+}
+
+fn has_broken_escape(text: &str) -> bool {
+    let is_hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    text.split('%').skip(1).any(|after| {
+        let after = after.as_bytes();
+        !(is_hex(after.first()) && is_hex(after.get(1)))
+    })
+}
+
+fn has_escape(text: &str) -> bool {
+    text.contains('%') && !has_broken_escape(text)
 }
 
 fn anchored(written: &str) -> Result<Pattern, String> {
-    let (pattern, anatomy) = Pattern::parse(written)?;
+    // A line break in a value is no way around `.`.
+    let (pattern, anatomy) = Pattern::parse_with(written, Dot::MatchesAnything)?;
     if !anatomy.anchored_at_start {
         return Err(format!(
             "the regex {written:?} is not anchored, so it would match in the middle of any value: begin it with ^, and \

@@ -58,7 +58,7 @@ impl Rule {
         }
         if answer != Answer::No && self.is_stale(reading) {
             let most = self.max_auth_age.unwrap_or_default();
-            reasons.push(format!("the sign-in is older than {}", spelt(most)));
+            reasons.push(format!("the sign-in is not of the last {}", spelt(most)));
         }
         reasons.join("; ")
     }

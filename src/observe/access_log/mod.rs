@@ -1,5 +1,5 @@
 //! The access log: one line a request, written off the hot path. Both roles record here. It must never hold a cookie, a
-//! token or a password, and of the query only what some rule reads (THREATS 68; so far none).
+//! token or a password, and nothing of the query (THREATS 68).
 //!
 //! Lines are formatted by hand: at 100,000 requests a second a serialiser would cost more than the decision.
 

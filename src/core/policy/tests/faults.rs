@@ -53,6 +53,8 @@ fn every_fault_at_once_with_its_place_and_what_to_write_instead() {
                 vec![condition("x", Some(Operator::NotPattern), Some("^("))],
                 vec![condition("x", Some(Operator::Pattern), Some("^(?P<User>.*)$"))],
                 vec![],
+                vec![condition("x", None, Some("")), condition("user%20id", None, None)],
+                vec![condition("x", Some(Operator::NotEqual), Some("a%2Fb"))],
             ],
             ..rule("q", "a.test", Level::Deny)
         },
@@ -98,6 +100,9 @@ fn every_fault_at_once_with_its_place_and_what_to_write_instead() {
         (10, "query", Some(3), "not valid"),
         (10, "query", Some(4), "another name"),
         (10, "query", Some(5), "hold for everything"),
+        (10, "query", Some(6), "the value of \"x\" is empty"),
+        (10, "query", Some(6), "would never match"),
+        (10, "query", Some(7), "would never match"),
         (11, "max_auth_age", None, "too old"),
         (12, "max_auth_age", None, "too old"),
         (13, "max_auth_age", None, "15m"),

@@ -118,7 +118,7 @@ fn a_sign_in_may_be_too_old_for_a_rule() {
         assert_eq!(explained.ruling, ruling);
         let because = &explained.trace[0].because;
         let is_told = who.is_some() && age > 900_000;
-        assert_eq!(because.contains("the sign-in is older than 15m"), is_told, "{because}");
+        assert_eq!(because.contains("the sign-in is not of the last 15m"), is_told, "{because}");
     }
     // Clocks of two nodes differ a little; a clock that jumped back does not keep a sign-in fresh until it is there again.
     let mut ahead = one;
