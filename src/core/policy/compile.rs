@@ -346,7 +346,13 @@ impl<'d> Compiler<'d> {
             let mut conditions = Vec::with_capacity(all.len());
             for condition in all {
                 match Condition::parse(condition) {
-                    Ok(condition) => conditions.push(condition),
+                    Ok(condition) => {
+                        if let Some(message) = condition.warning() {
+                            let place = Place::Rule { rule: place, key: "query", entry: Some(entry) };
+                            self.warnings.push(DraftFault { place, message });
+                        }
+                        conditions.push(condition);
+                    }
                     Err(message) => self.fault(place, "query", Some(entry), message),
                 }
             }

@@ -72,8 +72,8 @@ impl Condition {
         // To Authelia this is `present`.
         if operator.is_none() && value.as_deref() == Some("") {
             return Err(format!(
-                "the value of {key:?} is empty: write `operator: equal` if it must be there and empty or not there, \
-                 `operator: present` without a value if it must be there"
+                "the value of {key:?} is empty: write `operator: equal` if it must be there and empty, \
+                 `operator: present` without a value if it must only be there"
             ));
         }
         let default = if value.is_some() { Operator::Equal } else { Operator::Present };
@@ -111,10 +111,11 @@ impl Condition {
         if readings.others.iter().all(agrees) { first } else { Answer::Unknown }
     }
 
-    /// As in Authelia, what is not there is "" to whatever compares.
+    /// What is not there is "" to the two `not` operators, and nothing to the others (CONTRACT 4).
     fn answer_to(&self, value: Option<&str>) -> Answer {
         let text = value.unwrap_or_default();
         match &self.test {
+            Test::Equal(_) | Test::Pattern(_) if value.is_none() => Answer::No,
             Test::Equal(wanted) => Answer::of(*text == **wanted),
             Test::NotEqual(unwanted) => Answer::of(*text != **unwanted),
             Test::Present => Answer::of(value.is_some()),
@@ -124,6 +125,22 @@ impl Condition {
                 pattern.is_match(text.as_bytes()).map_or(Answer::Unknown, |matched| Answer::of(!matched))
             }
         }
+    }
+
+    /// What somebody who comes from Authelia may not expect: there, what is not there is "" to these as well.
+    pub(super) fn warning(&self) -> Option<String> {
+        let takes_nothing = match &self.test {
+            Test::Equal(value) => value.is_empty(),
+            Test::Pattern(pattern) => pattern.is_match(b"").unwrap_or(false),
+            Test::NotEqual(_) | Test::NotPattern(_) | Test::Present | Test::Absent => false,
+        };
+        let key = &self.key;
+        takes_nothing.then(|| {
+            format!(
+                "the condition holds for an empty {key:?}, not for one that is missing: where that is meant too, add an entry \
+                 `{{ key: {key}, operator: absent }}`"
+            )
+        })
     }
 
     pub(super) fn written(&self) -> String {

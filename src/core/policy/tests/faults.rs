@@ -152,3 +152,32 @@ fn rules_that_no_request_can_reach() {
         assert_eq!(found.len(), usize::from(expected), "{case} {found:?}");
     }
 }
+
+#[test]
+fn what_holds_and_is_hardly_meant_is_a_warning() {
+    let query = |operator, value| RuleDraft {
+        query: vec![vec![condition("x", Some(operator), Some(value))]],
+        ..rule("q", "a.test", Level::Deny)
+    };
+    let fresh = |seconds| RuleDraft {
+        max_auth_age: Some(Duration::from_secs(seconds)),
+        ..rule("m", "a.test", Level::OneFactor)
+    };
+    for (written, expected) in [
+        (query(Operator::Equal, ""), Some("operator: absent")),
+        (query(Operator::Pattern, "^$"), Some("operator: absent")),
+        (query(Operator::Pattern, "^[a-z]*"), Some("operator: absent")),
+        (query(Operator::Pattern, "^a"), None),
+        (query(Operator::NotPattern, "^$"), None),
+        (query(Operator::NotEqual, ""), None),
+        (fresh(9), Some("asked without end")),
+        (fresh(10), None),
+    ] {
+        let case = format!("{written:?}");
+        let found = warnings(vec![written]);
+        assert_eq!(found.len(), usize::from(expected.is_some()), "{case} {found:?}");
+        for (warning, expected) in found.iter().zip(expected) {
+            assert!(warning.message.contains(expected), "{case} {warning:?}");
+        }
+    }
+}
