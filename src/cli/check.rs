@@ -8,7 +8,8 @@ use std::{
 
 use crate::{
     app,
-    config::{self, Loaded},
+    config::{self, Fault, Faults, Loaded, PlacedCase},
+    core::policy::Failure,
 };
 
 /// Find every fault of the configuration and the policies
@@ -23,7 +24,7 @@ pub(super) struct Args {
     /// Fail on warnings too
     #[arg(long)]
     strict: bool,
-    /// Print the JSON Schema of the configuration (`config`) or of a policies file (`policies`), and end.
+    /// Print the JSON Schema of the configuration (`config`), of a policies file (`policies`) or of a cases file (`cases`), and end.
     #[arg(long, value_name = "WHICH", hide = true)]
     print_schema: Option<Schema>,
 }
@@ -32,6 +33,7 @@ pub(super) struct Args {
 enum Schema {
     Config,
     Policies,
+    Cases,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -39,21 +41,22 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let text = match which {
             Schema::Config => config::schema(),
             Schema::Policies => config::policies_schema(),
+            Schema::Cases => config::cases_schema(),
         };
         io::stdout().write_all(text.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut errors = io::stderr().lock();
-    match app::load(&args.config) {
-        Ok(loaded) => {
+    match app::load(&args.config).and_then(with_cases) {
+        Ok((loaded, cases)) => {
             for warning in &loaded.warnings {
-                let config::Fault { file, line, column, message } = warning;
+                let Fault { file, line, column, message } = warning;
                 writeln!(errors, "{}:{line}:{column}: warning: {message}", file.display())?;
             }
             if args.strict && !loaded.warnings.is_empty() {
                 return Ok(ExitCode::FAILURE);
             }
-            writeln!(io::stdout(), "{}", summary(&loaded))?;
+            writeln!(io::stdout(), "{}", summary(&loaded, cases))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(faults) => {
@@ -65,7 +68,30 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn summary(loaded: &Loaded) -> String {
+/// How many cases hold.
+///
+/// # Errors
+/// Those that do not, each at its place.
+fn with_cases(loaded: Loaded) -> Result<(Loaded, usize), Faults> {
+    let rules = &loaded.settings.site.rules;
+    let folder = &loaded.settings.policies;
+    let cases = config::load_cases(folder, rules)?;
+    let failed: Vec<Fault> = cases
+        .iter()
+        .filter_map(|PlacedCase { file, line, column, case }| {
+            let Failure { expected, got, .. } = case.failure(rules)?;
+            let name = &case.name;
+            let message = format!(
+                "the case {name:?} does not hold: expected {expected}, got {got}; `postern policy test {}` shows why",
+                folder.display()
+            );
+            Some(Fault { file: file.clone(), line: *line, column: *column, message })
+        })
+        .collect();
+    if failed.is_empty() { Ok((loaded, cases.len())) } else { Err(Faults(failed)) }
+}
+
+fn summary(loaded: &Loaded, cases: usize) -> String {
     let site = &loaded.settings.site;
     let parts = [
         counted(site.listeners.len(), "listener"),
@@ -73,6 +99,7 @@ fn summary(loaded: &Loaded) -> String {
         counted(site.upstreams.len(), "upstream"),
         // The default is among the names, and no rule.
         counted(site.rules.rule_names().count().saturating_sub(1), "rule"),
+        counted(cases, "case"),
         counted(loaded.warnings.len(), "warning"),
     ];
     format!("The configuration is valid: {}.", parts.join(", "))

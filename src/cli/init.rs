@@ -13,8 +13,8 @@ use crate::{app, config, core::user::User};
 
 /// Write a configuration to start from, and the first administrator
 ///
-/// Writes config/postern.yaml and policies/access.yaml with the schemas that editors check them by, and creates the storage
-/// key, the database and a user in the group admins. Never overwrites anything.
+/// Writes config/postern.yaml, policies/access.yaml and its cases with the schemas that editors check them by, and creates the
+/// storage key, the database and a user in the group admins. Never overwrites anything.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where to write
@@ -30,15 +30,18 @@ pub(super) struct Args {
 
 const CONFIG: &str = include_str!("../../config/postern.yaml");
 const POLICIES: &str = include_str!("../../policies/access.yaml");
+const CASES: &str = include_str!("../../policies/access.cases.yaml");
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let (schema, policies_schema) = (config::schema(), config::policies_schema());
+    let (schema, policies_schema, cases_schema) = (config::schema(), config::policies_schema(), config::cases_schema());
     let files = [
         ("config/postern.yaml", CONFIG),
         ("policies/access.yaml", POLICIES),
-        // Named by the first line of the two, so that editors complete and check them.
+        ("policies/access.cases.yaml", CASES),
+        // Named by the first line of the three, so that editors complete and check them.
         ("config/postern.schema.json", schema.as_str()),
         ("config/policies.schema.json", policies_schema.as_str()),
+        ("config/cases.schema.json", cases_schema.as_str()),
     ];
     for (name, _) in files {
         let file = args.folder.join(name);

@@ -61,7 +61,7 @@ pub fn run() -> ExitCode {
         Command::Init(args) => init::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(args),
-        Command::Policy(args) => policy::run(args),
+        Command::Policy(args) => policy::run(&args),
         Command::User(args) => user::run(args),
         Command::Session(args) => session::run(args),
         Command::Hash(args) => hash::run(args),

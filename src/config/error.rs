@@ -124,6 +124,11 @@ impl Report {
         self.named.iter().map(|(_, file)| file.path().to_owned())
     }
 
+    /// What would be told of the value at `at`.
+    pub(super) fn fault_at(&self, at: &Trail, message: impl Into<String>) -> Fault {
+        self.at(self.place(at).0, message)
+    }
+
     fn at(&self, place: Place, message: impl Into<String>) -> Fault {
         Fault { file: self.file.clone(), line: place.line, column: place.column, message: message.into() }
     }

@@ -23,7 +23,7 @@ use self::{
 use crate::{
     core::{
         cookie::PORTAL_COOKIES,
-        policy::RuleSet,
+        policy::{Case, RuleSet},
         request::Role,
         route::{HostPattern, Route, RouteTable},
         site::{CookieScope, Mount, PortalSite, Site},
@@ -33,6 +33,7 @@ use crate::{
 
 pub use self::quantity::duration;
 
+mod cases_file;
 mod error;
 mod policy_file;
 mod quantity;
@@ -112,6 +113,8 @@ pub struct Settings {
     pub storage: Storage,
     pub users: UsersSource,
     pub log: Log,
+    /// Folder of the rules and their cases.
+    pub policies: PathBuf,
     /// What can be swapped at run time.
     pub site: Site,
 }
@@ -252,7 +255,7 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
     let folder = PathBuf::from(raw.policies.as_deref().unwrap_or("policies/"));
     let policies = report.take(&policies_at, policy_file::read(&folder));
 
-    let mut sources = vec![report.file.clone(), folder];
+    let mut sources = vec![report.file.clone(), folder.clone()];
     sources.extend(report.named_paths());
     let mut faults = std::mem::take(&mut report.faults);
     let mut warnings = std::mem::take(&mut report.warnings);
@@ -267,7 +270,7 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
     let own_cookies = own_cookies(&cookies);
     let routes = RouteTable::new(routes);
     let site = Site { listeners, portal, cookies, lifetimes, routes, upstreams, rules, tokens, own_cookies };
-    Ok(Loaded { settings: Settings { server, storage, users, log, site }, warnings, sources })
+    Ok(Loaded { settings: Settings { server, storage, users, log, policies: folder, site }, warnings, sources })
 }
 
 /// Compiles the rules of a folder alone (`policy explain --policies DIR`).
@@ -280,6 +283,38 @@ pub fn load_policies(folder: &Path) -> Result<(RuleSet, Vec<Fault>), Faults> {
         Some(rules) => Ok((rules, policies.warnings)),
         None => Err(sorted(policies.faults)),
     }
+}
+
+/// A case, and where it stands.
+#[derive(Debug)]
+pub struct PlacedCase {
+    pub file: PathBuf,
+    /// From 1.
+    pub line: u64,
+    pub column: u64,
+    pub case: Case,
+}
+
+/// The cases (`*.cases.yaml`) beside the rules of a folder, in file-name order.
+///
+/// # Errors
+/// Every fault at once.
+pub fn load_cases(folder: &Path, rules: &RuleSet) -> Result<Vec<PlacedCase>, Faults> {
+    let files = policy_file::policy_files(folder)
+        .map_err(|error| Faults(vec![source::whole_file(folder, format!("cannot be read: {error}"))]))?;
+    let (mut cases, mut faults) = (Vec::new(), Vec::new());
+    for file in files.cases {
+        let (found, wrong) = cases_file::read(&file, rules);
+        cases.extend(found);
+        faults.extend(wrong);
+    }
+    if faults.is_empty() { Ok(cases) } else { Err(sorted(faults)) }
+}
+
+/// The JSON Schema of a cases file, as checked in at `config/cases.schema.json`.
+#[must_use]
+pub fn cases_schema() -> String {
+    format!("{:#}\n", cases_file::shape().schema)
 }
 
 /// The JSON Schema of the configuration, as checked in at `config/postern.schema.json`.

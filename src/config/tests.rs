@@ -197,7 +197,7 @@ fn threat_18_the_default_trusts_nobody_and_listens_on_this_machine_alone() {
 #[test]
 fn defaults_are_the_contracts() {
     let loaded = load_text(GOOD, &[RULES]).unwrap();
-    let Settings { server, storage, users, log, site } = &loaded.settings;
+    let Settings { server, storage, users, log, site, .. } = &loaded.settings;
     assert_eq!(server.drain, Duration::from_secs(30));
     assert_eq!(server.drain_delay, Duration::ZERO);
     assert_eq!(server.source_limit, Some(SourceRate { count: 2000, per: Duration::from_secs(1), burst: 5000 }));
@@ -264,14 +264,46 @@ fn the_example_loads_without_a_fault_or_warning() {
 #[test]
 fn the_sample_policies_load() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
-    let (_, warnings) = load_policies(&folder).unwrap();
+    let (rules, warnings) = load_policies(&folder).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
+    let cases = load_cases(&folder, &rules).unwrap();
+    assert!(!cases.is_empty());
+    for placed in cases {
+        assert!(placed.case.failure(&rules).is_none(), "{:?}", placed.case);
+    }
+}
+
+#[test]
+fn faults_of_cases() {
+    let rules = "rules: [ { name: app, domain: a.example.com, policy: one_factor } ]";
+    let files = [
+        "cases: [ { url: \"https://a.example.com\", expect: forwards }, { name: 5, expect: forward } ]",
+        "cases: [ { url: \"https://a.example.com\", expect: forward, rule: apq, groups: [x], factor: two, auth_age: 5m } ]",
+        "cases: [ { url: \"https://a.example.com\", expect: forward, user: a, client: b, ip: nowhere, auth_age: 5 min } ]",
+        "cases: [ { url: \"https://a.example.com\", expect: forward, user: \"a\\tb\", colour: red } ]",
+        "cases: [ { url: \"https://a.example.com\", expect: forward, user: \"a\\nb\" } ]",
+        "case: []\nrules: []",
+        "cases: 5",
+        "cases: [",
+    ];
+    let told = files.map(|text| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.yaml"), rules).unwrap();
+        fs::write(folder.path().join("a.cases.yaml"), text).unwrap();
+        let (rules, _) = load_policies(folder.path()).unwrap();
+        let faults = load_cases(folder.path(), &rules).unwrap_err().to_string();
+        format!("{text}\n=> {}\n", faults.replace(&format!("{}/", folder.path().display()), ""))
+    });
+    insta::assert_snapshot!(told.join("\n"));
 }
 
 #[test]
 fn the_schemas_are_those_checked_in() {
-    for (name, schema) in [("config", schema()), ("policies", policies_schema())] {
-        let file = if name == "config" { "postern.schema.json" } else { "policies.schema.json" };
+    for (name, file, schema) in [
+        ("config", "postern.schema.json", schema()),
+        ("policies", "policies.schema.json", policies_schema()),
+        ("cases", "cases.schema.json", cases_schema()),
+    ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(file);
         let checked_in = fs::read_to_string(path).unwrap_or_default();
         assert!(checked_in == schema, "run: cargo run -- check --print-schema {name} > config/{file}");

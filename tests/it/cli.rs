@@ -66,9 +66,11 @@ fn init_writes_what_check_accepts_and_never_overwrites() {
         assert!(gate.join(file).is_file(), "{file}");
     }
     // Each names, in its first line, the schema by which editors check it.
-    for (file, schema) in
-        [("config/postern.yaml", "postern.schema.json"), ("policies/access.yaml", "../config/policies.schema.json")]
-    {
+    for (file, schema) in [
+        ("config/postern.yaml", "postern.schema.json"),
+        ("policies/access.yaml", "../config/policies.schema.json"),
+        ("policies/access.cases.yaml", "../config/cases.schema.json"),
+    ] {
         let text = fs::read_to_string(gate.join(file)).expect(file);
         assert_eq!(text.lines().next(), Some(&*format!("# yaml-language-server: $schema={schema}")));
         let beside = gate.join(file).parent().expect("a folder").join(schema);
@@ -76,7 +78,7 @@ fn init_writes_what_check_accepts_and_never_overwrites() {
     }
     let mode = fs::metadata(gate.join("data/postern.key")).expect("the key").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    stdout(&run(&gate, &["check"], ""));
+    assert!(!stdout(&run(&gate, &["check"], "")).contains(" 0 cases"));
     let users = json(&run(&gate, &["user", "list", "--format", "json"], ""));
     assert_eq!((users[0]["name"].as_str(), users.as_array().map(Vec::len)), (Some("root"), Some(1)), "{users}");
 
@@ -239,4 +241,76 @@ fn explain_says_the_verdict_and_why_each_rule_matched_or_not() {
         assert!(text.contains(word), "no {word} in {text}");
     }
     assert!(!text.contains('\u{1b}'), "no colour where nobody looks");
+}
+
+const CASES: &str = r#"
+cases:
+  - { name: anonymous, url: "https://app.example.com/x", expect: sign_in, rule: members }
+  - { name: a member, url: "https://app.example.com/x?a=b", user: bob, expect: forward }
+  - { name: admins need two, url: "https://app.example.com/admin/x", user: eve, groups: admins, expect: step_up, rule: admins }
+  - { name: two are enough, url: "https://app.example.com/admin/x", user: eve, groups: [dev, admins], factor: two, expect: forward }
+  - { name: others, url: "https://app.example.com/x", user: bob, method: POST, expect: refuse, rule: default }
+  - { name: dots, url: "https://app.example.com/public/../x", expect: reject }
+"#;
+
+#[test]
+fn cases_that_hold_are_counted_and_those_that_fail_are_explained() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let here = folder.path();
+    write(here, "policies/access.yaml", RULES);
+    write(here, "policies/access.cases.yaml", CASES);
+    let test = |arguments: &[&str]| run(here, &[&["policy", "test"], arguments].concat(), "");
+    assert_eq!(stdout(&test(&["policies"])), "6 cases hold.\n");
+    assert_eq!(stdout(&test(&[])), "6 cases hold.\n", "the folder that `init` makes");
+
+    // Another verdict, the right one by another rule, and a verdict where no rule is asked.
+    let wrong = CASES
+        .replace("expect: sign_in, rule: members", "expect: refuse")
+        .replace("expect: refuse, rule: default", "expect: refuse, rule: members")
+        .replace("expect: reject", "expect: refuse");
+    write(here, "policies/access.cases.yaml", &wrong);
+    let failed = test(&["policies"]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let told = String::from_utf8(failed.stdout).expect("UTF-8");
+    for part in [
+        "policies/access.cases.yaml:3:5: anonymous\n  expected  refuse\n  got       sign_in by \"members\"\n",
+        "others\n  expected  refuse by \"members\"\n  got       refuse by \"default\"\n",
+        "dots\n  expected  refuse\n  got       reject\n    no rule was asked",
+        "method POST is not GET",
+        "3 of 6 cases failed.\n",
+    ] {
+        assert!(told.contains(part), "no {part} in {told}");
+    }
+    for holds in ["a member", "admins need two", "two are enough"] {
+        assert!(!told.contains(holds), "{told}");
+    }
+
+    fs::remove_file(here.join("policies/access.cases.yaml")).expect("the cases");
+    let none = test(&["policies"]);
+    assert!(none.status.success() && String::from_utf8_lossy(&none.stderr).contains("nothing was tested"), "{none:?}");
+    assert_eq!(test(&["no-such-folder"]).status.code(), Some(1));
+}
+
+#[test]
+fn check_fails_where_a_case_does_not_hold_and_says_where() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let here = folder.path();
+    let arguments = ["init", ".", "--password-stdin"];
+    stdout(&run(here, &arguments, PASSWORD));
+    let cases = here.join("policies/access.cases.yaml");
+    let text = fs::read_to_string(&cases).expect("the cases");
+    fs::write(&cases, text.replace("expect: forward\n    rule: admin area", "expect: sign_in")).expect("the cases");
+    let failed = run(here, &["check"], "");
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let told = String::from_utf8(failed.stderr).expect("UTF-8");
+    assert!(told.starts_with("policies/access.cases.yaml:"), "{told}");
+    assert!(
+        told.contains("expected sign_in, got forward by \"admin area\"") && told.contains("postern policy test"),
+        "{told}"
+    );
+    assert_eq!(told.lines().count(), 1, "{told}");
+
+    fs::write(&cases, "cases: [ { url: 'http://a', expect: forwad }, { expect: reject } ]").expect("the cases");
+    let told = String::from_utf8(run(here, &["check"], "").stderr).expect("UTF-8");
+    assert!(told.contains("did you mean `forward`") && told.contains("`url` is missing"), "{told}");
 }

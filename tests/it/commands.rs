@@ -106,7 +106,9 @@ async fn a_closed_pipe_is_no_failure() {
         "session list",
         "check",
         "check --print-schema config",
+        "check --print-schema cases",
         "policy explain --policies policies --url http://app.test.localhost/",
+        "policy test policies",
     ] {
         for reader in ["head -1", "true"] {
             // `pipefail`: the exit code is postern's. The pipe may close before or after the last write.

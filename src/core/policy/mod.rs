@@ -2,8 +2,10 @@
 //! the same code (invariant 6). Nothing here may look at anything but the [`Question`].
 //!
 //! `compile` turns a draft into rules or faults, `reach` warns of rules that cannot be reached, `rule` and `matcher` (with `glob`,
-//! `pattern` and `query`) answer, `index` picks the candidates, `trace` tells a person about it. A new key of the language is a new `matcher::Clause`.
+//! `pattern` and `query`) answer, `index` picks the candidates, `trace` tells a person about it,
+//! `case` asks about made-up requests. A new key of the language is a new `matcher::Clause`.
 
+mod case;
 mod compile;
 mod glob;
 mod index;
@@ -21,14 +23,15 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
+pub use self::{
+    case::{Case, Expected, Failure, Imagined},
+    query::{Operator, QueryDraft},
+    trace::{Explanation, Line, OtherReading},
+};
 use self::{
     index::Index,
     matcher::{Answer, Caller, Reading},
     rule::Rule,
-};
-pub use self::{
-    query::{Operator, QueryDraft},
-    trace::{Explanation, Line, OtherReading},
 };
 use super::{client_ip::ClientAddress, identity::Identity, target::Target, time::Timestamp};
 

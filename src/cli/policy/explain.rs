@@ -13,33 +13,17 @@ use anyhow::Context;
 use serde_json::json;
 
 use crate::{
-    config::{self, Fault},
+    config,
     core::{
         client_ip::ClientAddress,
-        identity::{Factor, Identity},
-        policy::{Explanation, Question, RuleSet, Ruling},
-        target::Target,
-        time::Timestamp,
-        user::User,
+        identity::Factor,
+        policy::{Explanation, Imagined, RuleSet, Ruling},
         verdict::Rejection,
     },
 };
 
-/// Ask the rules what they would decide
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// Say what the rules decide about a request, and why each rule matched or not
-    Explain(Box<Explain>),
-}
-
-#[derive(Debug, clap::Args)]
-struct Explain {
     /// Folder of the policy files
     #[arg(long, value_name = "DIR")]
     policies: PathBuf,
@@ -98,21 +82,7 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Command::Explain(args) = args.command;
-    let written = explain(&args, &mut io::stdout().lock(), &mut io::stderr().lock(), io::stdout().is_terminal());
-    match written {
-        // Whoever reads has seen enough (`| head`).
-        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
-        other => other,
-    }
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-fn explain(args: &Explain, out: &mut impl Write, notes: &mut impl Write, colour: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Result<ExitCode> {
     let signed_in = args.user.is_some() || args.client.is_some();
     let factor = match args.factor {
         None if signed_in => Some(Factor::One),
@@ -127,56 +97,35 @@ fn explain(args: &Explain, out: &mut impl Write, notes: &mut impl Write, colour:
     let (rules, warnings) = match config::load_policies(&args.policies) {
         Ok(loaded) => loaded,
         Err(faults) => {
-            print_faults(notes, "", &faults.0)?;
+            super::print_faults(notes, "", &faults.0)?;
             return Ok(ExitCode::FAILURE);
         }
     };
-    print_faults(notes, "warning: ", &warnings)?;
+    super::print_faults(notes, "warning: ", &warnings)?;
     if !args.header.is_empty() || !args.claim.is_empty() {
         writeln!(notes, "note: no rule reads headers or claims, so --header and --claim change nothing")?;
     }
     let answer = answer(args, factor, &rules)?;
     match args.format {
         Format::Json => write_json(out, &answer)?,
-        Format::Text => write_text(out, &answer, colour)?,
+        Format::Text => write_text(out, &answer, io::stdout().is_terminal())?,
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_faults(notes: &mut impl Write, prefix: &str, faults: &[Fault]) -> io::Result<()> {
-    for fault in faults {
-        writeln!(notes, "{prefix}{fault}")?;
-    }
-    Ok(())
-}
-
-fn answer(args: &Explain, factor: Option<Factor>, rules: &RuleSet) -> anyhow::Result<Result<Explanation, Rejection>> {
-    let target = match Target::parse_url(&args.url) {
-        Ok(target) => target,
-        Err(rejection) => return Ok(Err(rejection)),
-    };
-    if args.method.is_empty() || !args.method.bytes().all(|byte| byte.is_ascii_uppercase()) {
-        return Ok(Err(Rejection::Method));
-    }
-    let caller = factor.map(|factor| identity(args, factor)).transpose()?;
-    let question = Question {
-        target: &target,
-        method: &args.method,
-        client: args.ip.map_or(ClientAddress::Unknown, |address| ClientAddress::Known(address.to_canonical())),
-        caller: caller.as_ref(),
-        // The user signed in at the beginning of time: a fixed one keeps the answer the same from run to run.
-        now: Timestamp::default().after(args.auth_age),
-    };
-    Ok(Ok(rules.explain(&question, args.client.as_deref())))
-}
-
-/// A client has no user name, so that no `user:` can be it.
-fn identity(args: &Explain, factor: Factor) -> anyhow::Result<Identity> {
-    let name = args.user.clone().unwrap_or_default();
+fn answer(args: &Args, factor: Option<Factor>, rules: &RuleSet) -> anyhow::Result<Result<Explanation, Rejection>> {
     let groups = args.groups.iter().filter(|group| !group.is_empty()).cloned().collect();
-    let user = User { display_name: name.clone(), name, email: None, groups, disabled: false, token_version: 0 };
-    Identity::new(&user, factor, Timestamp::default(), None).context("--user or --groups cannot be used")
+    let caller = factor.map(|factor| Imagined::caller(args.user.as_deref(), groups, factor)).transpose();
+    let request = Imagined {
+        url: args.url.clone(),
+        method: args.method.clone(),
+        caller: caller.context("--user or --groups cannot be used")?,
+        client: args.client.clone(),
+        auth_age: args.auth_age,
+        address: args.ip.map_or(ClientAddress::Unknown, |address| ClientAddress::Known(address.to_canonical())),
+    };
+    Ok(rules.imagine(&request))
 }
 
 fn write_json(out: &mut impl Write, answer: &Result<Explanation, Rejection>) -> anyhow::Result<()> {
@@ -226,12 +175,9 @@ mod tests {
         args: Args,
     }
 
-    fn parsed(flags: &[&str]) -> Result<Explain, clap::Error> {
-        let line = ["postern", "explain", "--policies", "policies"].iter().chain(flags);
-        Program::try_parse_from(line).map(|program| {
-            let Command::Explain(explain) = program.args.command;
-            *explain
-        })
+    fn parsed(flags: &[&str]) -> Result<Args, clap::Error> {
+        let line = ["explain", "--policies", "policies"].iter().chain(flags);
+        Program::try_parse_from(line).map(|program| program.args)
     }
 
     fn printed(flags: &[&str], factor: Option<Factor>) -> (String, serde_json::Value) {

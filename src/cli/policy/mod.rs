@@ -1,0 +1,54 @@
+//! `postern policy`: asks the rules about requests that nobody made. Nothing here decides anything; it is the rules of the live path
+//! that answer (invariant 6).
+
+mod explain;
+mod test;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use crate::config::Fault;
+
+/// Ask the rules what they would decide
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Say what the rules decide about a request, and why each rule matched or not
+    Explain(Box<explain::Args>),
+    /// Run the cases that stand beside the rules
+    ///
+    /// Reads the rules of a folder and its `*.cases.yaml`, asks the rules about each case, and shows those that do not hold with
+    /// what every rule said. Exit 1 if there is one.
+    Test(test::Args),
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let (mut out, mut notes) = (io::stdout().lock(), io::stderr().lock());
+    let written = match &args.command {
+        Command::Explain(args) => explain::run(args, &mut out, &mut notes),
+        Command::Test(args) => test::run(args, &mut out, &mut notes),
+    };
+    match written {
+        // Whoever reads has seen enough (`| head`).
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        other => other,
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn print_faults(notes: &mut impl Write, prefix: &str, faults: &[Fault]) -> io::Result<()> {
+    for fault in faults {
+        writeln!(notes, "{prefix}{fault}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! A made-up request, and what the rules should say to it: for `policy explain` and for the cases that stand beside the policies. It
+//! asks the very rules that the live path asks (invariant 6).
+
+use std::time::Duration;
+
+use super::{Explanation, Question, RuleSet, Ruling};
+use crate::core::{
+    client_ip::ClientAddress,
+    identity::{Factor, Identity, Unsendable},
+    request::is_method,
+    target::Target,
+    time::Timestamp,
+    user::User,
+    verdict::Rejection,
+};
+
+#[derive(Debug)]
+pub struct Imagined {
+    /// With scheme and host.
+    pub url: String,
+    pub method: String,
+    /// `None`: nobody is signed in.
+    pub caller: Option<Identity>,
+    /// The OAuth client that the caller stands for.
+    pub client: Option<String>,
+    /// How long ago the caller signed in.
+    pub auth_age: Duration,
+    pub address: ClientAddress,
+}
+
+impl Imagined {
+    /// Who signed in at the beginning of time: a fixed one keeps answers the same from run to run. An OAuth client has no user
+    /// name, so that no `user:` can be it.
+    ///
+    /// # Errors
+    /// A name that could not be sent in a header, so that nobody can have it.
+    pub fn caller(user: Option<&str>, groups: Vec<String>, factor: Factor) -> Result<Identity, Unsendable> {
+        let name = user.unwrap_or_default().to_owned();
+        let user = User { display_name: name.clone(), name, email: None, groups, disabled: false, token_version: 0 };
+        Identity::new(&user, factor, Timestamp::default(), None)
+    }
+}
+
+impl RuleSet {
+    /// # Errors
+    /// The request is one that no rule is asked about.
+    pub fn imagine(&self, request: &Imagined) -> Result<Explanation, Rejection> {
+        let target = Target::parse_url(&request.url)?;
+        if !is_method(&request.method) {
+            return Err(Rejection::Method);
+        }
+        let question = Question {
+            target: &target,
+            method: &request.method,
+            client: request.address,
+            caller: request.caller.as_ref(),
+            now: Timestamp::default().after(request.auth_age),
+        };
+        Ok(self.explain(&question, request.client.as_deref()))
+    }
+}
+
+/// What a case expects; `reject` is an answer of 400 before any rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    Ruling(Ruling),
+    Reject,
+}
+
+impl Expected {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ruling(ruling) => ruling.as_str(),
+            Self::Reject => "reject",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Case {
+    pub name: String,
+    pub request: Imagined,
+    pub expected: Expected,
+    /// The rule that should decide; `None`: any.
+    pub rule: Option<String>,
+}
+
+/// A case that does not hold.
+#[derive(Debug)]
+pub struct Failure {
+    /// `refuse by "dashboards"`.
+    pub expected: String,
+    pub got: String,
+    /// Every rule with its reason; `Err` where no rule was asked.
+    pub explanation: Result<Explanation, Rejection>,
+}
+
+impl Case {
+    #[must_use]
+    pub fn failure(&self, rules: &RuleSet) -> Option<Failure> {
+        let explanation = rules.imagine(&self.request);
+        let (got, by) = match &explanation {
+            Ok(explained) => (Expected::Ruling(explained.ruling), Some(explained.rule.as_str())),
+            Err(_) => (Expected::Reject, None),
+        };
+        if got == self.expected && (self.rule.is_none() || self.rule.as_deref() == by) {
+            return None;
+        }
+        let told = |verdict: Expected, rule: Option<&str>| match rule {
+            Some(rule) => format!("{} by {rule:?}", verdict.as_str()),
+            None => verdict.as_str().to_owned(),
+        };
+        Some(Failure { expected: told(self.expected, self.rule.as_deref()), got: told(got, by), explanation })
+    }
+}
