@@ -16,10 +16,10 @@ use super::{
     shape::Shape,
     source::{self, Entry, Kind, Node},
 };
-use crate::core::policy::{DraftFault, Level, Operator, Place, PolicyDraft, QueryDraft, RuleDraft, RuleSet};
+use crate::core::policy::{DraftFault, Level, Mode, Operator, Place, PolicyDraft, QueryDraft, RuleDraft, RuleSet};
 
 /// Keys that the contract names and that come with a later version.
-const LATER: &[&str] = &["when", "mode", "limits", "roles"];
+const LATER: &[&str] = &["when", "limits", "roles"];
 
 /// Rules of Postern: read from top to bottom, the first that matches decides.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -65,6 +65,8 @@ struct RawRule {
     /// An older sign-in has to be done again.
     #[schemars(example = &"15m")]
     max_auth_age: Option<String>,
+    /// `report`: the rule is decided and recorded, never decides, and the rules below go on (default `enforce`).
+    mode: Option<RawMode>,
     /// Parameters of the query: a list is OR, a list within it AND.
     query: Option<Vec<Conditions>>,
     /// Who: `user:NAME`, `group:NAME`; a list is OR, a list within it AND.
@@ -119,6 +121,13 @@ enum RawLevel {
     OneFactor,
     TwoFactor,
     Deny,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum RawMode {
+    Enforce,
+    Report,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -461,6 +470,7 @@ impl From<RawRule> for RuleDraft {
             subject: raw.subject.map(Vec::from).unwrap_or_default(),
             // Read where its place is known.
             max_auth_age: None,
+            mode: if raw.mode == Some(RawMode::Report) { Mode::Report } else { Mode::Enforce },
             query: raw.query.unwrap_or_default().into_iter().map(Vec::from).collect(),
         }
     }

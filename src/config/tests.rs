@@ -153,7 +153,7 @@ fn faults_of_policies() {
         "rules: [ { domain: a.example.com, policy: bypass, subject: } ]",
         "rules: [ { domain: a.example.com, policy: one_factor, subject: [] } ]",
         "rules: [ { domain: 5, policy: one_factor } ]",
-        "rules: [ { domain: a.example.com, policy: one_factor, when: \"true\", mode: report } ]",
+        "rules: [ { domain: a.example.com, policy: one_factor, when: \"true\", mode: reports } ]",
         "rules: [ { domain: a.example.com, policy: one_factor, max_auth_age: 5 min } ]",
         "rules: [ { domain: a.example.com, policy: deny, max_auth_age: 5m } ]",
         "rules: [ { domain: a.example.com, policy: one_factor, max_auth_age: 15 } ]",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    policy::{Question, RuleSet, Ruling},
+    policy::{Question, Reported, RuleSet, Ruling},
     verdict::{SignIn, Verdict},
 };
 
@@ -14,8 +14,15 @@ pub struct Permit {
 }
 
 /// The verdict of the rules, and the rule that decided.
+#[derive(Debug)]
+pub struct Decision {
+    pub verdict: Verdict,
+    pub rule: Arc<str>,
+    pub reported: Option<Reported>,
+}
+
 #[must_use]
-pub fn decide(rules: &RuleSet, question: &Question<'_>) -> (Verdict, Arc<str>) {
+pub fn decide(rules: &RuleSet, question: &Question<'_>) -> Decision {
     let decided = rules.decide(question);
     let verdict = match decided.ruling {
         Ruling::Forward => Verdict::Forward(Permit { _made_here: () }),
@@ -23,5 +30,5 @@ pub fn decide(rules: &RuleSet, question: &Question<'_>) -> (Verdict, Arc<str>) {
         Ruling::StepUp => Verdict::StepUp,
         Ruling::Refuse => Verdict::Refuse,
     };
-    (verdict, Arc::clone(decided.rule))
+    Decision { verdict, rule: Arc::clone(decided.rule), reported: decided.reported }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use super::{decision::Permit, identity::Identity, route::Route};
+use super::{decision::Permit, identity::Identity, policy::Reported, route::Route};
 
 /// Everything the gate found out about one request.
 #[derive(Debug)]
@@ -18,6 +18,16 @@ pub struct Outcome {
     pub identity: Option<Arc<Identity>>,
     /// `Authorization` holds a token of ours: it is taken out of what goes on to an upstream, whoever was identified by it or not.
     pub carries_our_token: bool,
+    /// What a rule in `mode: report` would have said.
+    pub reported: Option<Reported>,
+}
+
+impl Outcome {
+    /// No rule was asked.
+    #[must_use]
+    pub fn undecided(verdict: Verdict) -> Self {
+        Self { verdict, rule: None, route: None, identity: None, carries_our_token: false, reported: None }
+    }
 }
 
 #[derive(Debug)]

@@ -102,6 +102,7 @@ impl Proxy {
         context.verdict = outcome.verdict.as_str();
         context.rule = outcome.rule;
         context.route = outcome.route;
+        context.reported = outcome.reported;
         context.identity = outcome.identity;
         context.carries_our_token = outcome.carries_our_token;
         if let Verdict::Forward(permit) = outcome.verdict {
@@ -142,6 +143,7 @@ impl Proxy {
             route: context.route_label(),
             rule: context.rule.as_deref(),
             verdict: context.verdict,
+            reported: context.reported.as_ref().map(|reported| (&*reported.rule, reported.ruling.as_str())),
             status: status.as_u16(),
             took,
         });

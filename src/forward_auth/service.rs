@@ -19,6 +19,7 @@ use crate::{
         client_ip::{ClientAddress, client_address},
         header::{Correlation, X_FORWARDED_PROTO, X_REQUEST_ID, has_respelled},
         identity::Identity,
+        policy::Reported,
         request::{Facts, Role},
         site::{ListenerSite, Site},
         target::{Scheme, Target},
@@ -51,6 +52,7 @@ pub(super) struct Noted {
     pub(super) target: Option<Target>,
     pub(super) method: Method,
     pub(super) rule: Option<Arc<str>>,
+    pub(super) reported: Option<Reported>,
     pub(super) identity: Option<Arc<Identity>>,
 }
 
@@ -95,6 +97,7 @@ impl ForwardAuth {
             target: None,
             method: request.method().clone(),
             rule: None,
+            reported: None,
             identity: None,
         };
         if request.uri().path() == "/healthz" && matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -106,7 +109,7 @@ impl ForwardAuth {
                 (Box::pin(self.by_portal(asked, request)).await, Noted { target: Some(target), ..noted })
             }
             Err(verdict) => {
-                let outcome = Outcome { verdict, rule: None, route: None, identity: None, carries_our_token: false };
+                let outcome = Outcome::undecided(verdict);
                 let response = asked.tell(&outcome, Dialect::Edge, None, None);
                 (response, Noted { route: "none", verdict: outcome.verdict.as_str(), ..noted })
             }
@@ -136,6 +139,7 @@ impl ForwardAuth {
             target: None,
             method: request.method.clone(),
             rule: None,
+            reported: None,
             identity: None,
         };
         if !asked.trusted {
@@ -146,7 +150,7 @@ impl ForwardAuth {
             Ok((facts, portal)) => (self.gate.check(asked.site, &facts).await, Some(facts), portal),
             Err(rejection) => {
                 let verdict = Verdict::Reject(rejection);
-                (Outcome { verdict, rule: None, route: None, identity: None, carries_our_token: false }, None, None)
+                (Outcome::undecided(verdict), None, None)
             }
         };
         noted.verdict = outcome.verdict.as_str();
@@ -159,6 +163,7 @@ impl ForwardAuth {
             noted.target = Some(facts.target);
         }
         noted.rule = outcome.rule;
+        noted.reported = outcome.reported;
         noted.identity = outcome.identity;
         (response, noted)
     }
@@ -243,6 +248,7 @@ impl ForwardAuth {
             path: noted.target.as_ref().map_or("", Target::path),
             route: noted.route,
             rule: noted.rule.as_deref(),
+            reported: noted.reported.as_ref().map(|reported| (&*reported.rule, reported.ruling.as_str())),
             verdict: noted.verdict,
             status: status.as_u16(),
             took,

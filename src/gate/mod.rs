@@ -15,7 +15,7 @@ pub use identify::{Named, is_our_bearer};
 use crate::{
     core::{
         client_ip::ClientAddress,
-        decision::decide,
+        decision::{Decision, decide},
         header::Correlation,
         policy::Question,
         request::{Facts, Role},
@@ -45,21 +45,24 @@ impl Gate {
         let outcome = self.outcome(site, facts, self.clock.now()).await;
         let took = self.clock.monotonic().saturating_sub(facts.began);
         self.metrics.decision(&outcome.verdict, outcome.rule.as_deref(), took);
+        if let Some(reported) = &outcome.reported {
+            self.metrics.rule_report(&reported.rule, reported.ruling);
+        }
         outcome
     }
 
     async fn outcome(&self, site: &Site, facts: &Facts<'_>, now: Timestamp) -> Outcome {
         if facts.method == "CONNECT" {
-            return undecided(Verdict::Reject(Rejection::Connect));
+            return Outcome::undecided(Verdict::Reject(Rejection::Connect));
         }
         if let Err(retry_after) = self.admit(facts.client) {
-            return undecided(Verdict::SlowDown { retry_after });
+            return Outcome::undecided(Verdict::SlowDown { retry_after });
         }
         let route = match facts.role {
             Role::ForwardAuth => None,
             Role::Edge => match site.routes.find(facts.target.host(), facts.target.path()) {
                 Some(route) => Some(Arc::clone(route)),
-                None => return undecided(Verdict::Reject(Rejection::NoRoute)),
+                None => return Outcome::undecided(Verdict::Reject(Rejection::NoRoute)),
             },
         };
         let mut outcome = self.identified(site, facts, route.as_deref(), now).await;
@@ -146,8 +149,8 @@ impl Gate {
             caller: identity.as_deref(),
             now,
         };
-        let (verdict, rule) = decide(&site.rules, &question);
-        Outcome { verdict, rule: Some(rule), route: None, identity, carries_our_token: false }
+        let Decision { verdict, rule, reported } = decide(&site.rules, &question);
+        Outcome { verdict, rule: Some(rule), route: None, identity, carries_our_token: false, reported }
     }
 
     /// The request id and trace context under which this request is known.
@@ -157,10 +160,6 @@ impl Gate {
         self.entropy.fill(&mut random);
         Correlation::of(headers, peer_trusted, random)
     }
-}
-
-fn undecided(verdict: Verdict) -> Outcome {
-    Outcome { verdict, rule: None, route: None, identity: None, carries_our_token: false }
 }
 
 fn authorization_is_apps(site: &Site, facts: &Facts<'_>, route: Option<&Route>) -> bool {

@@ -10,7 +10,7 @@ use prometheus::{
     Opts, Registry, TextEncoder, core::Collector,
 };
 
-use crate::core::{request::Role, verdict::Verdict};
+use crate::core::{policy::Ruling, request::Role, verdict::Verdict};
 
 /// Seconds, 10 µs to 10 s: a cached decision and a slow sign-in are both told apart.
 const BUCKETS: [f64; 16] = [
@@ -32,6 +32,7 @@ pub struct Metrics {
     decisions: IntCounterVec,
     decisions_seen: Seen<&'static str, IntCounter>,
     decision_duration: Histogram,
+    rule_reports: IntCounterVec,
     logins: IntCounterVec,
     sessions_revoked: IntCounter,
     sessions_active: IntGauge,
@@ -80,6 +81,12 @@ impl Metrics {
                     "decision_duration_seconds",
                     "Time the gate takes for a verdict.",
                 ))?,
+            )?,
+            rule_reports: counters(
+                to,
+                "rule_reports_total",
+                "What rules in `mode: report` would have said.",
+                &["verdict", "rule"],
             )?,
             logins: counters(to, "auth_login_total", "Sign-ins tried.", &["provider", "status"])?,
             sessions_revoked: counter(to, "auth_session_revoked_total", "Sessions ended before their time.")?,
@@ -158,6 +165,11 @@ impl Metrics {
         let child = || self.decisions.with_label_values(&[verdict, rule]);
         self.decisions_seen.with(verdict, rule, child, IntCounter::inc);
         self.decision_duration.observe(took.as_secs_f64());
+    }
+
+    /// `rule_reports_total{verdict,rule}`.
+    pub fn rule_report(&self, rule: &str, ruling: Ruling) {
+        self.rule_reports.with_label_values(&[ruling.as_str(), rule]).inc();
     }
 
     /// `auth_login_total{provider,status}`; status: `success`, `failure`, `busy`, `unavailable`.
@@ -306,6 +318,7 @@ mod tests {
         let took = Duration::from_micros(12);
         metrics.request(Role::Edge, "grafana", "BREW", StatusCode::OK, took);
         metrics.decision(&Verdict::Refuse, Some("public"), took);
+        metrics.rule_report("new rule", Ruling::Refuse);
         metrics.login("password", "success");
         metrics.session_cache("hit");
         metrics.store_up("sessions", true);
@@ -337,6 +350,7 @@ mod tests {
         postern_headers_stripped_total{}
         postern_http_request_duration_seconds{role,route}
         postern_http_requests_total{method,role,route,status}
+        postern_rule_reports_total{rule,verdict}
         postern_session_cache_total{result}
         postern_session_cookie_conflicts_total{}
         postern_sessions_active{}

@@ -327,3 +327,28 @@ async fn a_sign_in_grows_too_old_for_a_rule_in_both_roles() {
         assert_eq!(server.ask(role, &call(&fresh.gate)).await.status, 200, "{role:?}");
     }
 }
+
+/// How a stricter rule is tried on real traffic before it decides.
+#[tokio::test]
+async fn a_rule_that_reports_is_recorded_in_both_roles_and_decides_nothing() {
+    let upstream = Upstream::start().await;
+    let rules = "default: deny\nrules:\n  \
+        - { name: admins alone, domain: \"*.test.localhost\", path: [\"/admin/**\"], methods: [POST], policy: deny, mode: report }\n  \
+        - { name: app, domain: \"*.test.localhost\", policy: one_factor }\n";
+    let mut server = Setup::with(&upstream).policies(rules).start().await;
+    let bob = server.sign_in("bob").await;
+    let labels = ["rule=\"admins alone\"", "verdict=\"refuse\""];
+    for (count, role) in [(1.0, Role::Edge), (2.0, Role::ForwardAuth)] {
+        let page = Request::get("/admin/x").cookie(bob.gate.clone());
+        assert_eq!(server.ask(role, &page).await.status, 200, "{role:?}");
+        let form = Request::new("POST", "/admin/x").cookie(bob.gate.clone()).form(&[("a", "b")]);
+        assert_eq!(server.ask(role, &form).await.status, 200, "{role:?}");
+        assert_eq!(server.metric("postern_rule_reports_total", &labels).await, count, "{role:?}");
+    }
+    assert_eq!(server.metric("postern_decisions_total", &["rule=\"app\"", "verdict=\"forward\""]).await, 4.0);
+    server.stop().await;
+    let log = server.log();
+    let told =
+        "\"rule\":\"app\",\"verdict\":\"forward\",\"reported_rule\":\"admins alone\",\"reported_verdict\":\"refuse\"";
+    assert_eq!(log.matches(told).count(), 2, "{log}");
+}

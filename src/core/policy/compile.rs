@@ -54,7 +54,7 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
         let Some(level) = compiler.level(place, written, &clauses) else { continue };
         let Ok(number) = u32::try_from(place) else { continue };
         keys.add_to(&mut index, number);
-        rules.push(Rule { name, level, max_auth_age: written.max_auth_age, clauses });
+        rules.push(Rule { name, level, mode: written.mode, max_auth_age: written.max_auth_age, clauses });
     }
     if !compiler.faults.is_empty() {
         return Err(compiler.faults);

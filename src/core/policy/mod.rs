@@ -90,7 +90,7 @@ impl Ruling {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Decided<'p> {
     pub ruling: Ruling,
     pub level: Level,
@@ -98,6 +98,24 @@ pub struct Decided<'p> {
     pub rule: &'p Arc<str>,
     /// `step_up` only because the sign-in is older than the rule's `max_auth_age`: another one, of the same kind, would do.
     pub is_stale: bool,
+    /// What the first rule in `mode: report` would have said that matched above the one that decided.
+    pub reported: Option<Reported>,
+}
+
+/// A rule that only reports, and what it would have said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    pub rule: Arc<str>,
+    pub ruling: Ruling,
+}
+
+/// Whether a rule decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mode {
+    #[default]
+    Enforce,
+    /// Decided and recorded, never decides; the rules below go on.
+    Report,
 }
 
 /// The compiled rules. Built by `config::policy_file`.
@@ -137,27 +155,39 @@ impl RuleSet {
             Some(candidates) => self.first_match(reading, candidates.filter_map(|rule| self.rules.get(rule as usize))),
             None => self.first_match(reading, self.rules.iter()),
         };
-        decided.unwrap_or_else(|| Decided {
-            ruling: rule::ruling(self.default, Answer::Yes, reading.caller),
-            level: self.default,
-            rule: &self.default_name,
-            is_stale: false,
-        })
+        let (decisive, reported) = decided;
+        let (ruling, is_stale, level, rule) = match decisive {
+            Some((ruling, is_stale, rule)) => (ruling, is_stale, rule.level, &rule.name),
+            None => {
+                let ruling = rule::ruling(self.default, Answer::Yes, reading.caller);
+                (ruling, false, self.default, &self.default_name)
+            }
+        };
+        Decided { ruling, level, rule, is_stale, reported }
     }
 
+    /// The rule that decides, and what the first one that only reports would have said.
     fn first_match<'p>(
         &self,
         reading: &Reading<'_>,
         candidates: impl Iterator<Item = &'p Rule>,
-    ) -> Option<Decided<'p>> {
+    ) -> (Option<(Ruling, bool, &'p Rule)>, Option<Reported>) {
+        let mut reported = None;
         for rule in candidates {
             let answer = rule.answer(reading);
-            if answer != Answer::No {
-                let (ruling, is_stale) = rule.ruling(answer, reading);
-                return Some(Decided { ruling, level: rule.level, rule: &rule.name, is_stale });
+            if answer == Answer::No {
+                continue;
+            }
+            let (ruling, is_stale) = rule.ruling(answer, reading);
+            match rule.mode {
+                Mode::Enforce => return (Some((ruling, is_stale, rule)), reported),
+                Mode::Report if reported.is_none() => {
+                    reported = Some(Reported { rule: Arc::clone(&rule.name), ruling });
+                }
+                Mode::Report => {}
             }
         }
-        None
+        (None, reported)
     }
 
     /// Lays path and query side by side where a rule reads both, on the stack where they fit.
@@ -215,6 +245,7 @@ pub struct RuleDraft {
     /// OR of ANDs.
     pub subject: Vec<Vec<String>>,
     pub max_auth_age: Option<Duration>,
+    pub mode: Mode,
     /// OR of ANDs.
     pub query: Vec<Vec<QueryDraft>>,
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::{
-    DraftFault, Place,
+    DraftFault, Mode, Place,
     glob::Glob,
     matcher::{Clause, Domain},
     rule::Rule,
@@ -51,7 +51,7 @@ fn parts(rule: &Rule) -> (&[Domain], Option<&[Glob]>, bool) {
 
 fn take(taken: &mut Taken, rule: &Rule, place: usize) {
     let (domains, globs, more) = parts(rule);
-    if more {
+    if more || rule.mode == Mode::Report {
         return;
     }
     for domain in domains {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Level, Ruling,
+    Level, Mode, Ruling,
     matcher::{Answer, Caller, Clause, Reading},
 };
 use crate::core::identity::Factor;
@@ -12,6 +12,7 @@ use crate::core::identity::Factor;
 pub(super) struct Rule {
     pub(super) name: Arc<str>,
     pub(super) level: Level,
+    pub(super) mode: Mode,
     /// An older sign-in does not do.
     pub(super) max_auth_age: Option<Duration>,
     /// The domain first, then in the order of what they cost.

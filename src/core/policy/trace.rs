@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
-use super::{Decided, Level, Question, RuleSet, Ruling, matcher::Answer};
+use super::{Decided, Level, Mode, Question, RuleSet, Ruling, matcher::Answer};
 
 /// The JSON of CONTRACT 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,6 +37,9 @@ pub struct OtherReading {
 pub struct Line {
     pub rule: String,
     pub matched: bool,
+    /// `report` where the rule only reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<&'static str>,
     pub because: String,
 }
 
@@ -47,7 +50,7 @@ impl RuleSet {
         let decided: Vec<(&str, Decided<'_>)> =
             question.target.readings().map(|path| (path, self.decide_path(question, path, client))).collect();
         // The first of the strictest, as `decide` has it; `max_by_key` alone would take the last.
-        let strictest = decided.iter().rev().max_by_key(|(_, decided)| decided.ruling).copied();
+        let strictest = decided.iter().rev().max_by_key(|(_, decided)| decided.ruling).cloned();
         let (path, holds) = strictest.unwrap_or_else(|| ("/", self.decide_path(question, "/", client)));
         let other = decided.iter().find(|(other, _)| *other != path);
         Explanation {
@@ -72,15 +75,19 @@ impl RuleSet {
                 let answer = rule.answer(reading);
                 let matched = answer != Answer::No;
                 let mut because = rule.reason(reading, answer);
-                if matched {
-                    match decided_by {
-                        None => decided_by = Some(&rule.name),
-                        Some(earlier) => {
-                            because = format!("{because}; it does not count, since {earlier:?} above decided");
-                        }
+                let reports = (rule.mode == Mode::Report).then_some("report");
+                match decided_by {
+                    _ if !matched => {}
+                    Some(earlier) => {
+                        because = format!("{because}; it does not count, since {earlier:?} above decided");
                     }
+                    None if reports.is_some() => {
+                        let (ruling, _) = rule.ruling(answer, reading);
+                        because = format!("{because}; it only reports: it would say {}", ruling.as_str());
+                    }
+                    None => decided_by = Some(&rule.name),
                 }
-                lines.push(Line { rule: rule.name.to_string(), matched, because });
+                lines.push(Line { rule: rule.name.to_string(), matched, mode: reports, because });
             }
             lines
         })
@@ -90,7 +97,7 @@ impl RuleSet {
 /// A table to read at a glance: the verdict, then every rule.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let decisive = self.trace.iter().position(|line| line.matched);
+        let decisive = self.trace.iter().position(|line| line.matched && line.mode.is_none());
         match decisive {
             Some(_) => writeln!(f, "{}   rule {:?}, policy {}", self.ruling.as_str(), self.rule, self.level.as_str())?,
             None => writeln!(f, "{}   no rule matched, default {}", self.ruling.as_str(), self.level.as_str())?,
@@ -110,10 +117,11 @@ impl fmt::Display for Explanation {
         let width = self.trace.iter().map(|line| line.rule.chars().count()).max().unwrap_or_default();
         let mut table = String::new();
         for (place, line) in self.trace.iter().enumerate() {
-            let mark = match (line.matched, decisive == Some(place)) {
-                (true, true) => "=>",
-                (true, false) => " +",
-                (false, _) => " -",
+            let mark = match line.matched {
+                true if decisive == Some(place) => "=>",
+                true if line.mode.is_some() => " ~",
+                true => " +",
+                false => " -",
             };
             writeln!(table, "{mark} {:width$}  {}", line.rule, line.because)?;
         }

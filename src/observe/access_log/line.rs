@@ -27,6 +27,10 @@ pub(super) fn json(line: &mut String, entry: &Entry<'_>) {
     push_field(line, "route", Some(entry.route));
     push_field(line, "rule", entry.rule);
     push_field(line, "verdict", Some(entry.verdict));
+    if let Some((rule, verdict)) = entry.reported {
+        push_field(line, "reported_rule", Some(rule));
+        push_field(line, "reported_verdict", Some(verdict));
+    }
     line.push_str(",\"status\":");
     push_number(line, u64::from(entry.status), 1);
     line.push_str(",\"duration_ms\":");
@@ -52,6 +56,8 @@ pub(super) fn text(line: &mut String, entry: &Entry<'_>) {
         ("user", entry.user),
         ("route", Some(entry.route)),
         ("rule", entry.rule),
+        ("reported_rule", entry.reported.map(|(rule, _)| rule)),
+        ("reported_verdict", entry.reported.map(|(_, verdict)| verdict)),
         ("request_id", Some(entry.request_id)),
         ("trace_id", Some(entry.trace_id)),
     ] {

@@ -41,6 +41,8 @@ pub struct Entry<'e> {
     pub route: &'e str,
     pub rule: Option<&'e str>,
     pub verdict: &'static str,
+    /// The rule that only reports, and what it would have said.
+    pub reported: Option<(&'e str, &'static str)>,
     pub status: u16,
     pub took: Duration,
 }

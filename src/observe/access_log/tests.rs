@@ -15,6 +15,7 @@ fn entry() -> Entry<'static> {
         route: "forward_auth",
         rule: Some("public"),
         verdict: "forward",
+        reported: None,
         status: 200,
         took: Duration::from_micros(1234),
     }
@@ -30,6 +31,18 @@ fn text(entry: &Entry<'_>) -> String {
     let mut line = String::new();
     line::text(&mut line, entry);
     line
+}
+
+#[test]
+fn what_a_rule_would_have_said_stands_beside_the_verdict() {
+    let entry = Entry { reported: Some(("new \"rule\"", "refuse")), ..entry() };
+    assert!(json(&entry).contains(
+        "\"verdict\":\"forward\",\"reported_rule\":\"new \\\"rule\\\"\",\"reported_verdict\":\"refuse\",\"status\":200"
+    ));
+    assert!(
+        text(&entry)
+            .contains("rule=\"public\" reported_rule=\"new \\\"rule\\\"\" reported_verdict=\"refuse\" request_id")
+    );
 }
 
 #[test]

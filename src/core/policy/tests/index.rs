@@ -4,20 +4,37 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Ruling, rule, whether the sign-in is too old, and what a rule would have said that only reports.
+type Naive = (Ruling, String, bool, Option<Reported>);
+
 /// Everything from the top, without the index.
-fn naive(rules: &RuleSet, question: &Question<'_>) -> (Ruling, String) {
+fn naive(rules: &RuleSet, question: &Question<'_>) -> Naive {
     let decide = |path: &str| {
         rules.with_reading(question, path, None, |reading| {
-            let decided = rules.first_match(reading, rules.rules.iter());
-            decided
-                .map_or((rule::ruling(rules.default, Answer::Yes, reading.caller), "default".to_owned()), |decided| {
-                    (decided.ruling, decided.rule.to_string())
+            let matching = || rules.rules.iter().filter(|rule| rule.answer(reading) != Answer::No);
+            let decisive = matching().find(|rule| rule.mode == Mode::Enforce);
+            let reported = matching()
+                .take_while(|rule| rule.mode == Mode::Report)
+                .map(|rule| Reported {
+                    rule: Arc::clone(&rule.name),
+                    ruling: rule.ruling(rule.answer(reading), reading).0,
                 })
+                .next();
+            match decisive {
+                Some(rule) => {
+                    let (ruling, is_stale) = rule.ruling(rule.answer(reading), reading);
+                    (ruling, rule.name.to_string(), is_stale, reported)
+                }
+                None => {
+                    let ruling = rule::ruling(rules.default, Answer::Yes, reading.caller);
+                    (ruling, "default".to_owned(), false, reported)
+                }
+            }
         })
     };
     let all: Vec<_> = question.target.readings().map(decide).collect();
-    let strictest = all.iter().map(|(ruling, _)| *ruling).max().expect("a reading");
-    all.into_iter().find(|(ruling, _)| *ruling == strictest).expect("a reading")
+    let strictest = all.iter().map(|naive| naive.0).max().expect("a reading");
+    all.into_iter().find(|naive| naive.0 == strictest).expect("a reading")
 }
 
 fn some_of(entries: &'static [&'static str], most: usize) -> impl Strategy<Value = Vec<String>> {
@@ -47,10 +64,12 @@ prop_compose! {
         query in prop::collection::vec(prop::collection::vec(any_condition(), 1..3), 0..2),
         subject in prop::collection::vec(some_of(&["user:a", "group:b", "user:c"], 2), 0..2),
         policy in prop::sample::select(vec![Level::Bypass, Level::OneFactor, Level::TwoFactor, Level::Deny]),
+        max_auth_age in prop::sample::select(vec![None, None, Some(Duration::from_secs(60))]),
+        mode in prop::sample::select(vec![Mode::Enforce, Mode::Enforce, Mode::Report]),
     ) -> RuleDraft {
         let subject = subject.into_iter().filter(|all| !all.is_empty()).collect();
         let domain = if domain.is_empty() && domain_regex.is_empty() { strings(&["a.test"]) } else { domain };
-        RuleDraft { name: None, domain, domain_regex, policy: Some(policy), path, resources, methods, networks, subject, query, ..RuleDraft::default() }
+        RuleDraft { name: None, domain, domain_regex, policy: Some(policy), path, resources, methods, networks, subject, query, max_auth_age, mode }
     }
 }
 
@@ -64,8 +83,9 @@ proptest! {
         method in prop::sample::select(vec!["GET", "POST", "get"]),
         ip in prop::sample::select(vec![None, Some("10.1.1.1"), Some("192.0.2.1"), Some("198.51.100.1")]),
         who in prop::sample::select(vec![None, Some("a"), Some("b"), Some("c")]),
+        age in prop::sample::select(vec![0, 60, 61]),
     ) {
-        // A bypass that names a subject is a fault, so such rules ask for one factor here.
+        // A bypass that names a subject is a fault, so such rules ask for one factor here, as does a deny with an age.
         let rules: Vec<RuleDraft> = drafts.into_iter().map(|mut draft| {
             let alone = PolicyDraft {
                 networks: vec![("office".to_owned(), strings(&["10.0.0.0/8"]))],
@@ -82,9 +102,11 @@ proptest! {
         let who = who.map(|name| caller(name, &["b"], Factor::One));
         let target = Target::parse_url(&format!("https://{host}{path}")).expect("a URL");
         let client = ip.map_or(ClientAddress::Unknown, |ip| ClientAddress::Known(ip.parse().expect("an address")));
-        let question = Question { target: &target, method, client, caller: who.as_ref(), now: Timestamp::default() };
+        let now = Timestamp::default().after(Duration::from_secs(age));
+        let question = Question { target: &target, method, client, caller: who.as_ref(), now };
         let decided = rules.decide(&question);
-        prop_assert_eq!((decided.ruling, decided.rule.to_string()), naive(&rules, &question));
+        let told = (decided.ruling, decided.rule.to_string(), decided.is_stale, decided.reported.clone());
+        prop_assert_eq!(told, naive(&rules, &question));
         let explained = rules.explain(&question, None);
         prop_assert_eq!((explained.ruling, explained.level, explained.rule.as_str()), (decided.ruling, decided.level, &**decided.rule));
         if who.is_none() && decided.ruling == Ruling::Forward {

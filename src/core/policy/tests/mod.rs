@@ -87,6 +87,55 @@ fn the_first_match_decides_and_else_the_default() {
 }
 
 #[test]
+fn a_rule_that_reports_never_decides() {
+    let report = |name, level| RuleDraft { mode: Mode::Report, ..rule(name, "*.test", level) };
+    let members = RuleDraft { subject: vec![strings(&["group:staff"])], ..report("members", Level::OneFactor) };
+    let rules = compiled(vec![
+        RuleDraft { path: strings(&["/new/**"]), ..report("close", Level::Deny) },
+        members,
+        report("open", Level::Bypass),
+        rule("app", "a.test", Level::OneFactor),
+        report("late", Level::Deny),
+    ]);
+    let (bob, alice) = (caller("bob", &[], Factor::One), caller("alice", &["staff"], Factor::One));
+    for (url, who, ruling, decisive, reported) in [
+        ("https://a.test/new/x", Some(&bob), Ruling::Forward, "app", ("close", Ruling::Refuse)),
+        ("https://a.test/x", Some(&bob), Ruling::Forward, "app", ("open", Ruling::Forward)),
+        ("https://a.test/x", Some(&alice), Ruling::Forward, "app", ("members", Ruling::Forward)),
+        ("https://a.test/x", None, Ruling::SignIn, "app", ("members", Ruling::SignIn)),
+        ("https://b.test/x", Some(&bob), Ruling::Refuse, "default", ("open", Ruling::Forward)),
+    ] {
+        let target = Target::parse_url(url).expect("a URL");
+        let question = Question {
+            target: &target,
+            method: "GET",
+            client: ClientAddress::Unknown,
+            caller: who,
+            now: Timestamp::default(),
+        };
+        let decided = rules.decide(&question);
+        assert_eq!((decided.ruling, &**decided.rule), (ruling, decisive), "{url}");
+        let told = decided.reported.expect("a report");
+        assert_eq!((&*told.rule, told.ruling), reported, "{url}");
+        let explained = rules.explain(&question, None);
+        let line = explained.trace.iter().find(|line| line.rule == reported.0).expect("its line");
+        assert_eq!((line.matched, line.mode), (true, Some("report")));
+        assert!(line.because.ends_with(&format!("it only reports: it would say {}", reported.1.as_str())), "{line:?}");
+    }
+    let target = Target::parse_url("https://elsewhere.example/").expect("a URL");
+    let nobody = Question {
+        target: &target,
+        method: "GET",
+        client: ClientAddress::Unknown,
+        caller: None,
+        now: Timestamp::default(),
+    };
+    assert_eq!(rules.decide(&nobody).reported, None);
+    // It takes nothing from the rules below it.
+    assert!(warnings(vec![report("r", Level::Deny), rule("app", "a.test", Level::OneFactor)]).is_empty());
+}
+
+#[test]
 fn a_sign_in_may_be_too_old_for_a_rule() {
     let (one, two) = (caller("bob", &[], Factor::One), caller("bob", &[], Factor::Two));
     let target = Target::parse_url("https://a.test/").expect("a URL");
