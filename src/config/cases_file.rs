@@ -11,6 +11,7 @@ use super::{
     error::{Report, Trail, did_you_mean},
     policy_file::OneOrMany,
     quantity,
+    sections::RawSlashes,
     shape::Shape,
     source,
 };
@@ -18,6 +19,7 @@ use crate::core::{
     client_ip::ClientAddress,
     identity::Factor,
     policy::{Case, Expected, Imagined, RuleSet, Ruling},
+    target::EncodedSlashes,
 };
 
 /// Cases for the rules beside them: requests, and what should become of them.
@@ -59,6 +61,8 @@ struct RawCase {
     /// The client's address (default: unknown).
     #[schemars(example = &"192.0.2.7")]
     ip: Option<String>,
+    /// As the setting that holds for the request's route (default `reject`).
+    encoded_slashes: Option<RawSlashes>,
     /// The verdict that the request should get.
     expect: RawVerdict,
     /// The rule that should decide, or `default` (default: any).
@@ -145,6 +149,7 @@ fn case(report: &mut Report, at: &Trail, name: String, raw: RawCase, rules: &Rul
         client: raw.client,
         auth_age: auth_age.unwrap_or_default(),
         address: address.map_or(ClientAddress::Unknown, ClientAddress::Known),
+        encoded_slashes: raw.encoded_slashes.map_or(EncodedSlashes::Reject, EncodedSlashes::from),
     };
     let expected = match raw.expect {
         RawVerdict::Forward => Expected::Ruling(Ruling::Forward),

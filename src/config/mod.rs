@@ -27,6 +27,7 @@ use crate::{
         request::Role,
         route::{HostPattern, Route, RouteTable},
         site::{CookieScope, Mount, PortalSite, Site},
+        target::EncodedSlashes,
     },
     observe::access_log::Sink,
 };
@@ -226,7 +227,8 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
     let must_choose = needs_portal(raw).filter(|_| !report.is_pruned("portal"));
     let portal = sections::portal::portal(report, &raw.portal, must_choose);
     let upstreams = sections::upstreams::upstreams(report, &raw.upstreams);
-    let known = Known { upstreams: &upstreams, upstreams_pruned: report.is_pruned("upstreams") };
+    let encoded_slashes = raw.encoded_slashes.map_or(EncodedSlashes::Reject, EncodedSlashes::from);
+    let known = Known { upstreams: &upstreams, upstreams_pruned: report.is_pruned("upstreams"), encoded_slashes };
     let routes = sections::routes::routes(report, &raw.routes, &known);
     // A domain can be judged only by a portal that is known, and by whole routes.
     let is_placed = matches!(portal.mount, Mount::Host { .. }) || raw.portal.path.is_some() || must_choose.is_none();
@@ -246,8 +248,6 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
     let storage = sections::storage::storage(report, &raw.storage);
     let users = sections::users::users(report, &raw.users);
     let log = sections::log::log(report, &raw.log);
-    let slashes = Trail::root().key("encoded_slashes");
-    sections::only(report, &slashes, raw.encoded_slashes.as_deref(), "reject", &["strictest"]);
 
     report.inspect(inspect);
 
@@ -269,7 +269,8 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
     let Some(rules) = rules.filter(|_| faults.is_empty()) else { return Err(sorted(faults)) };
     let own_cookies = own_cookies(&cookies);
     let routes = RouteTable::new(routes);
-    let site = Site { listeners, portal, cookies, lifetimes, routes, upstreams, rules, tokens, own_cookies };
+    let site =
+        Site { listeners, portal, cookies, lifetimes, routes, encoded_slashes, upstreams, rules, tokens, own_cookies };
     Ok(Loaded { settings: Settings { server, storage, users, log, policies: folder, site }, warnings, sources })
 }
 

@@ -13,7 +13,7 @@ use super::{
     request::Role,
     route::{HeaderTemplate, RouteTable, Upstream},
     session::Lifetimes,
-    target::{Scheme, Target},
+    target::{EncodedSlashes, Scheme, Target},
     tokens::TokenSettings,
 };
 
@@ -29,6 +29,8 @@ pub struct Site {
     pub cookies: Vec<CookieScope>,
     pub lifetimes: Lifetimes,
     pub routes: RouteTable,
+    /// In `forward_auth`; at the edge the route says so.
+    pub encoded_slashes: EncodedSlashes,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub rules: RuleSet,
     pub tokens: TokenSettings,
@@ -105,6 +107,12 @@ impl CookieScope {
 }
 
 impl Site {
+    /// The most that any target of this site may hold; what the route of one says comes after that.
+    #[must_use]
+    pub fn widest_slashes(&self) -> EncodedSlashes {
+        if self.routes.any_takes_encoded_slashes() { EncodedSlashes::Strictest } else { self.encoded_slashes }
+    }
+
     /// The scope that `host` belongs to; there is at most one, since no domain lies inside another.
     #[must_use]
     pub fn scope(&self, host: &str) -> Option<&CookieScope> {

@@ -11,7 +11,7 @@ use crate::{
         policy::Reported,
         route::Route,
         site::{ListenerSite, Site},
-        target::Target,
+        target::{EncodedSlashes, Target},
         verdict::Rejection,
     },
     gate::in_flight::Guard,
@@ -77,6 +77,11 @@ impl Context {
 
     pub(super) fn listener(&self) -> Option<&ListenerSite> {
         self.site.listener(self.listener)
+    }
+
+    /// Whether a target may hold an encoded slash, as far as can be said before its route is known.
+    pub(super) fn slashes(&self) -> EncodedSlashes {
+        self.site.widest_slashes()
     }
 
     pub(super) fn request_id(&self) -> &str {

@@ -49,7 +49,7 @@ pub(super) fn read(session: &Session, context: &mut Context) -> Result<Target, R
         peer.map_or(ClientAddress::Unknown, |peer| client_address(peer, &request.headers, &listener.trusted_proxies));
     let scheme = scheme(&request.headers, listener, trusted);
     context.client = client;
-    let target = Target::parse(scheme?, authority(request)?, origin_form(request)?)?;
+    let target = Target::parse_with(scheme?, authority(request)?, origin_form(request)?, context.slashes())?;
     if !is_method(request.method.as_str()) {
         context.target = Some(target);
         return Err(Rejection::Method);

@@ -18,7 +18,7 @@ use crate::{
     core::{
         request::Role,
         site::Mount,
-        target::Target,
+        target::{ENCODED_SLASH, Target},
         verdict::{Rejection, Verdict},
     },
     observe::access_log::Entry,
@@ -72,6 +72,10 @@ impl Proxy {
         }
         if let Some(path) = context.site.portal_path(&target).map(str::to_owned) {
             context.target = Some(target.clone());
+            if target.has_encoded_slash() {
+                session.set_keepalive(None);
+                return Ok(Step::Answer(respond::rejection(context, ENCODED_SLASH)));
+            }
             // Boxed, so that a request on its way to an application does not carry the room that the portal needs.
             return Box::pin(self.by_portal(session, context, target, &path)).await.map(Step::Answer);
         }

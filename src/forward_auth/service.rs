@@ -178,7 +178,7 @@ impl ForwardAuth {
             self.metrics.headers_stripped(1);
             return Err(Rejection::Respelled);
         }
-        let described = dialect::describe(dialect, request, asked.listener_scheme())?;
+        let described = dialect::describe(dialect, request, asked.listener_scheme(), asked.site.encoded_slashes)?;
         let facts = Facts {
             role: Role::ForwardAuth,
             began: asked.began,

@@ -21,6 +21,7 @@ use crate::{
         request::{Facts, Role},
         route::Route,
         site::Site,
+        target::{ENCODED_SLASH, EncodedSlashes},
         time::Timestamp,
         verdict::{Outcome, Rejection, SignIn, Verdict},
     },
@@ -65,6 +66,12 @@ impl Gate {
                 None => return Outcome::undecided(Verdict::Reject(Rejection::NoRoute)),
             },
         };
+        // The target was read before its route was known.
+        if facts.target.has_encoded_slash()
+            && route.as_ref().is_some_and(|route| route.encoded_slashes == EncodedSlashes::Reject)
+        {
+            return Outcome { route, ..Outcome::undecided(Verdict::Reject(ENCODED_SLASH)) };
+        }
         let mut outcome = self.identified(site, facts, route.as_deref(), now).await;
         outcome.route = route;
         // Nobody can sign in for a host that no cookie reaches: a redirect there would loop for ever.

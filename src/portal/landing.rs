@@ -49,7 +49,7 @@ pub(super) fn followed(visit: &Visit, rd: &str) -> Option<(Url, Target)> {
     let url = return_to(rd, &visit.arrival.site, &visit.scope, visit.scheme, &visit.origin)?;
     let mut without_fragment = url.clone();
     without_fragment.set_fragment(None);
-    let target = Target::parse_url(without_fragment.as_str()).ok()?;
+    let target = Target::parse_url_with(without_fragment.as_str(), visit.arrival.site.widest_slashes()).ok()?;
     // The portal itself decides nothing: sent to its own `/`, the browser would turn in circles.
     visit.arrival.site.portal_path(&target).is_none().then_some((url, target))
 }

@@ -22,7 +22,7 @@ use crate::core::{
     route::{HostPattern, Route, RouteTable, Upstream, UpstreamTimeouts},
     session::{Lifetimes, Session, SessionId, TokenHash},
     site::{CookieScope, ListenerSite, Mount, PortalSite, SameSite, Site},
-    target::Scheme,
+    target::{EncodedSlashes, Scheme},
     time::Timestamp,
     tokens::{AccessClaims, TokenSettings},
     user::User,
@@ -251,6 +251,7 @@ pub(crate) fn route(host: &str) -> Route {
         upstream: Arc::new(Upstream { name: "app".to_owned(), servers: Vec::new(), timeouts }),
         headers: Vec::new(),
         authorization_is_apps: false,
+        encoded_slashes: EncodedSlashes::Reject,
         origins: vec!["https://friend.test".to_owned()],
     }
 }
@@ -294,6 +295,7 @@ pub(crate) fn site(listener: ListenerSite, routes: Vec<Route>) -> Site {
             remember_me: Duration::from_secs(86_400),
         },
         routes: RouteTable::new(routes),
+        encoded_slashes: EncodedSlashes::Reject,
         upstreams: std::collections::BTreeMap::new(),
         rules,
         tokens: TokenSettings {

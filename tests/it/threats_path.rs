@@ -1,7 +1,9 @@
 //! Paths, hosts and forwarded facts that mean two things at once.
 
 use crate::harness::{
-    server::{Role, Server, Setup, SignedIn},
+    DOMAIN,
+    client::Person,
+    server::{PASSWORD, Role, Server, Setup, SignedIn},
     upstream::{Seen, Upstream},
     wire::{self, Reply, Request},
 };
@@ -336,4 +338,63 @@ rules:
     assert_eq!(wire::send(server.forward_auth(), &question.bytes()).await.status, 200);
     let seen = Seen::of(&server.ask(Role::Edge, &Request::get("/public/x")).await);
     assert_eq!(seen.header("Remote-User"), None);
+}
+
+/// GitLab and RabbitMQ have names with slashes in their paths. Where `strictest` lets them through, nobody gets by one reading what the
+/// other forbids, whatever the application makes of it.
+#[tokio::test]
+async fn threat_03_strictest_holds_under_every_reading_in_both_roles() {
+    let upstream = Upstream::start().await;
+    let mut setup = Setup::with(&upstream).policies(POLICIES);
+    setup.more = "encoded_slashes: strictest\n".to_owned();
+    setup.route = format!(" }}\n  - {{ name: plain, host: plain.{DOMAIN}, upstream: app, encoded_slashes: reject");
+    let server = setup.start().await;
+    let alice = server.sign_in("alice").await;
+    for role in Role::BOTH {
+        for open in ["/public/a%2Fb", "/public/a%2fb/c?x=%2F", "/public/x%5Cy", "/public/a%2F..%2Fb"] {
+            assert_eq!(server.ask(role, &Request::get(open)).await.status, 200, "{open} in {role:?}");
+        }
+        for closed in [
+            "/public%2f..%2fadmin",
+            "/public/..%2fadmin",
+            "/public%2Fx",
+            "/public/a%2f..%2f..%2fadmin/x",
+            "/public/..%5cadmin",
+        ] {
+            let page = Request::get(closed).page();
+            for request in [page.clone(), page.cookie(alice.gate.clone())] {
+                let reply = server.ask(role, &request).await;
+                assert!([302, 403].contains(&reply.status), "{closed} in {role:?}: {}", reply.status);
+            }
+        }
+        for rejected in ["/public/../admin", "/public/a%2fb%5cc", "/public/%2e%2e/x%2fy", "/public/a%2f%00"] {
+            assert_eq!(server.ask(role, &Request::get(rejected)).await.status, 400, "{rejected} in {role:?}");
+        }
+    }
+    let seen: Vec<String> = upstream.seen().into_iter().map(|seen| seen.target).collect();
+    let as_they_came = ["/public/a%2Fb", "/public/a%2fb/c?x=%2F", "/public/x%5Cy", "/public/a%2F..%2Fb"];
+    assert_eq!(seen, as_they_came, "what goes on is what came");
+
+    // A route that says otherwise; and the portal, which has no such paths.
+    for host in [format!("plain.{DOMAIN}"), server.auth()] {
+        let reply = server.ask(Role::Edge, &Request::get("/public/a%2Fb").host(host.clone())).await;
+        assert_eq!((reply.status, reply.header("X-Postern-Rule")), (400, None), "{host}");
+        let plain = server.ask(Role::Edge, &Request::get("/public/a").host(host)).await;
+        assert_ne!(plain.status, 400);
+    }
+}
+
+/// A deep link to such a path comes back after the sign-in.
+#[tokio::test]
+async fn an_encoded_slash_survives_the_way_through_the_portal() {
+    let upstream = Upstream::start().await;
+    let mut setup = Setup::with(&upstream);
+    setup.route = ", encoded_slashes: strictest".to_owned();
+    let server = setup.start().await;
+    let person = Person::new();
+    let wanted = format!("http://{}/api/group%2Fproject?x=%2F", server.app());
+    let form = person.browse(&wanted).await;
+    let welcome = person.sign_in(&form, "bob", PASSWORD).await;
+    assert_eq!((welcome.status, welcome.location().as_str()), (303, wanted.as_str()));
+    assert_eq!(person.load(&wanted).await.status, 200);
 }

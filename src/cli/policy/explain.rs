@@ -18,6 +18,7 @@ use crate::{
         client_ip::ClientAddress,
         identity::Factor,
         policy::{Explanation, Imagined, RuleSet, Ruling},
+        target::EncodedSlashes,
         verdict::Rejection,
     },
 };
@@ -51,6 +52,9 @@ pub(super) struct Args {
     /// The client's address; without it the address counts as unknown
     #[arg(long)]
     ip: Option<IpAddr>,
+    /// What holds for the request's route in the configuration
+    #[arg(long, default_value = "reject")]
+    encoded_slashes: Slashes,
     /// A header of the request
     #[arg(long, value_name = "K=V", value_parser = key_and_value)]
     header: Vec<(String, String)>,
@@ -67,6 +71,12 @@ enum Factors {
     None,
     One,
     Two,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Slashes {
+    Reject,
+    Strictest,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -124,6 +134,10 @@ fn answer(args: &Args, factor: Option<Factor>, rules: &RuleSet) -> anyhow::Resul
         client: args.client.clone(),
         auth_age: args.auth_age,
         address: args.ip.map_or(ClientAddress::Unknown, |address| ClientAddress::Known(address.to_canonical())),
+        encoded_slashes: match args.encoded_slashes {
+            Slashes::Reject => EncodedSlashes::Reject,
+            Slashes::Strictest => EncodedSlashes::Strictest,
+        },
     };
     Ok(rules.imagine(&request))
 }

@@ -13,6 +13,7 @@ use super::{
     error::{Report, Trail},
     quantity,
 };
+use crate::core::target::EncodedSlashes;
 
 pub(super) mod headers;
 pub(super) mod log;
@@ -45,12 +46,31 @@ pub(super) struct Raw {
     pub(super) policies: Option<String>,
     /// What a `%2F` or `%5C` in a path means (default `reject`: 400).
     #[schemars(example = &"reject")]
-    pub(super) encoded_slashes: Option<String>,
+    pub(super) encoded_slashes: Option<RawSlashes>,
     pub(super) log: log::RawLog,
 }
 
 /// Keys that the contract names and that come with a later version.
 pub(super) const LATER: &[&str] = &["refresh", "trusted_issuers", "health", "limits"];
+
+/// What an encoded slash or backslash in a path means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawSlashes {
+    /// 400.
+    Reject,
+    /// Decided as a character and as a slash: the stricter verdict holds.
+    Strictest,
+}
+
+impl From<RawSlashes> for EncodedSlashes {
+    fn from(raw: RawSlashes) -> Self {
+        match raw {
+            RawSlashes::Reject => Self::Reject,
+            RawSlashes::Strictest => Self::Strictest,
+        }
+    }
+}
 
 /// Whose the `Authorization` header is.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{RawAuthorization, headers::templates, only, origins, upstreams::RawUpstream};
+use super::{RawAuthorization, RawSlashes, headers::templates, origins, upstreams::RawUpstream};
 use crate::{
     config::error::{Report, Trail, did_you_mean, list},
-    core::route::{HostPattern, Route, Upstream, canonical_prefix},
+    core::{
+        route::{HostPattern, Route, Upstream, canonical_prefix},
+        target::EncodedSlashes,
+    },
 };
 
 /// Which request goes where.
@@ -38,7 +41,7 @@ pub(in crate::config) struct RawRoute {
     origins: Vec<String>,
     /// As the setting of the same name at the top.
     #[schemars(example = &"reject")]
-    encoded_slashes: Option<String>,
+    encoded_slashes: Option<RawSlashes>,
 }
 
 /// What routes may refer to.
@@ -46,6 +49,8 @@ pub(in crate::config) struct Known<'k> {
     pub(in crate::config) upstreams: &'k BTreeMap<String, Arc<Upstream>>,
     /// Some upstream was taken out for a fault of form: then a missing name is no fault of the route's.
     pub(in crate::config) upstreams_pruned: bool,
+    /// What holds where a route says nothing.
+    pub(in crate::config) encoded_slashes: EncodedSlashes,
 }
 
 pub(in crate::config) fn routes(report: &mut Report, raw: &[RawRoute], known: &Known<'_>) -> Vec<Route> {
@@ -93,13 +98,22 @@ fn route(report: &mut Report, at: &Trail, raw: &RawRoute, known: &Known<'_>) -> 
     let upstream = upstream(report, at, raw, known);
     let headers = templates(report, &at.key("headers"), &raw.headers);
     let origins = origins(report, &at.key("origins"), &raw.origins);
-    only(report, &at.key("encoded_slashes"), raw.encoded_slashes.as_deref(), "reject", &["strictest"]);
+    let encoded_slashes = raw.encoded_slashes.map_or(known.encoded_slashes, EncodedSlashes::from);
     let name = raw.name.clone().unwrap_or_else(|| format!("{}{path}", raw.host.as_deref().unwrap_or("*")));
     if name.is_empty() || name.chars().any(char::is_control) {
         report.fault(&at.key("name"), "a route's name must be one line; write for example `grafana`");
     }
     let authorization_is_apps = raw.authorization.is_some();
-    Some(Route { name, host: host?, prefix: prefix?, upstream: upstream?, headers, authorization_is_apps, origins })
+    Some(Route {
+        name,
+        host: host?,
+        prefix: prefix?,
+        upstream: upstream?,
+        headers,
+        authorization_is_apps,
+        encoded_slashes,
+        origins,
+    })
 }
 
 fn upstream(report: &mut Report, at: &Trail, raw: &RawRoute, known: &Known<'_>) -> Option<Arc<Upstream>> {

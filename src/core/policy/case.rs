@@ -8,7 +8,7 @@ use crate::core::{
     client_ip::ClientAddress,
     identity::{Factor, Identity, Unsendable},
     request::is_method,
-    target::Target,
+    target::{EncodedSlashes, Target},
     time::Timestamp,
     user::User,
     verdict::Rejection,
@@ -26,6 +26,7 @@ pub struct Imagined {
     /// How long ago the caller signed in.
     pub auth_age: Duration,
     pub address: ClientAddress,
+    pub encoded_slashes: EncodedSlashes,
 }
 
 impl Imagined {
@@ -45,7 +46,7 @@ impl RuleSet {
     /// # Errors
     /// The request is one that no rule is asked about.
     pub fn imagine(&self, request: &Imagined) -> Result<Explanation, Rejection> {
-        let target = Target::parse_url(&request.url)?;
+        let target = Target::parse_url_with(&request.url, request.encoded_slashes)?;
         if !is_method(&request.method) {
             return Err(Rejection::Method);
         }

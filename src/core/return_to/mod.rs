@@ -4,7 +4,7 @@ use url::Url;
 
 use super::{
     site::{CookieScope, Mount, Site},
-    target::{Scheme, Target},
+    target::{EncodedSlashes, Scheme, Target},
 };
 
 /// The URL to follow, or `None` where `rd` must be ignored: it is followed only if https (http too if the portal is),
@@ -41,10 +41,14 @@ pub fn return_to(rd: &str, site: &Site, scope: &CookieScope, portal_scheme: Sche
 fn is_served(url: &Url, site: &Site) -> bool {
     let mut url = url.clone();
     url.set_fragment(None);
-    let Ok(target) = Target::parse_url(url.as_str()) else { return false };
-    !site.is_edge_only()
-        || site.routes.find(target.host(), target.path()).is_some()
-        || site.portal_path(&target).is_some()
+    let Ok(target) = Target::parse_url_with(url.as_str(), site.widest_slashes()) else { return false };
+    if !site.is_edge_only() {
+        return true;
+    }
+    let takes = |slashes| !target.has_encoded_slash() || slashes == EncodedSlashes::Strictest;
+    let route = site.routes.find(target.host(), target.path());
+    route.is_some_and(|route| takes(route.encoded_slashes))
+        || site.portal_path(&target).is_some_and(|_| takes(EncodedSlashes::Reject))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 
-use super::target::{Scheme, Target, canonical_host};
+use super::target::{EncodedSlashes, Scheme, Target, canonical_host};
 
 #[derive(Debug)]
 pub struct Route {
@@ -16,6 +16,7 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     pub headers: Vec<HeaderTemplate>,
     pub authorization_is_apps: bool,
+    pub encoded_slashes: EncodedSlashes,
     /// Origins, beside its own, from which a WebSocket handshake may use a session.
     pub origins: Vec<String>,
 }
@@ -142,6 +143,7 @@ pub struct RouteTable {
     exact: HashMap<String, Vec<usize>>,
     below: HashMap<String, Vec<usize>>,
     any: Vec<usize>,
+    any_takes_encoded_slashes: bool,
 }
 
 impl RouteTable {
@@ -149,6 +151,8 @@ impl RouteTable {
     #[must_use]
     pub fn new(routes: Vec<Route>) -> Self {
         let mut table = Self { all: routes.into_iter().map(Arc::new).collect(), ..Self::default() };
+        table.any_takes_encoded_slashes =
+            table.all.iter().any(|route| route.encoded_slashes == EncodedSlashes::Strictest);
         let mut places: Vec<_> = table.all.iter().enumerate().collect();
         places.sort_by_key(|(_, route)| std::cmp::Reverse(route.prefix.len()));
         for (place, route) in places {
@@ -159,6 +163,11 @@ impl RouteTable {
             }
         }
         table
+    }
+
+    #[must_use]
+    pub fn any_takes_encoded_slashes(&self) -> bool {
+        self.any_takes_encoded_slashes
     }
 
     /// `host` and `path` canonical. No allocation.

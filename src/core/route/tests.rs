@@ -19,6 +19,7 @@ fn table(routes: &[(&str, &str)]) -> RouteTable {
                 upstream: Arc::clone(&upstream),
                 headers: Vec::new(),
                 authorization_is_apps: false,
+                encoded_slashes: EncodedSlashes::Reject,
                 origins: Vec::new(),
             })
             .collect(),

@@ -42,6 +42,15 @@ impl Scheme {
     }
 }
 
+/// What becomes of a path with an encoded slash or backslash (`encoded_slashes`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum EncodedSlashes {
+    #[default]
+    Reject,
+    /// Read as a character and as a slash; the strictest verdict holds.
+    Strictest,
+}
+
 /// Where a request wants to go.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -53,8 +62,9 @@ pub struct Target {
     /// Path and query as they came.
     raw: String,
     path: String,
-    /// The second reading of a path with `;`: parameters taken off. Absent where there is but one reading.
-    without_parameters: Option<String>,
+    /// The other readings: with the parameters of `;` taken off, with encoded slashes as slashes, with both.
+    others: Vec<String>,
+    has_encoded_slash: bool,
 }
 
 impl Target {
@@ -63,6 +73,12 @@ impl Target {
     /// # Errors
     /// [`Rejection::Host`] or [`Rejection::Path`] where it cannot be read in one way (or in the two of `;`).
     pub fn parse(scheme: Scheme, authority: &str, raw: &str) -> Result<Self, Rejection> {
+        Self::parse_with(scheme, authority, raw, EncodedSlashes::Reject)
+    }
+
+    /// # Errors
+    /// As [`Target::parse`], but for encoded slashes where they may be.
+    pub fn parse_with(scheme: Scheme, authority: &str, raw: &str, slashes: EncodedSlashes) -> Result<Self, Rejection> {
         let (host, port) = split_authority(authority).ok_or(Rejection::Host)?;
         let path = raw.split_once('?').map_or(raw, |(path, _)| path);
         if !(raw.starts_with('/') || raw.is_empty() || raw.starts_with('?')) {
@@ -71,10 +87,25 @@ impl Target {
         if !raw.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
             return Err(Rejection::Path("it holds a character that must be percent-encoded"));
         }
-        let path = canonical_path(path)?;
-        let without_parameters = path.contains(';').then(|| without_parameters(&path)).transpose()?;
+        let kept = match slashes {
+            EncodedSlashes::Reject => Slash::Rejected,
+            EncodedSlashes::Strictest => Slash::Kept,
+        };
+        let as_slashes = (slashes == EncodedSlashes::Strictest).then(|| split_at_encoded(path)).transpose()?.flatten();
+        let path = canonical_path(path, kept)?;
+        let mut others = Vec::new();
+        if path.contains(';') {
+            others.push(without_dot_segments(without_parameters(&path))?);
+        }
+        let has_encoded_slash = as_slashes.is_some();
+        if let Some(split) = as_slashes {
+            if split.contains(';') {
+                others.push(resolved(&without_parameters(&split)));
+            }
+            others.push(resolved(&split));
+        }
         let raw = if raw.starts_with('/') { raw.to_owned() } else { format!("/{raw}") };
-        Ok(Self { scheme, host, port, raw, path, without_parameters })
+        Ok(Self { scheme, host, port, raw, path, others, has_encoded_slash })
     }
 
     /// Parses an absolute URL (`X-Original-URL`, `rd`), without a fragment or userinfo.
@@ -82,11 +113,17 @@ impl Target {
     /// # Errors
     /// As [`Target::parse`], and [`Rejection::Scheme`].
     pub fn parse_url(url: &str) -> Result<Self, Rejection> {
+        Self::parse_url_with(url, EncodedSlashes::Reject)
+    }
+
+    /// # Errors
+    /// As [`Target::parse_with`], and [`Rejection::Scheme`].
+    pub fn parse_url_with(url: &str, slashes: EncodedSlashes) -> Result<Self, Rejection> {
         let (scheme, rest) = url.split_once("://").ok_or(Rejection::Scheme)?;
         let scheme = Scheme::parse(scheme).ok_or(Rejection::Scheme)?;
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, raw) = rest.split_at(end);
-        Self::parse(scheme, authority, raw)
+        Self::parse_with(scheme, authority, raw, slashes)
     }
 
     #[must_use]
@@ -126,7 +163,7 @@ impl Target {
         self.raw.split_once('?').map(|(_, query)| query)
     }
 
-    /// The canonical path: the first reading (parameters of `;` kept).
+    /// The canonical path: the first reading (parameters of `;` kept, encoded slashes as `%2F` and `%5C`).
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
@@ -134,7 +171,13 @@ impl Target {
 
     /// Every reading of the path; the strictest verdict over them holds.
     pub fn readings(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.path.as_str()).chain(self.without_parameters.as_deref())
+        std::iter::once(self.path.as_str()).chain(self.others.iter().map(String::as_str))
+    }
+
+    /// Whether an encoded slash or backslash gave it more readings.
+    #[must_use]
+    pub fn has_encoded_slash(&self) -> bool {
+        self.has_encoded_slash
     }
 
     /// `https://host[:port]`, the port only where it is not the scheme's own.
@@ -195,8 +238,48 @@ fn split_authority(authority: &str) -> Option<(String, Option<u16>)> {
     Some((canonical_host(host)?, port))
 }
 
+pub const ENCODED_SLASH: Rejection = Rejection::Path("it holds an encoded slash");
+
+/// What an encoded slash or backslash becomes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slash {
+    Rejected,
+    /// A character like any other, which no segment can hold decoded: `%2F`, `%5C`.
+    Kept,
+    Split,
+}
+
+/// The reading of those who take an encoded slash for a slash, dot segments not yet resolved. `None`: there is none.
+fn split_at_encoded(raw: &str) -> Result<Option<String>, Rejection> {
+    let has = |escape: &[u8]| raw.as_bytes().windows(3).any(|window| window.eq_ignore_ascii_case(escape));
+    match (has(b"%2f"), has(b"%5c")) {
+        (false, false) => Ok(None),
+        // Who takes the one for a slash may take the other for a character.
+        (true, true) => Err(Rejection::Path("it holds both encoded slashes and encoded backslashes")),
+        _ => canonical_path(raw, Slash::Split).map(Some),
+    }
+}
+
+/// Dot segments taken out as RFC 3986 §5.2.4 does.
+fn resolved(path: &str) -> String {
+    let mut segments: Vec<&str> = Vec::new();
+    let mut ends_in_slash = false;
+    for segment in path.split('/').skip(1) {
+        ends_in_slash = matches!(segment, "" | "." | "..");
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            _ => segments.push(segment),
+        }
+    }
+    let path = format!("/{}", segments.join("/"));
+    if ends_in_slash && path != "/" { path + "/" } else { path }
+}
+
 /// Decoded once, `//` as `/`; anything that could be read in another way is refused.
-fn canonical_path(raw: &str) -> Result<String, Rejection> {
+fn canonical_path(raw: &str, slash: Slash) -> Result<String, Rejection> {
     if is_plain(raw) {
         return Ok(raw.to_owned());
     }
@@ -208,9 +291,19 @@ fn canonical_path(raw: &str) -> Result<String, Rejection> {
             let (Some(high), Some(low)) = digits else {
                 return Err(Rejection::Path("it holds a percent sign that is not followed by two hexadecimal digits"));
             };
-            match high * 16 + low {
-                b'/' => return Err(Rejection::Path("it holds an encoded slash")),
-                decoded => decoded,
+            match (high * 16 + low, slash) {
+                (b'/', Slash::Rejected) => return Err(ENCODED_SLASH),
+                (b'\\', Slash::Rejected) => return Err(Rejection::Path("it holds a backslash")),
+                (b'/', Slash::Kept) => {
+                    bytes.extend_from_slice(b"%2F");
+                    continue;
+                }
+                (b'\\', Slash::Kept) => {
+                    bytes.extend_from_slice(b"%5C");
+                    continue;
+                }
+                (b'/' | b'\\', Slash::Split) => b'/',
+                (decoded, _) => decoded,
             }
         } else {
             byte
@@ -230,7 +323,8 @@ fn canonical_path(raw: &str) -> Result<String, Rejection> {
     if path.chars().any(char::is_control) {
         return Err(Rejection::Path("it holds a control character"));
     }
-    without_dot_segments(path)
+    // Where slashes came out of it, the caller resolves.
+    if slash == Slash::Split { Ok(path) } else { without_dot_segments(path) }
 }
 
 /// Whether a path of visible ASCII characters is canonical as it came: nothing encoded, no backslash, nothing empty or with
@@ -246,8 +340,8 @@ fn is_plain(path: &str) -> bool {
 }
 
 /// The second reading of a path with `;`: the parameters of every segment taken off, as servlet containers do. A segment that becomes
-/// a dot segment by that (`/public/..;/admin`) is refused like one that was written so.
-fn without_parameters(path: &str) -> Result<String, Rejection> {
+/// a dot segment by that (`/public/..;/admin`) is refused like one that was written so, by the caller.
+fn without_parameters(path: &str) -> String {
     let mut reading = String::with_capacity(path.len());
     for segment in path.split('/').map(|segment| segment.split(';').next().unwrap_or_default()) {
         // A segment may have been parameters alone: `//` counts as `/`.
@@ -256,7 +350,7 @@ fn without_parameters(path: &str) -> Result<String, Rejection> {
         }
         reading.push_str(segment);
     }
-    without_dot_segments(reading)
+    reading
 }
 
 fn without_dot_segments(path: String) -> Result<String, Rejection> {

@@ -5,7 +5,7 @@ use http::request::Parts;
 use super::{Described, X_AUTHELIA_URL, X_FORWARDED_PROTO, method, optional};
 use crate::{
     core::{
-        target::{Scheme, Target},
+        target::{EncodedSlashes, Scheme, Target},
         verdict::Rejection,
     },
     forward_auth::service::authority,
@@ -13,7 +13,7 @@ use crate::{
 
 pub(super) const PREFIX: &str = "/api/authz/ext-authz";
 
-pub(super) fn describe(request: &Parts, listener: Scheme) -> Result<Described<'_>, Rejection> {
+pub(super) fn describe(request: &Parts, listener: Scheme, slashes: EncodedSlashes) -> Result<Described<'_>, Rejection> {
     let scheme = match optional(&request.headers, &X_FORWARDED_PROTO)? {
         Some(text) => Scheme::parse(text).ok_or(Rejection::Scheme)?,
         None => listener,
@@ -23,7 +23,7 @@ pub(super) fn describe(request: &Parts, listener: Scheme) -> Result<Described<'_
     // Envoy's `path_prefix` ends in a slash, before a path that begins with one.
     let raw = if raw.starts_with("//") { raw.get(1..).unwrap_or_default() } else { raw };
     Ok(Described {
-        target: Target::parse(scheme, authority(request)?, raw)?,
+        target: Target::parse_with(scheme, authority(request)?, raw, slashes)?,
         method: method(request.method.as_str())?,
         portal: optional(&request.headers, &X_AUTHELIA_URL)?.map(str::to_owned),
     })

@@ -8,17 +8,17 @@ use super::{
     X_ORIGINAL_METHOD, X_ORIGINAL_URL, forwarded_target, method, optional, query,
 };
 use crate::core::{
-    target::{Scheme, Target},
+    target::{EncodedSlashes, Scheme, Target},
     verdict::Rejection,
 };
 
-pub(super) fn describe(request: &Parts) -> Result<Described<'_>, Rejection> {
+pub(super) fn describe(request: &Parts, slashes: EncodedSlashes) -> Result<Described<'_>, Rejection> {
     let headers = &request.headers;
-    let original = optional(headers, &X_ORIGINAL_URL)?.map(Target::parse_url).transpose()?;
+    let original = optional(headers, &X_ORIGINAL_URL)?.map(|url| Target::parse_url_with(url, slashes)).transpose()?;
     let by_url = original.is_some();
     let target = match original {
-        Some(original) => agreed(request, original)?,
-        None => forwarded_target(headers)?,
+        Some(original) => agreed(request, original, slashes)?,
+        None => forwarded_target(headers, slashes)?,
     };
     let methods = (optional(headers, &X_ORIGINAL_METHOD)?, optional(headers, &X_FORWARDED_METHOD)?);
     let described = match methods {
@@ -32,7 +32,7 @@ pub(super) fn describe(request: &Parts) -> Result<Described<'_>, Rejection> {
 }
 
 /// The target of `X-Original-URL`, if whatever part of it `X-Forwarded-*` describes as well is the same.
-fn agreed(request: &Parts, original: Target) -> Result<Target, Rejection> {
+fn agreed(request: &Parts, original: Target, slashes: EncodedSlashes) -> Result<Target, Rejection> {
     let headers = &request.headers;
     let scheme = match optional(headers, &X_FORWARDED_PROTO)? {
         Some(text) => Scheme::parse(text).ok_or(Rejection::Scheme)?,
@@ -41,7 +41,7 @@ fn agreed(request: &Parts, original: Target) -> Result<Target, Rejection> {
     let own = original.authority();
     let host = optional(headers, &X_FORWARDED_HOST)?.unwrap_or(&own);
     let raw = optional(headers, &X_FORWARDED_URI)?.unwrap_or(original.raw());
-    let forwarded = Target::parse(scheme, host, raw)?;
+    let forwarded = Target::parse_with(scheme, host, raw, slashes)?;
     let is_same = forwarded.origin() == original.origin() && forwarded.raw() == original.raw();
     if is_same { Ok(original) } else { Err(Rejection::Contradiction) }
 }

@@ -11,7 +11,7 @@ use crate::core::{
     answer::Dialect,
     request::is_method,
     site::{AUTHORIZATION_ONLY, PROXY_AUTHORIZATION_FIRST, PROXY_AUTHORIZATION_ONLY},
-    target::{Scheme, Target},
+    target::{EncodedSlashes, Scheme, Target},
     verdict::Rejection,
 };
 
@@ -46,12 +46,17 @@ pub(super) fn of(path: &str) -> Option<Dialect> {
 
 /// # Errors
 /// A describing header that is missing, doubled, or cannot be read.
-pub(super) fn describe<'r>(dialect: Dialect, request: &'r Parts, listener: Scheme) -> Result<Described<'r>, Rejection> {
+pub(super) fn describe<'r>(
+    dialect: Dialect,
+    request: &'r Parts,
+    listener: Scheme,
+    slashes: EncodedSlashes,
+) -> Result<Described<'r>, Rejection> {
     match dialect {
-        Dialect::AuthRequest => auth_request::describe(request),
-        Dialect::ExtAuthz => ext_authz::describe(request, listener),
-        Dialect::Legacy => legacy::describe(request),
-        Dialect::ForwardAuth | Dialect::Edge => forward_auth::describe(request),
+        Dialect::AuthRequest => auth_request::describe(request, slashes),
+        Dialect::ExtAuthz => ext_authz::describe(request, listener, slashes),
+        Dialect::Legacy => legacy::describe(request, slashes),
+        Dialect::ForwardAuth | Dialect::Edge => forward_auth::describe(request, slashes),
     }
 }
 
@@ -96,9 +101,10 @@ fn method(text: &str) -> Result<&str, Rejection> {
 }
 
 /// The target of `X-Forwarded-Proto`, `-Host` and `-Uri`.
-fn forwarded_target(headers: &HeaderMap) -> Result<Target, Rejection> {
+fn forwarded_target(headers: &HeaderMap, slashes: EncodedSlashes) -> Result<Target, Rejection> {
     let scheme = Scheme::parse(required(headers, &X_FORWARDED_PROTO)?).ok_or(Rejection::Scheme)?;
-    Target::parse(scheme, required(headers, &X_FORWARDED_HOST)?, required(headers, &X_FORWARDED_URI)?)
+    let (host, uri) = (required(headers, &X_FORWARDED_HOST)?, required(headers, &X_FORWARDED_URI)?);
+    Target::parse_with(scheme, host, uri, slashes)
 }
 
 /// The first value of a query parameter of the asking request.

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, Request, request::Parts};
 use super::{credentials, describe, of};
 use crate::core::{
     answer::Dialect,
-    target::Scheme,
+    target::{EncodedSlashes, Scheme},
     verdict::Rejection::{self, Contradiction, Host, Method, Missing, Path, Repeated},
 };
 
@@ -22,7 +22,7 @@ fn request(method: &str, uri: &str, headers: &[&str]) -> Parts {
 
 /// `METHOD URL [portal]`, or why not.
 fn described(dialect: Dialect, request: &Parts) -> Result<String, Rejection> {
-    let described = describe(dialect, request, Scheme::Http)?;
+    let described = describe(dialect, request, Scheme::Http, EncodedSlashes::Reject)?;
     let portal = described.portal.map(|portal| format!(" {portal}")).unwrap_or_default();
     Ok(format!("{} {}{portal}", described.method, described.target.url()))
 }
@@ -252,7 +252,10 @@ fn threat_15_17_21_ext_authz() {
     assert_eq!(ask("POST", &["host: app.example.com"]).as_deref(), Ok("POST http://app.example.com/a"));
     assert_eq!(ask("post", &["host: app.example.com"]), Err(Method));
     let tls = request("GET", "/api/authz/ext-authz/a", &["host: app.example.com"]);
-    assert_eq!(describe(Dialect::ExtAuthz, &tls, Scheme::Https).unwrap().target.url(), "https://app.example.com/a");
+    assert_eq!(
+        describe(Dialect::ExtAuthz, &tls, Scheme::Https, EncodedSlashes::Reject).unwrap().target.url(),
+        "https://app.example.com/a"
+    );
     // HTTP/2: the authority stands in the target; a Host beside it must be the same.
     let absolute = |host: &[&str]| {
         described(Dialect::ExtAuthz, &request("GET", "http://app.example.com/api/authz/ext-authz/a", host))

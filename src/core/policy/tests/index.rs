@@ -115,6 +115,44 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Whoever stands behind may read an encoded slash as a character or as a slash, and parameters or not: none of them is to hear of
+    /// a request that the rules forbid for the path it reads.
+    #[test]
+    fn strictest_is_never_laxer_than_any_reading(
+        drafts in prop::collection::vec(any_rule(), 0..8),
+        default in prop::sample::select(vec![Level::Bypass, Level::OneFactor, Level::Deny]),
+        path in "(/(a|b|%2f|%5C|%2F|\\.\\.|;|c){1,5}){1,3}",
+        who in prop::sample::select(vec![None, Some("a"), Some("b")]),
+    ) {
+        let rules: Vec<RuleDraft> = drafts
+            .into_iter()
+            .map(|draft| RuleDraft { networks: Vec::new(), max_auth_age: None, subject: Vec::new(), domain: strings(&["a.test"]), domain_regex: Vec::new(), resources: Vec::new(), ..draft })
+            .collect();
+        let rules = RuleSet::compile(&PolicyDraft { default: Some(default), networks: Vec::new(), rules }).expect("sound").0;
+        let who = who.map(|name| caller(name, &["b"], Factor::One));
+        let decide = |target: &Target| {
+            let question = Question { target, method: "GET", client: ClientAddress::Unknown, caller: who.as_ref(), now: Timestamp::default() };
+            rules.decide(&question).ruling
+        };
+        let url = format!("https://a.test{path}");
+        if let Ok(target) = Target::parse_url_with(&url, EncodedSlashes::Strictest) {
+            let ruling = decide(&target);
+            // As somebody reads it who takes all encoded slashes for slashes and resolves what that makes, parameters and all.
+            let decoded = path.replace("%2f", "/").replace("%2F", "/").replace("%5C", "/");
+            let url = url::Url::parse(&format!("https://a.test{decoded}")).expect("a URL");
+            if let Ok(plain) = Target::parse_url(url.as_str()) {
+                prop_assert!(ruling >= decide(&plain), "{path} as {url}");
+            }
+            // And as a character, which no plain path can hold: another one in its place.
+            let kept = path.replace("%2f", "x").replace("%2F", "x").replace("%5C", "x");
+            if let Ok(plain) = Target::parse_url(&format!("https://a.test{kept}")) {
+                prop_assert!(ruling >= decide(&plain), "{path} as {kept}");
+            }
+        }
+    }
+}
+
 #[test]
 fn more_nested_rules_than_the_index_merges_are_asked_all_the_same() {
     let nested = (1..60).map(|depth| RuleDraft {

@@ -7,7 +7,7 @@ mod matching;
 use std::{net::IpAddr, time::Duration};
 
 use super::*;
-use crate::core::{identity::Factor, user::User};
+use crate::core::{identity::Factor, target::EncodedSlashes, user::User};
 
 /// name, domain and policy; the rest by `..`.
 fn rule(name: &str, domain: &str, policy: Level) -> RuleDraft {
