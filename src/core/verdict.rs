@@ -75,6 +75,8 @@ pub enum Rejection {
     Repeated(&'static str),
     #[error("Content-Length and Transfer-Encoding in one request")]
     Framing,
+    #[error("what came is not HTTP/1.1 (TLS on a port without it?)")]
+    Malformed,
     #[error("an identity header came in another spelling")]
     Respelled,
     #[error("the described URLs differ")]

@@ -19,6 +19,8 @@ const HELD: usize = MAX_BYTES + 4 * MAX_FIELDS + 64;
 /// The most of an oversized head that is read and thrown away, so that its sender hears the answer: a connection that is closed with
 /// bytes unread is reset, and the answer lost.
 const DRAINED: usize = 1024 * 1024;
+/// In place of a head of which nothing is to be seen.
+const NOTHING: &[u8] = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n";
 /// Fits most heads.
 const FIRST_READ: usize = 4096;
 
@@ -32,7 +34,7 @@ pub(super) struct Head {
 /// Reads one head. `None` where the connection ended or failed before its first byte or within it.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin + ?Sized)) -> Option<Head> {
     let mut bytes = BytesMut::with_capacity(FIRST_READ);
-    let mut searched = 0;
+    let (mut searched, mut checked) = (0, 0);
     loop {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
             return None;
@@ -48,8 +50,45 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin + ?Sized)) -> Opti
             drain(stream, bytes).await;
             return Some(Head { bytes: bytes_of_it, fault: Some(Rejection::HeadersTooLarge) });
         }
+        if is_hopeless(&bytes, &mut checked) {
+            return Some(Head { bytes: BytesMut::from(NOTHING), fault: Some(Rejection::Malformed) });
+        }
         searched = bytes.len();
     }
+}
+
+/// Whether what has come of a head will never be one: TLS on a plain port, another protocol. Its sender hears so at once and not after
+/// the deadline. A line is looked at once.
+fn is_hopeless(bytes: &[u8], checked: &mut usize) -> bool {
+    if !bytes.first().copied().is_none_or(is_token) {
+        return true;
+    }
+    while let Some((line, after)) = bytes.get(*checked..).and_then(line) {
+        let is_first = *checked == 0;
+        *checked += after;
+        let is_good = if is_first {
+            line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
+        } else {
+            let name = memchr(b':', line).and_then(|colon| line.get(..colon)).unwrap_or_default();
+            !name.is_empty() && name.iter().copied().all(is_token)
+        };
+        if !is_good {
+            return true;
+        }
+    }
+    false
+}
+
+/// The first line without its end, and where the next one begins.
+fn line(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let end = memchr(b'\n', bytes)?;
+    let line = bytes.get(..end)?;
+    Some((line.strip_suffix(b"\r").unwrap_or(line), end + 1))
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Empty lines before a request are no part of it (RFC 9112 §2.2).
@@ -108,34 +147,43 @@ fn is_field(line: &[u8], name: &[u8]) -> bool {
 }
 
 /// What of a refused head goes on to be answered: its own line and the fields that say how the answer should look. Nothing
-/// of it says that a body comes, and the connection ends.
+/// of it says that a body comes, or is a fault of its own, and the connection ends.
 fn cut(bytes: &[u8]) -> BytesMut {
-    const TOLD: [&[u8]; 6] =
-        [b"host", b"accept", b"accept-language", b"sec-fetch-mode", b"sec-fetch-dest", b"x-requested-with"];
-    let mut short = BytesMut::with_capacity(FIRST_READ);
-    let mut rest = bytes;
-    let mut take_line = || {
-        let (line, after) = rest.split_at_checked(memchr(b'\n', rest)? + 1)?;
-        rest = after;
-        Some(line)
+    const TOLD: [&[u8]; 5] = [b"accept", b"accept-language", b"sec-fetch-mode", b"sec-fetch-dest", b"x-requested-with"];
+    let Some((first, mut place)) =
+        line(bytes).filter(|(first, _)| first.len() <= MAX_BYTES && is_in_origin_form(first))
+    else {
+        return BytesMut::from(NOTHING);
     };
-    match take_line() {
-        Some(line) if line.len() <= MAX_BYTES => short.extend_from_slice(line),
-        // The target alone is too long: nobody needs to see it.
-        _ => return BytesMut::from("GET / HTTP/1.1\r\nConnection: close\r\n\r\n"),
-    }
-    let mut left = MAX_FIELDS;
-    while let Some(line) = take_line() {
-        if left == 0 || line.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+    let mut short = BytesMut::with_capacity(FIRST_READ);
+    short.extend_from_slice(first);
+    let mut told = [false; TOLD.len()];
+    for _ in 0..MAX_FIELDS {
+        let Some((field, after)) = bytes.get(place..).and_then(line).filter(|(field, _)| !field.is_empty()) else {
             break;
-        }
-        left -= 1;
-        if TOLD.iter().any(|name| is_field(line, name)) && line.len() < FIRST_READ {
-            short.extend_from_slice(line);
+        };
+        place += after;
+        let known = TOLD.iter().zip(&mut told).find(|(name, _)| is_field(field, name));
+        if let Some((_, is_told)) = known
+            && !std::mem::replace(is_told, true)
+            && field.len() < FIRST_READ
+        {
+            short.extend_from_slice(b"\r\n");
+            short.extend_from_slice(field);
         }
     }
-    short.extend_from_slice(b"Connection: close\r\n\r\n");
+    short.extend_from_slice(b"\r\nConnection: close\r\n\r\n");
     short
+}
+
+/// `GET /a HTTP/1.1`.
+fn is_in_origin_form(line: &[u8]) -> bool {
+    let mut words = line.split(|byte| *byte == b' ');
+    let (method, target, version) = (words.next(), words.next(), words.next());
+    method.is_some_and(|method| !method.is_empty() && method.iter().all(u8::is_ascii_uppercase))
+        && target.is_some_and(|target| target.starts_with(b"/") && target.iter().all(u8::is_ascii_graphic))
+        && matches!(version, Some(b"HTTP/1.1" | b"HTTP/1.0"))
+        && words.next().is_none()
 }
 
 /// Reads the rest of an oversized head and throws it away, up to a limit; the caller's deadline bounds the time.
@@ -218,12 +266,12 @@ mod tests {
             format!("GET /a HTTP/1.1\r\nAccept: b\r\nX: {}\r\nTransfer-Encoding: chunked\r\n\r\n", "x".repeat(size))
         };
         let accepted: &[u8] = b"GET /a HTTP/1.1\r\nAccept: b\r\nConnection: close\r\n\r\n";
-        let hosted: &[u8] = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let bare: &[u8] = b"GET /a HTTP/1.1\r\nConnection: close\r\n\r\n";
         for (head, rest) in [
-            (with_fields(MAX_FIELDS + 1), hosted),
-            (with_fields(257), hosted),
-            (with_fields(5_000), hosted),
-            (with_fields(100_000), hosted),
+            (with_fields(MAX_FIELDS + 1), bare),
+            (with_fields(257), bare),
+            (with_fields(5_000), bare),
+            (with_fields(100_000), bare),
             (large(70_000), accepted),
             (large(900_000), accepted),
             (large(3_000_000), accepted),
@@ -236,7 +284,6 @@ mod tests {
                 let got = sent(head.as_bytes(), piece).await.unwrap();
                 assert_eq!(got.fault, Some(Rejection::HeadersTooLarge), "{}", head.len());
                 assert_eq!(String::from_utf8_lossy(&got.bytes), String::from_utf8_lossy(rest), "{}", head.len());
-                assert!(got.bytes.capacity() <= 2 * HELD, "{}", got.bytes.capacity());
             }
         }
     }
@@ -253,22 +300,85 @@ mod tests {
                 );
                 let got = sent(head.as_bytes(), 100_000).await.unwrap();
                 assert_eq!(got.fault, Some(Rejection::Framing));
-                assert_eq!(got.bytes.as_ref(), b"POST /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+                assert_eq!(got.bytes.as_ref(), b"POST /a HTTP/1.1\r\nConnection: close\r\n\r\n");
             }
         }
         let like = "POST /a HTTP/1.1\r\nContent-Length: 5\r\nX: Transfer-Encoding: chunked\r\nTransfer-Encodin: a\r\nTransfer-Encoding2: b\r\n\r\n";
         assert_eq!(sent(like.as_bytes(), 100_000).await.unwrap().fault, None);
     }
 
+    /// Its sender would wait for an answer until the deadline.
+    #[tokio::test]
+    async fn what_will_never_be_a_head_is_refused_at_once() {
+        for begin in [
+            &b"\x16\x03\x01\x02\x00\x01\x00"[..],
+            b"SSH-2.0-x\r\n",
+            b"GET /\r\n",
+            b"GET / HTTP/2.0\r\n",
+            b"GET / HTTP/1.1\r\nBad Header\r\n",
+            b"GET / HTTP/1.1\r\nBad Header: a\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\n b: c\r\n",
+            b"GET / HTTP/1.1\r\n: a\r\n",
+            b"GET / HTTP/1.1\r\nHost : a\r\n",
+        ] {
+            for piece in [3, 100] {
+                let told = sent(begin, piece).await.unwrap();
+                assert_eq!((told.fault, &*told.bytes), (Some(Rejection::Malformed), NOTHING), "{begin:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_head_brings_no_fault_of_its_own() {
+        let both = "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n";
+        for (line, expected) in [
+            ("POST http://b/x HTTP/1.1", "GET / HTTP/1.1\r\n"),
+            ("CONNECT a:443 HTTP/1.1", "GET / HTTP/1.1\r\n"),
+            ("get /a HTTP/1.1", "GET / HTTP/1.1\r\n"),
+            ("GET /a b HTTP/1.1", "GET / HTTP/1.1\r\n"),
+            ("PUT /a HTTP/1.0", "PUT /a HTTP/1.0\r\n"),
+        ] {
+            let head = format!("{line}\r\nHost: a\r\nHost: b\r\nAccept: x\r\nAccept: y\r\n{both}\r\n");
+            let got = sent(head.as_bytes(), 10_000).await.unwrap();
+            assert_eq!(got.fault, Some(Rejection::Framing));
+            let text = String::from_utf8(got.bytes.to_vec()).unwrap();
+            assert!(text.starts_with(expected) && text.ends_with("\r\nConnection: close\r\n\r\n"), "{text}");
+            assert!(!text.contains("Host") && text.matches("Accept").count() <= 1, "{text}");
+        }
+    }
+
     proptest! {
+        /// Where the parser behind sees the end of a head, there it is.
+        #[test]
+        fn the_end_is_where_the_parser_sees_it(
+            lines in vec(prop_oneof![
+                Just("GET / HTTP/1.1\r\n"), Just("GET / HTTP/1.1\n"), Just("A: b\r\n"), Just("C:\n"), Just("\r\n"), Just("\n"), Just("D: e\r"), Just(" f\r\n"),
+            ], 1..8),
+        ) {
+            let mut bytes = BytesMut::from(lines.concat().as_bytes());
+            skip_empty_lines(&mut bytes, &mut 0);
+            let mut fields = [httparse::EMPTY_HEADER; 16];
+            let mut request = httparse::Request::new(&mut fields);
+            match request.parse(&bytes) {
+                Ok(httparse::Status::Complete(length)) => prop_assert_eq!(end(&bytes, 0), Some(length)),
+                Ok(httparse::Status::Partial) => {
+                    prop_assert_eq!(end(&bytes, 0), None);
+                    prop_assert!(bytes.is_empty() || !is_hopeless(&bytes, &mut 0), "{bytes:?}");
+                }
+                Err(_) => {}
+            }
+        }
+
         #[test]
         fn any_bytes_in_any_pieces_are_read_alike(bytes in vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'a'), any::<u8>()], 0..80), piece in 1_usize..9) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let (whole, parts) = runtime.block_on(async { (sent(&bytes, 1000).await, sent(&bytes, piece).await) });
-            prop_assert_eq!(whole.is_some(), parts.is_some());
+            // What comes in pieces may be refused before it is whole.
             let (Some(whole), Some(parts)) = (whole, parts) else { return Ok(()) };
-            // What comes in one piece may bring a part of the body along.
-            prop_assert!(whole.bytes.starts_with(&parts.bytes));
+            if (whole.fault, parts.fault) == (None, None) {
+                // What comes in one piece may bring a part of the body along.
+                prop_assert!(whole.bytes.starts_with(&parts.bytes));
+            }
         }
     }
 }

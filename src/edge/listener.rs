@@ -2,11 +2,16 @@
 //! `process::exit`). Called by `serve` alone. Bounds what a connection may cost before a request is understood:
 //! how many there are, how long a header may take, how large it is on HTTP/2.
 
-use std::{os::fd::IntoRawFd, pin::pin, sync::Arc, time::Duration};
+use std::{
+    os::fd::IntoRawFd,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use pingora::{
-    apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ServerApp},
+    apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
     listeners::tls::TlsSettings,
     protocols::{
         ALPN, Stream,
@@ -20,7 +25,7 @@ use pingora::{
     services::{Service as _, listening::Service},
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Semaphore, oneshot, watch},
     time::timeout,
 };
 
@@ -37,6 +42,8 @@ const FIRST_HEADER: Duration = Duration::from_secs(30);
 /// From the last answer to the end of the next request's header: the idle time of a kept connection included. More than the
 /// 60 s after which load balancers let go, so that it is never we who close under their hands.
 const NEXT_HEADER: Duration = Duration::from_secs(75);
+/// For a connection's last words.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Upstream connections kept for reuse.
 const UPSTREAM_POOL: usize = 1024;
 
@@ -94,8 +101,8 @@ fn settings(tls: Tls) -> pingora::Result<TlsSettings> {
     Ok(settings)
 }
 
-/// Counts connections, and reads the head of each HTTP/1 request under one deadline. On HTTP/2 a request comes with its head
-/// read, and `h2_idle_timeout` bounds the rest.
+/// Counts connections, and reads the head of each HTTP/1 request under one deadline. On HTTP/2 the first request must come within
+/// that time, and `h2_idle_timeout` bounds the rest.
 struct Door {
     proxy: Arc<HttpProxy<Proxy>>,
     free: Arc<Semaphore>,
@@ -109,7 +116,7 @@ impl ServerApp for Door {
             return None;
         };
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            return self.proxy.process_new(stream, shutdown).await;
+            return self.http2(stream, shutdown).await;
         }
         let mut closes = pin!(closes(shutdown.clone()));
         let (mut limit, mut kept) = (FIRST_HEADER, None);
@@ -121,7 +128,8 @@ impl ServerApp for Door {
                 () = &mut closes => None,
             };
             let Some(head) = head else {
-                stream.shutdown().await;
+                // Over TLS it says goodbye first, which a peer that reads nothing would hold up.
+                let _ = timeout(GOODBYE, stream.shutdown()).await;
                 return None;
             };
             let served = self.proxy.process_new_http(session(stream, head, kept), shutdown).await?;
@@ -132,6 +140,48 @@ impl ServerApp for Door {
 
     async fn cleanup(&self) {
         self.proxy.http_cleanup().await;
+    }
+}
+
+impl Door {
+    /// Pingora waits for the client's preface without a deadline, and counts idle time only from then on.
+    async fn http2(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let (first, came) = oneshot::channel();
+        let app = Arc::new(Waiting { proxy: Arc::clone(&self.proxy), first: Mutex::new(Some(first)) });
+        let mut serving = app.process_new(stream, shutdown);
+        tokio::select! {
+            biased;
+            done = &mut serving => return done,
+            came = timeout(FIRST_HEADER, came) => if came.is_err() { return None },
+        }
+        serving.await
+    }
+}
+
+/// One HTTP/2 connection, until its first request has come.
+struct Waiting {
+    proxy: Arc<HttpProxy<Proxy>>,
+    first: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+#[async_trait]
+impl HttpServerApp for Waiting {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        // The drop is the signal.
+        drop(self.first.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.proxy.process_new_http(session, shutdown).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.proxy.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.proxy.server_options()
     }
 }
 

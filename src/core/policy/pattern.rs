@@ -19,6 +19,7 @@ pub(super) struct Pattern {
     written: Box<str>,
     /// With its classes made ASCII.
     source: Box<str>,
+    dot: Dot,
     compiled: OnceLock<Option<Regex>>,
     names_user: bool,
     names_group: bool,
@@ -60,18 +61,24 @@ impl Pattern {
     /// # Errors
     /// What is wrong with it and what to write instead.
     pub(super) fn parse_with(written: &str, dot: Dot) -> Result<(Self, Anatomy), String> {
-        let mut source = with_ascii_classes(written)?;
-        if dot == Dot::MatchesAnything {
-            source = format!("(?s:{source})");
-        }
-        let tree = ParserBuilder::new().utf8(false).build().parse(&source).map_err(|error| match error {
-            regex_syntax::Error::Parse(error) => format!("the regex {written:?} is not valid: {}", error.kind()),
-            regex_syntax::Error::Translate(error) => format!("the regex {written:?} is not valid: {}", error.kind()),
-            _ => format!("the regex {written:?} is not valid"),
-        })?;
+        let source = with_ascii_classes(written)?;
+        let any = dot == Dot::MatchesAnything;
+        let tree =
+            ParserBuilder::new().utf8(false).dot_matches_new_line(any).build().parse(&source).map_err(|error| {
+                match error {
+                    regex_syntax::Error::Parse(error) => {
+                        format!("the regex {written:?} is not valid: {}", error.kind())
+                    }
+                    regex_syntax::Error::Translate(error) => {
+                        format!("the regex {written:?} is not valid: {}", error.kind())
+                    }
+                    _ => format!("the regex {written:?} is not valid"),
+                }
+            })?;
         let mut pattern = Self {
             written: Box::from(written),
             source: source.into_boxed_str(),
+            dot,
             compiled: OnceLock::new(),
             names_user: false,
             names_group: false,
@@ -89,6 +96,7 @@ impl Pattern {
         Self {
             written: Box::from(written),
             source: source.into_boxed_str(),
+            dot: Dot::IsRe2s,
             compiled: OnceLock::new(),
             names_user: false,
             names_group: false,
@@ -125,8 +133,11 @@ impl Pattern {
     }
 
     fn regex(&self) -> Option<&Regex> {
-        let build =
-            || RegexBuilder::new(&self.source).size_limit(SIZE_LIMIT).dfa_size_limit(SIZE_LIMIT / 4).build().ok();
+        let build = || {
+            let mut builder = RegexBuilder::new(&self.source);
+            builder.dot_matches_new_line(self.dot == Dot::MatchesAnything);
+            builder.size_limit(SIZE_LIMIT).dfa_size_limit(SIZE_LIMIT / 4).build().ok()
+        };
         self.compiled.get_or_init(build).as_ref()
     }
 

@@ -165,8 +165,8 @@ struct Readings<'q> {
 
 /// `None`: more than anybody needs, so nobody looks through all of it.
 ///
-/// Read otherwise are: a later value (PHP, Rails, Django), a name in another case (ASP.NET), with brackets, leading spaces, a NUL behind it, or `.`
-/// and space for `_` (PHP), `;` between parameters (older Rack and Python), no value at all where Go drops what it cannot read.
+/// Read otherwise are: a later value (PHP, Rails, Django) or all of them joined (ASP.NET), a name in another case or with other signs
+/// in and around it, `;` between parameters (older Rack and Python), no value at all where Go drops what it cannot read.
 fn readings<'q>(query: &'q str, key: &str) -> Option<Readings<'q>> {
     let mut usual = None;
     let mut others = Vec::new();
@@ -174,25 +174,36 @@ fn readings<'q>(query: &'q str, key: &str) -> Option<Readings<'q>> {
         if count >= MOST_PARAMETERS || others.len() > MOST_READINGS {
             return None;
         }
-        let is_odd = parameter.contains(';');
+        let has_semicolon = parameter.contains(';');
+        // `%u0061` is a letter to some.
+        if has_broken_escape(parameter.split('=').next().unwrap_or_default()) {
+            return None;
+        }
         if let Some((name, value)) = named(parameter, key) {
+            if has_broken_escape(parameter) || value.contains('\0') {
+                return None;
+            }
             if usual.is_none() && name == Name::Same {
                 usual = Some(value);
                 // Go drops it.
-                if is_odd || has_broken_escape(parameter) {
+                if has_semicolon {
                     others.push(None);
                 }
             } else {
                 others.push(Some(value));
             }
         }
-        if is_odd {
-            let parts = parameter.split(';').take(MOST_READINGS + 1);
-            others.extend(parts.filter_map(|part| named(part, key)).map(|(_, value)| Some(value)));
+        if has_semicolon {
             if parameter.matches(';').count() > MOST_READINGS {
                 return None;
             }
+            others.extend(parameter.split(';').filter_map(|part| named(part, key)).map(|(_, value)| Some(value)));
         }
+    }
+    if others.iter().any(|other| *other != usual) {
+        // ASP.NET joins them.
+        let all: Vec<&str> = usual.iter().chain(others.iter().flatten()).map(|value| &**value).collect();
+        others.push(Some(Cow::Owned(all.join(","))));
     }
     Some(Readings { usual, others })
 }
@@ -208,7 +219,8 @@ enum Name {
 fn named<'q>(parameter: &'q str, key: &str) -> Option<(Name, Cow<'q, str>)> {
     let (raw, _) = parameter.split_once('=').unwrap_or((parameter, ""));
     // Most parameters are other ones, and cost no more than a look at their first letters.
-    if raw.is_empty() || !is_alike(decoded(raw), key) {
+    let is_alike = is_alike(decoded(raw), key);
+    if !is_alike && !decoded(raw).eq(key.bytes()) {
         return None;
     }
     // Alone, so that it is one pair.
@@ -224,20 +236,30 @@ fn decoded(raw: &str) -> impl Iterator<Item = u8> + '_ {
     first.chain(plus_ends.flat_map(|part| std::iter::once(b' ').chain(part)))
 }
 
+/// Letters and digits alone are compared, since what stands around and between them is read in many ways: `[action]` and `action]`
+/// (Rack, qs), `is[admin`, `is.admin` and `is admin` for `is_admin` (PHP). What follows in brackets or behind a NUL may not count.
 fn is_alike(name: impl Iterator<Item = u8>, key: &str) -> bool {
-    let fold = |byte: u8| match byte {
-        b'.' | b' ' => b'_',
-        _ => byte.to_ascii_lowercase(),
-    };
-    let mut name = name.skip_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
-    let mut key = key.bytes();
-    loop {
-        match (name.next(), key.next()) {
-            (None | Some(b'[' | 0), None) => return true,
-            (Some(of_name), Some(of_key)) if fold(of_name) == fold(of_key) => {}
-            _ => return false,
+    let counts = |byte: &u8| byte.is_ascii_alphanumeric() || !byte.is_ascii();
+    let mut key = key.bytes().filter(counts).peekable();
+    if key.peek().is_none() {
+        return false;
+    }
+    let mut may_end = true;
+    for byte in name {
+        match key.peek() {
+            Some(wanted) if counts(&byte) => {
+                if !wanted.eq_ignore_ascii_case(&byte) {
+                    return false;
+                }
+                key.next();
+                may_end = true;
+            }
+            Some(_) => {}
+            None if matches!(byte, b'[' | b']' | 0) => return true,
+            None => may_end &= !counts(&byte),
         }
     }
+    key.peek().is_none() && may_end
 }
 
 fn has_broken_escape(text: &str) -> bool {

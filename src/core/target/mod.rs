@@ -256,8 +256,21 @@ fn split_at_encoded(raw: &str) -> Result<Option<String>, Rejection> {
         (false, false) => Ok(None),
         // Who takes the one for a slash may take the other for a character.
         (true, true) => Err(Rejection::Path("it holds both encoded slashes and encoded backslashes")),
-        _ => canonical_path(raw, Slash::Split).map(Some),
+        _ => canonical_path(raw, Slash::Split).and_then(only_resolved_in_one_way).map(Some),
     }
+}
+
+/// `/a//../b` is `/b` to whoever takes two slashes for one first, `/a/b` to whoever resolves first (RFC 3986 §5.2.4). Parameters alone may
+/// become an empty segment, or one before them a dot segment.
+fn only_resolved_in_one_way(path: String) -> Result<String, Rejection> {
+    let names: Vec<&str> =
+        path.split('/').skip(1).map(|segment| segment.split(';').next().unwrap_or_default()).collect();
+    // A slash at the end leaves an empty one behind that is none.
+    let inner = names.split_last().map_or(&[][..], |(_, inner)| inner);
+    if inner.contains(&"") && names.iter().any(|name| matches!(*name, "." | "..")) {
+        return Err(Rejection::Path("it holds an encoded slash beside another slash, and a dot segment"));
+    }
+    Ok(path)
 }
 
 /// Dot segments taken out as RFC 3986 §5.2.4 does.
@@ -312,7 +325,8 @@ fn canonical_path(raw: &str, slash: Slash) -> Result<String, Rejection> {
             b'\\' => return Err(Rejection::Path("it holds a backslash")),
             0 => return Err(Rejection::Path("it holds a NUL")),
             control if control.is_ascii_control() => return Err(Rejection::Path("it holds a control character")),
-            b'/' if bytes.last() == Some(&b'/') => {}
+            // Whoever splits at encoded slashes sees to it later.
+            b'/' if slash != Slash::Split && bytes.last() == Some(&b'/') => {}
             decoded => bytes.push(decoded),
         }
     }

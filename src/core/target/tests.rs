@@ -115,6 +115,13 @@ fn threat_03_encoded_slashes_have_every_reading() {
         ("/x%2f..;a%2fadmin", &["/x%2F..;a%2Fadmin", "/x%2F..", "/admin", "/x/..;a/admin"]),
         ("/a%252fb", &["/a%2fb"]),
         ("/a?x=%2f", &["/a"]),
+        // Two slashes may be one before the dots count, or after.
+        ("/a%2f..%2fadmin%2f%2f..%2fb", &[]),
+        ("/a%2f..%2fadmin%2f/..%2fb", &[]),
+        ("/a%2f;x%2f..", &[]),
+        ("/a%2f/b%2f..;c", &[]),
+        ("/a%2f%2f.", &[]),
+        ("/a//b%2fc", &["/a/b%2Fc", "/a/b/c"]),
         // Whoever takes one of the two for a slash may take the other for a character; and what was refused still is.
         ("/a%2fb%5cc", &[]),
         ("/a\\b", &[]),
