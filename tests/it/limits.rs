@@ -124,6 +124,27 @@ async fn threat_58_a_body_that_trickles_is_408_in_both_roles_and_versions() {
     );
 }
 
+/// THREATS 58: whoever chose HTTP/2 in the TLS handshake and says nothing holds a place no longer than a header may take.
+#[tokio::test]
+async fn threat_58_a_silent_http2_connection_is_closed_in_both_roles() {
+    let upstream = Upstream::start().await;
+    let identity = tls::certificate();
+    let mut setup = Setup::with(&upstream);
+    let own = format!(", tls: {{ certificates: [{{ certificate: {}, key: {} }}] }}", tls::CERTIFICATE, tls::KEY);
+    setup.forward_auth += &own;
+    setup.edge = own;
+    setup.portal = "{ url: \"https://auth.test.localhost:PORT\" }".to_owned();
+    setup.files = identity.files();
+    let server = setup.start().await;
+    let silent = async |port: u16, most: u64| {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+        let mut stream = identity.connect(stream, b"h2").await;
+        let mut rest = Vec::new();
+        let _ = within(Duration::from_secs(most), "the end of the connection", stream.read_to_end(&mut rest)).await;
+    };
+    tokio::join!(silent(server.edge(), 45), silent(server.forward_auth(), 25));
+}
+
 /// THREATS 58: a connection's first header has 30 s at the edge and 10 s on a `forward_auth` listener, however it trickles in.
 #[tokio::test]
 async fn threat_58_a_header_that_trickles_ends_its_connection_and_a_kept_one_stays() {

@@ -1,5 +1,14 @@
 //! A certificate for every host of a test, made for it.
 
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
 pub(crate) const CERTIFICATE: &str = "tls/certificate.pem";
 pub(crate) const KEY: &str = "tls/key.pem";
 
@@ -15,6 +24,23 @@ pub(crate) fn certificate() -> Identity {
 }
 
 impl Identity {
+    /// A TLS client that trusts the certificate and speaks one protocol.
+    pub(crate) async fn connect(&self, stream: TcpStream, protocol: &[u8]) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("PEM")).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let name = ServerName::try_from("app.test.localhost").expect("a name");
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
+        stream
+    }
+
     /// As `Setup::files` takes them.
     pub(crate) fn files(&self) -> Vec<(String, String)> {
         vec![(CERTIFICATE.to_owned(), self.certificate.clone()), (KEY.to_owned(), self.key.clone())]
