@@ -176,7 +176,8 @@ fn readings<'q>(query: &'q str, key: &str) -> Option<Readings<'q>> {
         }
         let has_semicolon = parameter.contains(';');
         // `%u0061` is a letter to some.
-        if has_broken_escape(parameter.split('=').next().unwrap_or_default()) {
+        let mut names = parameter.split(';').map(|part| part.split('=').next().unwrap_or_default());
+        if names.any(has_broken_escape) {
             return None;
         }
         if let Some((name, value)) = named(parameter, key) {
@@ -244,7 +245,6 @@ fn is_alike(name: impl Iterator<Item = u8>, key: &str) -> bool {
     if key.peek().is_none() {
         return false;
     }
-    let mut may_end = true;
     for byte in name {
         match key.peek() {
             Some(wanted) if counts(&byte) => {
@@ -252,14 +252,14 @@ fn is_alike(name: impl Iterator<Item = u8>, key: &str) -> bool {
                     return false;
                 }
                 key.next();
-                may_end = true;
             }
             Some(_) => {}
             None if matches!(byte, b'[' | b']' | 0) => return true,
-            None => may_end &= !counts(&byte),
+            None if counts(&byte) => return false,
+            None => {}
         }
     }
-    key.peek().is_none() && may_end
+    key.peek().is_none()
 }
 
 fn has_broken_escape(text: &str) -> bool {
