@@ -11,6 +11,7 @@ use super::{
     shape::Checked,
     source::{Kind, Node, Place},
 };
+use crate::core::spelling::distance;
 
 /// The way from the root of a file to a value: `server.listeners[0].address`.
 #[derive(Debug, Clone, Default)]
@@ -168,19 +169,4 @@ pub(super) fn did_you_mean<'n>(written: &str, known: impl IntoIterator<Item = &'
         .filter(|(distance, _)| *distance <= tolerance)
         .min();
     nearest.map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"))
-}
-
-/// Edit distance (Levenshtein), a swap of neighbours counted as two.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, letter) in left.chars().enumerate() {
-        let mut next = vec![index + 1];
-        for ((other, above_left), above) in right.iter().zip(&row).zip(row.iter().skip(1)) {
-            let before = next.last().copied().unwrap_or_default();
-            next.push((above + 1).min(before + 1).min(above_left + usize::from(letter != *other)));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }

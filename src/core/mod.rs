@@ -13,6 +13,7 @@ pub mod return_to;
 pub mod route;
 pub mod session;
 pub mod site;
+pub mod spelling;
 pub mod target;
 pub mod time;
 pub mod tokens;

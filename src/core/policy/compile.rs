@@ -15,7 +15,7 @@ use super::{
     reach,
     rule::Rule,
 };
-use crate::core::{request::is_method, target::canonical_host};
+use crate::core::{request::is_method, spelling::nearest, target::canonical_host};
 
 /// Name of what decides where no rule matches.
 const DEFAULT: &str = "default";
@@ -479,32 +479,4 @@ fn parse_network(text: &str) -> Option<IpNet> {
 
 fn not_a_network(text: &str) -> String {
     format!("{text:?} is not an address or a network: write one such as 192.0.2.7, 10.0.0.0/8 or fd00::/8")
-}
-
-/// What somebody may have meant: at most two letters away, and less than half of the word.
-fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    known
-        .map(|candidate| (distance(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= 2 && distance * 2 < candidate.chars().count().max(3))
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein's, by rows.
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (above, one) in left.chars().enumerate() {
-        let mut diagonal = above;
-        let mut before = above + 1;
-        let mut next = Vec::with_capacity(row.len());
-        next.push(before);
-        for (other, up) in right.chars().zip(row.iter().skip(1)) {
-            let cost = (diagonal + usize::from(one != other)).min(up + 1).min(before + 1);
-            diagonal = *up;
-            before = cost;
-            next.push(cost);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
