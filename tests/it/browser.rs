@@ -243,11 +243,7 @@ async fn cookies_over_https_are_kept_as_meant() {
 async fn over_https() -> (Server, Upstream) {
     let upstream = Upstream::start().await;
     let identity = tls::certificate();
-    let mut setup = Setup::with(&upstream);
-    setup.edge = format!(", tls: {{ certificates: [{{ certificate: {}, key: {} }}] }}", tls::CERTIFICATE, tls::KEY);
-    setup.portal = "{ url: \"https://auth.test.localhost:PORT\" }".to_owned();
-    setup.files = identity.files();
-    (setup.start().await, upstream)
+    (Setup::with(&upstream).edge_over_tls(&identity).start().await, upstream)
 }
 
 /// Name and domain of each that the page at hand sends; every one of ours is out of reach for scripts and plain http.

@@ -1,10 +1,14 @@
 //! The role `edge`: Postern itself stands towards browsers.
 
+use std::fs;
+
 use crate::{
     harness::{
+        DOMAIN,
         breaker::Breaker,
         client::Person,
         front::Front,
+        repository,
         server::{PASSWORD, Role, Setup},
         tls,
         upstream::{Seen, Upstream},
@@ -69,11 +73,7 @@ async fn an_api_call_is_refused_with_a_problem() {
 async fn a_person_signs_in_over_tls() {
     let upstream = Upstream::start().await;
     let identity = tls::certificate();
-    let mut setup = Setup::with(&upstream);
-    setup.edge = format!(", tls: {{ certificates: [{{ certificate: {}, key: {} }}] }}", tls::CERTIFICATE, tls::KEY);
-    setup.portal = "{ url: \"https://auth.test.localhost:PORT\" }".to_owned();
-    setup.files = identity.files();
-    let server = setup.start().await;
+    let server = Setup::with(&upstream).edge_over_tls(&identity).start().await;
     let app = format!("https://{}", server.app());
     for http2 in [false, true] {
         let person = Person::over_tls(&identity.certificate, http2);
@@ -152,4 +152,50 @@ async fn a_portal_body_beyond_the_limit_is_413() {
     for port in [front.server.edge(), front.server.forward_auth()] {
         assert_eq!(wire::send(port, &request.bytes()).await.status, 413);
     }
+}
+
+/// `deploy/grafana`, but for its addresses: Grafana itself is a program that tests cannot have, so its upstream records.
+#[tokio::test]
+async fn grafanas_sample_names_who_is_signed_in_in_the_headers_that_it_reads() {
+    let upstream = Upstream::start().await;
+    let identity = tls::certificate();
+    let sample = |file: &str| fs::read_to_string(repository(&format!("deploy/grafana/{file}"))).expect(file);
+    let mut server =
+        Setup::with(&upstream).policies(&sample("policies/access.yaml").replace("example.com", DOMAIN)).prepare();
+    let [edge, admin] = [server.edge(), server.admin()];
+    let config = sample("config/postern.yaml")
+        .replace("0.0.0.0:8443", &format!("127.0.0.1:{edge}"))
+        .replace("127.0.0.1:9900", &format!("127.0.0.1:{admin}"))
+        .replace("172.30.0.3:3000", &format!("127.0.0.1:{}", upstream.port()))
+        .replace("https://auth.example.com", &format!("https://auth.{DOMAIN}:{edge}"))
+        .replace("https://grafana.example.com", &format!("https://grafana.{DOMAIN}:{edge}"))
+        .replace("example.com", DOMAIN);
+    server.write("config/postern.yaml", &config);
+    server.write("config/tls.pem", &identity.certificate);
+    server.write("config/tls.key", &identity.key);
+    server.launch().await;
+
+    let person = Person::over_tls(&identity.certificate, true);
+    let wanted = format!("https://grafana.{DOMAIN}:{edge}/d/1?panel=2");
+    let form = person.browse(&wanted).await;
+    let welcome = person.sign_in(&form, "alice", PASSWORD).await;
+    assert_eq!((welcome.status, welcome.location().as_str()), (303, wanted.as_str()), "{}", welcome.body);
+    let spoofed = [("Remote-User", "admin"), ("Remote-Email", "admin@localhost"), ("Accept", "text/html")];
+    let spoofed = spoofed.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let seen: Seen = serde_json::from_str(&person.send("GET", &wanted, &spoofed).await.body).expect("what it saw");
+
+    // Each header that grafana.ini reads comes from Postern, and from nowhere else.
+    let ini = sample("grafana.ini");
+    let setting = |key: &str| {
+        let line = ini.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix('='));
+        line.map(str::trim).unwrap_or_else(|| panic!("no {key} in grafana.ini"))
+    };
+    let mut read = vec![setting("header_name")];
+    read.extend(setting("headers").split(' ').filter_map(|pair| pair.split_once(':')).map(|(_, header)| header));
+    let told: Vec<_> = read.iter().map(|header| seen.all(header).join("|")).collect();
+    assert_eq!(told, ["alice", "Alice Ä.", "alice@example.com", "admins,dev"]);
+    // And is believed of Postern's address alone, which compose.yaml gives it.
+    let compose = sample("compose.yaml");
+    assert!(compose.contains(&format!("ipv4_address: {} }}", setting("whitelist"))), "{compose}");
+    assert!(sample("config/postern.yaml").contains("http://172.30.0.3:3000") && compose.contains("172.30.0.3"));
 }

@@ -100,13 +100,7 @@ async fn growing(server: &Server, port: u16) -> Option<u16> {
 async fn threat_58_a_body_that_trickles_is_408_in_both_roles_and_versions() {
     let upstream = Upstream::start().await;
     let identity = tls::certificate();
-    let mut setup = Setup::with(&upstream);
-    let own = format!(", tls: {{ certificates: [{{ certificate: {}, key: {} }}] }}", tls::CERTIFICATE, tls::KEY);
-    setup.forward_auth += &own;
-    setup.edge = own;
-    setup.portal = "{ url: \"https://auth.test.localhost:PORT\" }".to_owned();
-    setup.files = identity.files();
-    let server = setup.start().await;
+    let server = Setup::with(&upstream).over_tls(&identity).start().await;
     let trickling = async |port: u16, http2: bool| {
         let person = Person::over_tls(&identity.certificate, http2);
         let url = format!("https://auth.test.localhost:{port}/auth/login");
@@ -129,13 +123,7 @@ async fn threat_58_a_body_that_trickles_is_408_in_both_roles_and_versions() {
 async fn threat_58_a_silent_http2_connection_is_closed_in_both_roles() {
     let upstream = Upstream::start().await;
     let identity = tls::certificate();
-    let mut setup = Setup::with(&upstream);
-    let own = format!(", tls: {{ certificates: [{{ certificate: {}, key: {} }}] }}", tls::CERTIFICATE, tls::KEY);
-    setup.forward_auth += &own;
-    setup.edge = own;
-    setup.portal = "{ url: \"https://auth.test.localhost:PORT\" }".to_owned();
-    setup.files = identity.files();
-    let server = setup.start().await;
+    let server = Setup::with(&upstream).over_tls(&identity).start().await;
     let silent = async |port: u16, most: u64| {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
         let mut stream = identity.connect(stream, b"h2").await;

@@ -182,13 +182,7 @@ fn swap(folder: &Path, link: &str, target: &str) {
 async fn certificates_are_taken_without_a_restart_in_both_roles() {
     let upstream = Upstream::start().await;
     let first = tls::certificate();
-    let mut setup = Setup::with(&upstream);
-    let keys = format!(", tls: {{ certificates: [{{ certificate: {}, key: {} }}] }}", tls::CERTIFICATE, tls::KEY);
-    setup.edge.clone_from(&keys);
-    setup.forward_auth += &keys;
-    setup.portal = "{ url: \"https://auth.test.localhost:PORT\" }".to_owned();
-    setup.files = first.files();
-    let server = setup.start().await;
+    let server = Setup::with(&upstream).over_tls(&first).start().await;
     let urls =
         [server.edge(), server.forward_auth()].map(|port| format!("https://auth.test.localhost:{port}/auth/health"));
     for url in &urls {

@@ -14,6 +14,7 @@ use super::{
     DOMAIN,
     port::Port,
     program::Program,
+    tls,
     upstream::Upstream,
     wire::{self, Reply, Request},
 };
@@ -78,6 +79,21 @@ impl Setup {
     pub(crate) fn policies(mut self, policies: &str) -> Self {
         self.policies = policies.to_owned();
         self
+    }
+
+    /// The edge speaks TLS, and the portal's URL says so.
+    pub(crate) fn edge_over_tls(mut self, identity: &tls::Identity) -> Self {
+        self.edge = tls::setting();
+        self.portal = format!("{{ url: \"https://auth.{DOMAIN}:PORT\" }}");
+        self.files = identity.files();
+        self
+    }
+
+    /// Both roles speak TLS.
+    pub(crate) fn over_tls(self, identity: &tls::Identity) -> Self {
+        let mut setup = self.edge_over_tls(identity);
+        setup.forward_auth += &tls::setting();
+        setup
     }
 
     /// Browsers come by another program, which listens there.

@@ -18,9 +18,14 @@ pub(crate) struct Identity {
 }
 
 pub(crate) fn certificate() -> Identity {
-    let names = ["app.test.localhost", "auth.test.localhost"].map(str::to_owned);
+    let names = ["app.test.localhost", "auth.test.localhost", "grafana.test.localhost"].map(str::to_owned);
     let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
     Identity { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() }
+}
+
+/// What a listener is told of it.
+pub(crate) fn setting() -> String {
+    format!(", tls: {{ certificates: [{{ certificate: {CERTIFICATE}, key: {KEY} }}] }}")
 }
 
 impl Identity {
