@@ -39,7 +39,11 @@ const LAYERS: &[Layer] = &[
         of_the_world: &["opentelemetry", "prometheus", "tracing", "tracing_subscriber"],
     },
     // `config` names the sink of the access log, which `observe` opens.
-    Layer { name: "config", of_the_crate: &["core", "observe"], of_the_world: &["psl", "schemars", "serde_yaml"] },
+    Layer {
+        name: "config",
+        of_the_crate: &["core", "observe"],
+        of_the_world: &["jiff", "psl", "schemars", "serde_yaml"],
+    },
     Layer {
         name: "gate",
         of_the_crate: &["core", "ports", "observe"],

@@ -37,6 +37,7 @@ pub use self::quantity::duration;
 mod cases_file;
 mod error;
 mod policy_file;
+mod policy_roles;
 mod quantity;
 mod sections;
 mod shape;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::{
     Fault,
     error::{Report, Trail},
+    policy_roles::{self, Origins, RawBinding, RawOrg, RawRole},
     quantity,
     shape::Shape,
     source::{self, Entry, Kind, Node},
@@ -19,7 +20,7 @@ use super::{
 use crate::core::policy::{DraftFault, Level, Mode, Operator, Place, PolicyDraft, QueryDraft, RuleDraft, RuleSet};
 
 /// Keys that the contract names and that come with a later version.
-const LATER: &[&str] = &["when", "limits", "roles"];
+const LATER: &[&str] = &["when", "limits"];
 
 /// Rules of Postern: read from top to bottom, the first that matches decides.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -30,6 +31,12 @@ pub(super) struct RawPolicies {
     default: Option<RawLevel>,
     /// Addresses and networks by name.
     networks: BTreeMap<String, OneOrMany>,
+    /// What people may do, by the name of a role.
+    roles: BTreeMap<String, RawRole>,
+    /// Who holds which role.
+    bindings: Vec<RawBinding>,
+    /// Organisations and their teams, by name.
+    orgs: BTreeMap<String, RawOrg>,
     /// The rules, from top to bottom.
     rules: Vec<RawRule>,
 }
@@ -69,7 +76,7 @@ struct RawRule {
     mode: Option<RawMode>,
     /// Parameters of the query: a list is OR, a list within it AND.
     query: Option<Vec<Conditions>>,
-    /// Who: `user:NAME`, `group:NAME`; a list is OR, a list within it AND.
+    /// Who: `user:`, `group:`, `role:`, `permission:`, `client:`, `org:` or `team:` and a name; a list is OR, a list within it AND.
     #[schemars(example = &"group:admins")]
     subject: Option<Subjects>,
 }
@@ -208,7 +215,11 @@ pub(super) fn read(folder: &Path) -> Result<Policies, String> {
 }
 
 pub(super) fn shape() -> Shape {
-    Shape { schema: schemars::schema_for!(RawPolicies).to_value(), later: LATER, whole_items_of: &["rules"] }
+    Shape {
+        schema: schemars::schema_for!(RawPolicies).to_value(),
+        later: LATER,
+        whole_items_of: &["rules", "bindings"],
+    }
 }
 
 pub(super) struct PolicyFiles {
@@ -248,9 +259,10 @@ struct Reading {
     rules: Vec<(usize, Trail)>,
     /// As `rules`, of every network.
     networks: Vec<(usize, Trail)>,
+    roles: Origins,
     default_in: Option<PathBuf>,
-    /// A network was taken out for a fault of form: rules that name it cannot be judged.
-    networks_pruned: bool,
+    /// A network, a role or an organisation was taken out for a fault of form: what names it cannot be judged.
+    names_pruned: bool,
 }
 
 impl Reading {
@@ -259,7 +271,7 @@ impl Reading {
         let mut root = match parsed {
             Ok(root) => authelia_to_ours(root),
             Err(fault) => {
-                self.networks_pruned = true;
+                self.names_pruned = true;
                 self.unreadable.push(fault);
                 return;
             }
@@ -267,7 +279,7 @@ impl Reading {
         let checked = shape().check(file, &mut root);
         let raw = serde_json::from_value::<RawPolicies>(root.to_json());
         let mut report = Report::new(file, root, checked);
-        self.networks_pruned |= report.is_pruned("networks");
+        self.names_pruned |= ["networks", "roles", "orgs"].into_iter().any(|key| report.is_pruned(key));
         match raw {
             Ok(raw) => self.add(&mut report, raw),
             Err(error) => report.fault(&Trail::root(), error.to_string()),
@@ -293,6 +305,8 @@ impl Reading {
             self.networks.push((index, Trail::root().key("networks").key(&name)));
             self.draft.networks.push((name, addresses.into()));
         }
+        let RawPolicies { roles, bindings, orgs, .. } = raw;
+        self.roles.add(&mut self.draft, report, index, policy_roles::Raw { roles, bindings, orgs });
         for (number, rule) in raw.rules.into_iter().enumerate() {
             let at = Trail::root().key("rules").item(number);
             rule.refuse_empty_lists(report, &at);
@@ -313,8 +327,8 @@ impl Reading {
                     self.tell(&warning, Report::warn);
                 }
             }
-            // Without a network that could not be read, rules that name it would be reported for nothing.
-            Err(_) if self.networks_pruned => {}
+            // Without a name that could not be read, what refers to it would be reported for nothing.
+            Err(_) if self.names_pruned => {}
             Err(faults) => {
                 for fault in faults {
                     self.tell(&fault, Report::fault);
@@ -330,24 +344,27 @@ impl Reading {
     }
 
     fn tell(&mut self, fault: &DraftFault, how: fn(&mut Report, &Trail, String)) {
-        let origin = match fault.place {
-            Place::Rule { rule, .. } => self.rules.get(rule),
-            Place::Network { network, .. } => self.networks.get(network),
+        let found = match fault.place {
+            Place::Rule { rule, key, entry } => {
+                self.rules.get(rule).map(|(report, base)| (*report, with_entry(base.key(key), entry)))
+            }
+            Place::Network { network, entry } => {
+                self.networks.get(network).map(|(report, base)| (*report, with_entry(base.clone(), entry)))
+            }
+            place => self.roles.of(place),
         };
-        let Some((report, base)) = origin else {
-            let message = fault.message.clone();
-            self.unreadable.push(source::whole_file(Path::new("policies"), message));
-            return;
-        };
-        let (trail, entry) = match fault.place {
-            Place::Rule { key, entry, .. } => (base.key(key), entry),
-            Place::Network { entry, .. } => (base.clone(), entry),
-        };
-        // Where one text stands for a list of one, the trail ends at the text itself.
-        let trail = entry.map_or(trail.clone(), |entry| trail.item(entry));
-        if let Some(report) = self.reports.get_mut(*report) {
-            how(report, &trail, fault.message.clone());
+        match found.and_then(|(report, trail)| Some((self.reports.get_mut(report)?, trail))) {
+            Some((report, trail)) => how(report, &trail, fault.message.clone()),
+            None => self.unreadable.push(source::whole_file(Path::new("policies"), fault.message.clone())),
         }
+    }
+}
+
+/// Where one text stands for a list of one, the trail ends at the text itself.
+fn with_entry(trail: Trail, entry: Option<usize>) -> Trail {
+    match entry {
+        Some(entry) => trail.item(entry),
+        None => trail,
     }
 }
 

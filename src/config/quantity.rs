@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::SourceRate;
+use crate::core::time::Timestamp;
 
 const UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
@@ -28,6 +29,23 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         rest = next;
     }
     Ok(Duration::from_millis(millis))
+}
+
+/// The first moment that is no more: after the whole of a day such as `2027-06-30` (UTC), or at `2027-06-30T18:00:00+02:00` (RFC 3339).
+///
+/// # Errors
+/// What to write instead.
+pub(super) fn end(text: &str) -> Result<Timestamp, String> {
+    let fault = || format!("`{text}` is no date; write `2027-06-30`, or a moment such as `2027-06-30T18:00:00+02:00`");
+    let moment = match text.parse::<jiff::civil::Date>() {
+        // A moment parses as a date too, its time ignored.
+        Ok(day) if text.len() == "2027-06-30".len() => {
+            let next = day.tomorrow().map_err(|_| fault())?;
+            next.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| fault())?.timestamp()
+        }
+        _ => text.parse::<jiff::Timestamp>().map_err(|_| fault())?,
+    };
+    Ok(Timestamp::from_unix_millis(moment.as_millisecond()))
 }
 
 /// `N/unit burst B`, or `none`. Without `burst`, the bucket is as deep as the rate.

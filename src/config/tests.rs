@@ -171,6 +171,49 @@ fn faults_of_policies() {
 }
 
 #[test]
+fn faults_of_roles() {
+    let files = [
+        "roles:\n  admin: { inherits: [editor, viewr], level: 1 }\n  editor: { inherits: admin, level: 2 }\n  viewer:\n    permissions:\n      - read dashboards",
+        "roles: { admin: { permission: [\"manage:*\"], level: high } }",
+        "roles: { admin: { level: 1 } }\nbindings:\n  - { role: admin, subject: bob }\n  - { role: admn, subject: \"user:bob\", org: acme, until: tomorrow }\n  - { role: admin, subject: [] }\n  - { subject: everyone }",
+        "orgs:\n  acme:\n    members: [\"group:acme\", acme]\n    teams: { web: [\"user:\"], \"a/b\": [] }\n  \"a b\": {}",
+        "roles: { admin: { level: 1 } }\nbindings: [ { role: admin, subject: everyone } ]\nrules:\n  - domain: a.example.com\n    policy: one_factor\n    subject:\n      - role:admn\n      - [\"permission:read:all\", \"org:x\"]\n      - team:web",
+    ];
+    let lines: Vec<String> =
+        files.iter().map(|text| format!("{text}\n=> {}\n", policy_faults(&[("a.yaml", text)]))).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn roles_of_one_file_are_known_in_another() {
+    let roles = "roles: { admin: { level: 1 } }\nbindings: [ { role: admin, subject: everyone, until: 2027-06-30 } ]";
+    let rules = "rules: [ { domain: a.example.com, policy: one_factor, subject: \"role:admin\" } ]";
+    assert_eq!(policy_faults(&[("a.yaml", rules), ("b.yaml", roles)]), "no fault");
+}
+
+#[test]
+fn the_samples_hold() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/samples");
+    let mut samples = 0;
+    for sample in fs::read_dir(&folder).unwrap() {
+        let sample = sample.unwrap().path();
+        let (rules, warnings) = load_policies(&sample).unwrap_or_else(|faults| panic!("{faults:?}"));
+        assert_eq!(warnings, [], "{}", sample.display());
+        let cases = load_cases(&sample, &rules).unwrap_or_else(|faults| panic!("{faults:?}"));
+        assert!(!cases.is_empty(), "{}", sample.display());
+        for PlacedCase { case, .. } in &cases {
+            assert!(case.failure(&rules).is_none(), "{}: {}", sample.display(), case.name);
+        }
+        for name in rules.rule_names() {
+            let is_decisive = cases.iter().any(|placed| placed.case.rule.as_deref() == Some(name));
+            assert!(is_decisive, "{}: no case is decided by {name:?}", sample.display());
+        }
+        samples += 1;
+    }
+    assert!(samples >= 5, "{samples}");
+}
+
+#[test]
 fn default_in_two_files_is_a_fault() {
     let told = policy_faults(&[("a.yaml", "default: deny"), ("b.yaml", "rules: []\ndefault: bypass")]);
     assert!(told.starts_with("policies/b.yaml:2:1: `default` stands in"), "{told}");

@@ -20,13 +20,15 @@ pub struct Outcome {
     pub carries_our_token: bool,
     /// What a rule in `mode: report` would have said.
     pub reported: Option<Reported>,
+    /// The caller's roles, comma separated, where a header of the route or the listener asks for them.
+    pub roles: Option<Box<str>>,
 }
 
 impl Outcome {
     /// No rule was asked.
     #[must_use]
     pub fn undecided(verdict: Verdict) -> Self {
-        Self { verdict, rule: None, route: None, identity: None, carries_our_token: false, reported: None }
+        Self { verdict, rule: None, route: None, identity: None, carries_our_token: false, reported: None, roles: None }
     }
 }
 

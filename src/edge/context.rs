@@ -35,6 +35,8 @@ pub(super) struct Context {
     pub(super) identity: Option<Arc<Identity>>,
     pub(super) rule: Option<Arc<str>>,
     pub(super) reported: Option<Reported>,
+    /// As in `Outcome`.
+    pub(super) roles: Option<Box<str>>,
     pub(super) verdict: &'static str,
     pub(super) is_portal: bool,
     pub(super) is_page_load: bool,
@@ -64,6 +66,7 @@ impl Context {
             identity: None,
             rule: None,
             reported: None,
+            roles: None,
             verdict: "reject",
             is_portal: false,
             is_page_load: false,

@@ -174,7 +174,7 @@ pub(super) fn prepare(session: &Session, request: &mut RequestHeader, context: &
     let host = target.port().map_or_else(|| target.host().to_owned(), |port| format!("{}:{port}", target.host()));
     request.insert_header(X_FORWARDED_HOST, host)?;
     for template in of_listener.iter().chain(&route.headers) {
-        if let Some(value) = render(template, context.identity.as_deref()) {
+        if let Some(value) = render(template, context.identity.as_deref(), context.roles.as_deref()) {
             request.insert_header(template.name.clone(), value)?;
         }
     }

@@ -108,6 +108,7 @@ impl Proxy {
         context.route = outcome.route;
         context.reported = outcome.reported;
         context.identity = outcome.identity;
+        context.roles = outcome.roles;
         context.carries_our_token = outcome.carries_our_token;
         if let Verdict::Forward(permit) = outcome.verdict {
             context.permit = Some(permit);

@@ -29,7 +29,7 @@ impl Asked<'_> {
             headers.insert(name, value);
         }
         for template in &self.listener.headers {
-            let value = render(template, outcome.identity.as_deref()).unwrap_or_else(empty);
+            let value = render(template, outcome.identity.as_deref(), outcome.roles.as_deref()).unwrap_or_else(empty);
             headers.insert(template.name.clone(), value);
         }
         if !headers.contains_key(header::AUTHORIZATION) {

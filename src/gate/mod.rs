@@ -19,7 +19,7 @@ use crate::{
         header::Correlation,
         policy::Question,
         request::{Facts, Role},
-        route::Route,
+        route::{HeaderTemplate, Route},
         site::Site,
         target::{ENCODED_SLASH, EncodedSlashes},
         time::Timestamp,
@@ -73,6 +73,7 @@ impl Gate {
             return Outcome { route, ..Outcome::undecided(Verdict::Reject(ENCODED_SLASH)) };
         }
         let mut outcome = self.identified(site, facts, route.as_deref(), now).await;
+        outcome.roles = roles_asked_for(site, facts, route.as_deref(), &outcome, now);
         outcome.route = route;
         // Nobody can sign in for a host that no cookie reaches: a redirect there would loop for ever.
         if matches!(outcome.verdict, Verdict::SignIn(SignIn::Nobody) | Verdict::StepUp)
@@ -157,7 +158,7 @@ impl Gate {
             now,
         };
         let Decision { verdict, rule, reported } = decide(&site.rules, &question);
-        Outcome { verdict, rule: Some(rule), route: None, identity, carries_our_token: false, reported }
+        Outcome { verdict, rule: Some(rule), route: None, identity, carries_our_token: false, reported, roles: None }
     }
 
     /// The request id and trace context under which this request is known.
@@ -167,6 +168,20 @@ impl Gate {
         self.entropy.fill(&mut random);
         Correlation::of(headers, peer_trusted, random)
     }
+}
+
+/// What [`Outcome::roles`] holds.
+fn roles_asked_for(
+    site: &Site,
+    facts: &Facts<'_>,
+    route: Option<&Route>,
+    outcome: &Outcome,
+    now: Timestamp,
+) -> Option<Box<str>> {
+    let identity = outcome.identity.as_deref()?;
+    let of_route = route.into_iter().flat_map(|route| &route.headers);
+    let mut headers = site.listener(facts.listener).into_iter().flat_map(|listener| &listener.headers).chain(of_route);
+    headers.any(HeaderTemplate::reads_roles).then(|| site.rules.roles_header(identity, now).into_boxed_str())
 }
 
 fn authorization_is_apps(site: &Site, facts: &Facts<'_>, route: Option<&Route>) -> bool {

@@ -261,12 +261,12 @@ pub(crate) fn route(host: &str) -> Route {
 pub(crate) fn site(listener: ListenerSite, routes: Vec<Route>) -> Site {
     let (rules, _) = RuleSet::compile(&PolicyDraft {
         default: Some(Level::Deny),
-        networks: Vec::new(),
         rules: vec![
             rule("public", "/public/**", Level::Bypass, &[]),
             rule("admin", "/admin/**", Level::TwoFactor, &["group:admins"]),
             rule("staff", "/staff/**", Level::OneFactor, &["group:staff"]),
         ],
+        ..PolicyDraft::default()
     })
     .unwrap();
     let portal = url::Url::parse(ISSUER).unwrap();

@@ -22,6 +22,7 @@ mod jupyter;
 mod lifecycle;
 mod limits;
 mod reload;
+mod roles;
 mod startup;
 mod stores;
 mod threats_headers;

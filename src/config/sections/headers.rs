@@ -25,6 +25,9 @@ const RESERVED: &[&str] = &[
     "upgrade",
 ];
 
+/// Of the headers that Postern removes from a request, the one that it sets only where it is asked to.
+const ON_DEMAND: &str = "remote-roles";
+
 pub(in crate::config) fn templates(
     report: &mut Report,
     at: &Trail,
@@ -39,7 +42,7 @@ pub(in crate::config) fn templates(
                 &here,
                 format!("`{name}` belongs to the connection and cannot be a template; take it out"),
             );
-        } else if is_spoofed(name, &[]) {
+        } else if is_spoofed(name, &[]) && lower != ON_DEMAND {
             let message =
                 format!("Postern sets or removes `{name}` itself; choose another name, such as `X-WEBAUTH-USER`");
             report.fault_of_key(&here, message);

@@ -30,7 +30,7 @@ pub(in crate::config) struct RawRoute {
     /// Where requests go: a name of `upstreams`.
     #[schemars(example = &"grafana")]
     upstream: Option<String>,
-    /// Headers that are added for the upstream, as templates: `{user.name}`, `{user.display_name}`, `{user.email}`, `{user.groups}`.
+    /// Headers that are added for the upstream, as templates: `{user.name}`, `{user.display_name}`, `{user.email}`, `{user.groups}`, `{user.roles}`.
     #[serde(default)]
     headers: BTreeMap<String, String>,
     /// `app`: the `Authorization` header is the application's, never read.

@@ -88,9 +88,10 @@ pub fn identity_headers(identity: Option<&Identity>) -> [(HeaderName, HeaderValu
     ]
 }
 
-/// The value of a template for this caller; `None` where it speaks of a user and there is none, or cannot stand in a header.
+/// The value of a template for this caller, with the roles as [`Outcome`](super::verdict::Outcome) has them; `None` where it speaks of a
+/// user and there is none, or cannot stand in a header.
 #[must_use]
-pub fn render(template: &HeaderTemplate, identity: Option<&Identity>) -> Option<HeaderValue> {
+pub fn render(template: &HeaderTemplate, identity: Option<&Identity>, roles: Option<&str>) -> Option<HeaderValue> {
     let mut value = Vec::new();
     for part in &template.parts {
         let of_user =
@@ -101,6 +102,7 @@ pub fn render(template: &HeaderTemplate, identity: Option<&Identity>) -> Option<
             TemplatePart::UserDisplayName => value.extend_from_slice(of_user(|headers| &headers.name)?),
             TemplatePart::UserEmail => value.extend_from_slice(of_user(|headers| &headers.email)?),
             TemplatePart::UserGroups => value.extend_from_slice(of_user(|headers| &headers.groups)?),
+            TemplatePart::UserRoles => value.extend_from_slice(roles?.as_bytes()),
         }
     }
     HeaderValue::from_bytes(&value).ok()

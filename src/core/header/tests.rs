@@ -174,8 +174,9 @@ fn templates_are_rendered() {
         ("", Some(""), Some("")),
     ] {
         let template = HeaderTemplate::parse("x-app", template).unwrap();
-        let rendered =
-            |identity| render(&template, identity).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let rendered = |identity| {
+            render(&template, identity, None).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
         assert_eq!(rendered(Some(&bob)).as_deref(), for_bob, "{template:?}");
         assert_eq!(rendered(None).as_deref(), for_nobody, "{template:?}");
     }

@@ -9,11 +9,13 @@ use super::{
     DraftFault, Level, Place, PolicyDraft, RuleDraft, RuleSet,
     glob::Glob,
     index::{HostKey, IndexBuilder},
-    matcher::{Clause, Domain, Subject},
+    matcher::{Clause, Domain},
     pattern::{Anatomy, Pattern},
     query::Condition,
     reach,
+    roles::Roles,
     rule::Rule,
+    subject::{self, Told},
 };
 use crate::core::{request::is_method, spelling::nearest, target::canonical_host};
 
@@ -43,7 +45,8 @@ const KNOWN_METHODS: [&str; 16] = [
 ];
 
 pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>), Vec<DraftFault>> {
-    let mut compiler = Compiler { networks: HashMap::new(), faults: Vec::new(), warnings: Vec::new() };
+    let (roles, faults, warnings) = Roles::compile(draft);
+    let mut compiler = Compiler { networks: HashMap::new(), roles, faults, warnings };
     compiler.read_networks(draft);
     let mut names = HashSet::new();
     let mut index = IndexBuilder::default();
@@ -64,6 +67,7 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
         rules.iter().any(|rule| rule.clauses.iter().any(|clause| matches!(clause, Clause::Resources(_))));
     let rules = RuleSet {
         rules,
+        roles: compiler.roles,
         default: draft.default.unwrap_or(Level::Deny),
         default_name: Arc::from(DEFAULT),
         index: index.build(),
@@ -97,6 +101,7 @@ impl Keys {
 
 struct Compiler<'d> {
     networks: HashMap<&'d str, Vec<IpNet>>,
+    roles: Roles,
     faults: Vec<DraftFault>,
     warnings: Vec<DraftFault>,
 }
@@ -361,22 +366,20 @@ impl<'d> Compiler<'d> {
         alternatives
     }
 
-    fn subjects(&mut self, place: usize, written: &RuleDraft) -> Vec<Vec<Subject>> {
+    fn subjects(&mut self, rule: usize, written: &RuleDraft) -> Vec<subject::All> {
         let mut alternatives = Vec::with_capacity(written.subject.len());
         for (entry, all) in written.subject.iter().enumerate() {
+            let place = Place::Rule { rule, key: "subject", entry: Some(entry) };
             if all.is_empty() {
                 let message =
                     "an empty list of subjects would be everybody: write at least one, such as group:admins".to_owned();
-                self.fault(place, "subject", Some(entry), message);
+                self.faults.push(DraftFault { place, message });
             }
-            let mut subjects = Vec::with_capacity(all.len());
-            for text in all {
-                match parse_subject(text) {
-                    Ok(subject) => subjects.push(subject),
-                    Err(message) => self.fault(place, "subject", Some(entry), message),
-                }
-            }
-            alternatives.push(subjects);
+            let Self { roles, faults, warnings, .. } = self;
+            alternatives.push(subject::All::parse(all, roles, |told| match told {
+                Told::Fault(message) => faults.push(DraftFault { place, message }),
+                Told::Warning(message) => warnings.push(DraftFault { place, message }),
+            }));
         }
         alternatives
     }
@@ -437,28 +440,6 @@ fn host_keys(anatomy: Anatomy) -> Vec<HostKey> {
     match hosts {
         Some(hosts) if anatomy.exact && !hosts.is_empty() => hosts,
         _ => vec![HostKey::Any],
-    }
-}
-
-fn parse_subject(written: &str) -> Result<Subject, String> {
-    let written = written.strip_prefix("oauth2:").filter(|rest| rest.starts_with("client:")).unwrap_or(written);
-    let Some((kind, name)) = written.split_once(':') else {
-        return Err(format!("the subject {written:?} says not what it is: write user:{written} or group:{written}"));
-    };
-    if name.trim().is_empty() {
-        return Err(format!("the subject {written:?} names nobody: write a name after the colon"));
-    }
-    match kind {
-        "user" => Ok(Subject::User(Box::from(name))),
-        "group" => Ok(Subject::Group(Box::from(name))),
-        "client" => Ok(Subject::Client(Box::from(name))),
-        "role" | "permission" | "org" | "team" | "cert" => {
-            Err(format!("subjects of the kind {kind:?} do not exist in this version: write user:, group: or client:"))
-        }
-        _ => Err(match nearest(kind, ["user", "group", "client"].into_iter()) {
-            Some(near) => format!("there is no kind of subject {kind:?}: did you mean {near}:{name}?"),
-            None => format!("there is no kind of subject {kind:?}: write user:, group: or client:"),
-        }),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use ipnet::IpNet;
 
-use super::{glob::Glob, pattern::Pattern, query::Condition};
+use super::{glob::Glob, pattern::Pattern, query::Condition, subject};
 use crate::core::{client_ip::ClientAddress, identity::Identity, time::Timestamp};
 
 /// One reading of a request: what the clauses may look at.
@@ -76,7 +76,7 @@ pub(super) enum Clause {
     Networks { written: Vec<String>, networks: Vec<IpNet> },
     Query(Vec<Vec<Condition>>),
     Resources(Vec<Pattern>),
-    Subject(Vec<Vec<Subject>>),
+    Subject(Vec<subject::All>),
 }
 
 #[derive(Debug)]
@@ -88,13 +88,6 @@ pub(super) enum Domain {
     User(Box<str>),
     Group(Box<str>),
     Regex(Pattern),
-}
-
-#[derive(Debug)]
-pub(super) enum Subject {
-    User(Box<str>),
-    Group(Box<str>),
-    Client(Box<str>),
 }
 
 impl Clause {
@@ -119,7 +112,7 @@ impl Clause {
             }
             Self::Subject(alternatives) => match reading.caller {
                 None => Answer::Anyone,
-                Some(caller) => Answer::of(alternatives.iter().any(|all| all.iter().all(|one| one.is(caller)))),
+                Some(caller) => Answer::of(alternatives.iter().any(|all| all.are(caller, reading.now))),
             },
         }
     }
@@ -183,10 +176,7 @@ impl Clause {
                 outcome("query", &query, answer, ("has", "does not have"), &written)
             }
             Self::Subject(alternatives) => {
-                let written = listed(alternatives.iter().map(|all| {
-                    let all: Vec<_> = all.iter().map(Subject::written).collect();
-                    all.join(" and ")
-                }));
+                let written = listed(alternatives.iter().map(subject::All::written));
                 match reading.caller {
                     None => format!("nobody is signed in, and it could be {written}"),
                     Some(caller) => outcome("", &caller.describe(), answer, ("is", "is not"), &written),
@@ -230,24 +220,6 @@ impl Domain {
             Self::User(suffix) => format!("{{user}}.{suffix}"),
             Self::Group(suffix) => format!("{{group}}.{suffix}"),
             Self::Regex(pattern) => pattern.written().to_owned(),
-        }
-    }
-}
-
-impl Subject {
-    fn is(&self, caller: Caller<'_>) -> bool {
-        match self {
-            Self::User(name) => caller.client.is_none() && *caller.identity.user == **name,
-            Self::Group(name) => caller.identity.groups.iter().any(|group| **group == **name),
-            Self::Client(name) => caller.client == Some(&**name),
-        }
-    }
-
-    fn written(&self) -> String {
-        match self {
-            Self::User(name) => format!("user:{name}"),
-            Self::Group(name) => format!("group:{name}"),
-            Self::Client(name) => format!("client:{name}"),
         }
     }
 }

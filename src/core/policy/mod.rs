@@ -1,8 +1,8 @@
 //! The rules: compiled once, asked on every request (CONTRACT 4). `core::decision` and `postern policy explain` call in here, and both run
 //! the same code (invariant 6). Nothing here may look at anything but the [`Question`].
 //!
-//! `compile` turns a draft into rules or faults, `reach` warns of rules that cannot be reached, `rule` and `matcher` (with `glob`,
-//! `pattern` and `query`) answer, `index` picks the candidates, `trace` tells a person about it,
+//! `compile` turns a draft into rules or faults, `roles` works out who holds what, `reach` warns of rules that cannot be reached, `rule` and `matcher` (with `glob`,
+//! `pattern`, `query` and `subject`) answer, `index` picks the candidates, `trace` tells a person about it,
 //! `case` asks about made-up requests. A new key of the language is a new `matcher::Clause`.
 
 mod case;
@@ -13,7 +13,9 @@ mod matcher;
 mod pattern;
 mod query;
 mod reach;
+mod roles;
 mod rule;
+mod subject;
 mod trace;
 
 #[cfg(test)]
@@ -26,11 +28,13 @@ use serde::Serialize;
 pub use self::{
     case::{Case, Expected, Failure, Imagined},
     query::{Operator, QueryDraft},
+    roles::{BindingDraft, HeldRole, OrgDraft, RoleDraft},
     trace::{Explanation, Line, OtherReading},
 };
 use self::{
     index::Index,
     matcher::{Answer, Caller, Reading},
+    roles::Roles,
     rule::Rule,
 };
 use super::{client_ip::ClientAddress, identity::Identity, target::Target, time::Timestamp};
@@ -122,6 +126,7 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct RuleSet {
     rules: Vec<Rule>,
+    roles: Roles,
     default: Level,
     default_name: Arc<str>,
     index: Index,
@@ -144,6 +149,24 @@ impl RuleSet {
     /// The names of all rules in their order, then `default`: the labels of metrics.
     pub fn rule_names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.rules.iter().map(|rule| &rule.name).chain(std::iter::once(&self.default_name))
+    }
+
+    /// The roles that somebody holds now, for an explanation and for `Remote-Roles`.
+    #[must_use]
+    pub fn roles_of<'p>(
+        &'p self,
+        identity: &'p Identity,
+        client: Option<&'p str>,
+        now: Timestamp,
+    ) -> Vec<HeldRole<'p>> {
+        self.roles.of(Caller { identity, client }, now)
+    }
+
+    /// [`RuleSet::roles_of`], separated by commas: `admin,editor,acme/owner`. Names hold neither a comma nor a control character.
+    #[must_use]
+    pub fn roles_header(&self, identity: &Identity, now: Timestamp) -> String {
+        let held: Vec<String> = self.roles_of(identity, None, now).iter().map(ToString::to_string).collect();
+        held.join(",")
     }
 
     fn decide_path(&self, question: &Question<'_>, path: &str, client: Option<&str>) -> Decided<'_> {
@@ -256,6 +279,9 @@ pub struct PolicyDraft {
     /// `deny` where absent.
     pub default: Option<Level>,
     pub networks: Vec<(String, Vec<String>)>,
+    pub roles: Vec<RoleDraft>,
+    pub bindings: Vec<BindingDraft>,
+    pub orgs: Vec<OrgDraft>,
     pub rules: Vec<RuleDraft>,
 }
 
@@ -263,9 +289,33 @@ pub struct PolicyDraft {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// Rule index, key, and the entry's index in a list (`subject` and `query`: of the outer list).
-    Rule { rule: usize, key: &'static str, entry: Option<usize> },
+    Rule {
+        rule: usize,
+        key: &'static str,
+        entry: Option<usize>,
+    },
     /// Index in `networks`, and of the address in it.
-    Network { network: usize, entry: Option<usize> },
+    Network {
+        network: usize,
+        entry: Option<usize>,
+    },
+    /// Index in `roles`; without a key the role as a whole.
+    Role {
+        role: usize,
+        key: Option<&'static str>,
+        entry: Option<usize>,
+    },
+    Binding {
+        binding: usize,
+        key: &'static str,
+        entry: Option<usize>,
+    },
+    /// Index in `orgs`, of the team in it, and of a member in either.
+    Org {
+        org: usize,
+        team: Option<usize>,
+        entry: Option<usize>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

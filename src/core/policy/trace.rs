@@ -21,6 +21,9 @@ pub struct Explanation {
     pub reading: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other_reading: Option<OtherReading>,
+    /// The roles that the caller holds: `editor`, `acme/admin` within an organisation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
     /// Every rule in its order, under the reading that decided.
     pub trace: Vec<Line>,
 }
@@ -62,6 +65,9 @@ impl RuleSet {
                 path: (*path).to_owned(),
                 ruling: decided.ruling,
                 rule: decided.rule.to_string(),
+            }),
+            roles: question.caller.map_or_else(Vec::new, |identity| {
+                self.roles_of(identity, client, question.now).iter().map(ToString::to_string).collect()
             }),
             trace: self.trace(question, path, client),
         }
@@ -110,6 +116,9 @@ impl fmt::Display for Explanation {
                 other.ruling.as_str(),
                 other.rule
             )?;
+        }
+        if !self.roles.is_empty() {
+            writeln!(f, "roles held: {}", self.roles.join(", "))?;
         }
         if self.trace.is_empty() {
             return Ok(());

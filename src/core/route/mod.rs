@@ -45,6 +45,8 @@ pub enum TemplatePart {
     UserEmail,
     /// Comma separated, as `Remote-Groups`.
     UserGroups,
+    /// Comma separated: `admin,acme/owner`.
+    UserRoles,
 }
 
 #[derive(Debug)]
@@ -114,15 +116,22 @@ impl HeaderTemplate {
                 "user.display_name" => TemplatePart::UserDisplayName,
                 "user.email" => TemplatePart::UserEmail,
                 "user.groups" => TemplatePart::UserGroups,
+                "user.roles" => TemplatePart::UserRoles,
                 _ => {
                     return Err(format!(
-                        "{{{variable}}} is not known; write {{user.name}}, {{user.display_name}}, {{user.email}} or {{user.groups}}"
+                        "{{{variable}}} is not known; write {{user.name}}, {{user.display_name}}, {{user.email}}, {{user.groups}} or {{user.roles}}"
                     ));
                 }
             });
             rest = after;
         }
         Ok(Self { name, parts })
+    }
+
+    /// Whether the roles have to be worked out for it.
+    #[must_use]
+    pub fn reads_roles(&self) -> bool {
+        self.parts.contains(&TemplatePart::UserRoles)
     }
 }
 

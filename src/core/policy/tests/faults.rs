@@ -84,7 +84,7 @@ fn every_fault_at_once_with_its_place_and_what_to_write_instead() {
         (4, "resources", Some(0), "not valid"),
         (4, "resources", Some(1), "write \"User\""),
         (4, "resources", Some(2), "too large"),
-        (5, "subject", Some(0), "\"role\" do not exist"),
+        (5, "subject", Some(0), "there is no role \"x\""),
         (5, "subject", Some(1), "did you mean group:x?"),
         (5, "subject", Some(2), "user:bob or group:bob"),
         (5, "subject", Some(3), "everybody"),

@@ -62,7 +62,7 @@ prop_compose! {
         methods in some_of(&["GET", "post"], 1),
         networks in some_of(&["office", "192.0.2.0/24"], 1),
         query in prop::collection::vec(prop::collection::vec(any_condition(), 1..3), 0..2),
-        subject in prop::collection::vec(some_of(&["user:a", "group:b", "user:c"], 2), 0..2),
+        subject in prop::collection::vec(some_of(&["user:a", "group:b", "user:c", "role:member", "org:o"], 2), 0..2),
         policy in prop::sample::select(vec![Level::Bypass, Level::OneFactor, Level::TwoFactor, Level::Deny]),
         max_auth_age in prop::sample::select(vec![None, None, Some(Duration::from_secs(60))]),
         mode in prop::sample::select(vec![Mode::Enforce, Mode::Enforce, Mode::Report]),
@@ -70,6 +70,23 @@ prop_compose! {
         let subject = subject.into_iter().filter(|all| !all.is_empty()).collect();
         let domain = if domain.is_empty() && domain_regex.is_empty() { strings(&["a.test"]) } else { domain };
         RuleDraft { name: None, domain, domain_regex, policy: Some(policy), path, resources, methods, networks, subject, query, max_auth_age, mode }
+    }
+}
+
+/// What the rules may name: a network, a role that `a` holds within an organisation and the group `b` everywhere.
+fn names() -> PolicyDraft {
+    let binding = |subject: &str, org: Option<&str>| BindingDraft {
+        roles: strings(&["member"]),
+        subjects: strings(&[subject]),
+        org: org.map(ToOwned::to_owned),
+        until: None,
+    };
+    PolicyDraft {
+        networks: vec![("office".to_owned(), strings(&["10.0.0.0/8"]))],
+        roles: vec![RoleDraft { name: "member".to_owned(), ..RoleDraft::default() }],
+        bindings: vec![binding("user:a", Some("o")), binding("group:b", None)],
+        orgs: vec![OrgDraft { name: "o".to_owned(), ..OrgDraft::default() }],
+        ..PolicyDraft::default()
     }
 }
 
@@ -87,19 +104,14 @@ proptest! {
     ) {
         // A bypass that names a subject is a fault, so such rules ask for one factor here, as does a deny with an age.
         let rules: Vec<RuleDraft> = drafts.into_iter().map(|mut draft| {
-            let alone = PolicyDraft {
-                networks: vec![("office".to_owned(), strings(&["10.0.0.0/8"]))],
-                rules: vec![draft.clone()],
-                ..PolicyDraft::default()
-            };
+            let alone = PolicyDraft { rules: vec![draft.clone()], ..names() };
             if RuleSet::compile(&alone).is_err() {
                 draft.policy = Some(Level::OneFactor);
             }
             draft
         }).collect();
-        let networks = vec![("office".to_owned(), strings(&["10.0.0.0/8"]))];
-        let rules = RuleSet::compile(&PolicyDraft { default: Some(default), networks, rules }).expect("sound").0;
-        let who = who.map(|name| caller(name, &["b"], Factor::One));
+        let rules = RuleSet::compile(&PolicyDraft { default: Some(default), rules, ..names() }).expect("sound").0;
+        let who = who.map(|name| caller(name, if name == "b" { &["b"] } else { &[] }, Factor::One));
         let target = Target::parse_url(&format!("https://{host}{path}")).expect("a URL");
         let client = ip.map_or(ClientAddress::Unknown, |ip| ClientAddress::Known(ip.parse().expect("an address")));
         let now = Timestamp::default().after(Duration::from_secs(age));
@@ -129,7 +141,7 @@ proptest! {
             .into_iter()
             .map(|draft| RuleDraft { networks: Vec::new(), max_auth_age: None, subject: Vec::new(), domain: strings(&["a.test"]), domain_regex: Vec::new(), resources: Vec::new(), ..draft })
             .collect();
-        let rules = RuleSet::compile(&PolicyDraft { default: Some(default), networks: Vec::new(), rules }).expect("sound").0;
+        let rules = RuleSet::compile(&PolicyDraft { default: Some(default), rules, ..names() }).expect("sound").0;
         let who = who.map(|name| caller(name, &["b"], Factor::One));
         let decide = |target: &Target| {
             let question = Question { target, method: "GET", client: ClientAddress::Unknown, caller: who.as_ref(), now: Timestamp::default() };

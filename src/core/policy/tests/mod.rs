@@ -25,12 +25,12 @@ fn strings(entries: &[&str]) -> Vec<String> {
 
 fn compiled(rules: Vec<RuleDraft>) -> RuleSet {
     let networks = vec![("office".to_owned(), strings(&["10.0.0.0/8", "fd00::/8"]))];
-    RuleSet::compile(&PolicyDraft { default: None, networks, rules }).expect("sound rules").0
+    RuleSet::compile(&PolicyDraft { networks, rules, ..PolicyDraft::default() }).expect("sound rules").0
 }
 
 fn faults(rules: Vec<RuleDraft>) -> Vec<DraftFault> {
     let networks = vec![("office".to_owned(), strings(&["10.0.0.0/8"]))];
-    RuleSet::compile(&PolicyDraft { default: None, networks, rules }).expect_err("a fault")
+    RuleSet::compile(&PolicyDraft { networks, rules, ..PolicyDraft::default() }).expect_err("a fault")
 }
 
 fn warnings(rules: Vec<RuleDraft>) -> Vec<DraftFault> {
