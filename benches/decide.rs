@@ -44,6 +44,7 @@ fn staff() -> Identity {
         groups: vec!["staff".to_owned()],
         disabled: false,
         token_version: 0,
+        attributes: Default::default(),
     };
     Identity::new(&user, Factor::One, Timestamp::default(), None).expect("a plain name")
 }
@@ -65,6 +66,8 @@ fn decide(criterion: &mut Criterion) {
                     client: ClientAddress::Unknown,
                     caller: Some(&alice),
                     now: Timestamp::default(),
+                    headers: None,
+                    route: None,
                 };
                 assert_eq!(rules.decide(&question).ruling, Ruling::Forward);
                 group.bench_function(BenchmarkId::new(kind, size), |bencher| {

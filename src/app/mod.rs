@@ -15,7 +15,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use crate::{
     admin,
     config::{self, Loaded, LogFormat, NamedFile, Settings, Unfit},
-    core::{request::Role, site::CurrentSite},
+    core::{request::Role, site::CurrentSite, time::Timestamp},
     edge::{self, Edge},
     forward_auth::{self, ForwardAuth},
     gate::{Gate, in_flight::InFlight},
@@ -23,7 +23,7 @@ use crate::{
     lifecycle,
     observe::{access_log::AccessLog, metrics::Metrics, readiness::Readiness},
     portal::{self, Portal},
-    ports::Hasher,
+    ports::{Clock as _, Hasher},
     store,
 };
 use tls::Certificates;
@@ -33,6 +33,12 @@ pub use crate::{
     ports::{End, Entropy, UserChange},
     store::Stores,
 };
+
+/// The time, for commands that make requests up.
+#[must_use]
+pub fn now() -> Timestamp {
+    store::system::SystemClock::new().now()
+}
 
 /// A server that accepts connections.
 pub struct Server {

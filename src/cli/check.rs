@@ -75,7 +75,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn with_cases(loaded: Loaded) -> Result<(Loaded, usize), Faults> {
     let rules = &loaded.settings.site.rules;
     let folder = &loaded.settings.policies;
-    let cases = config::load_cases(folder, rules)?;
+    let cases = config::load_cases(folder, rules, app::now())?;
     let failed: Vec<Fault> = cases
         .iter()
         .filter_map(|PlacedCase { file, line, column, case }| {

@@ -72,6 +72,7 @@ async fn demo(args: &Args, folder: &Path) -> anyhow::Result<()> {
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
             disabled: false,
             token_version: 0,
+            attributes: Default::default(),
         };
         stores.users.insert(user, Some(hash)).await?;
         passwords.push((name, groups.join(", "), password));

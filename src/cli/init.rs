@@ -57,6 +57,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         groups: vec!["admins".to_owned()],
         disabled: false,
         token_version: 0,
+        attributes: Default::default(),
     }
     .checked()?;
     for (name, text) in files {

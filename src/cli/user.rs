@@ -80,9 +80,25 @@ struct Details {
     /// Groups, separated by commas, in place of those before; an empty list takes all away
     #[arg(long, value_name = "A,B")]
     groups: Option<String>,
+    /// Something that rules ask about, as text; again for more. `seats:=5` is a number (any JSON), `tier=` takes it away
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
+    attributes: Vec<(String, Option<serde_json::Value>)>,
     /// Read the password from standard input
     #[arg(long)]
     password_stdin: bool,
+}
+
+/// `tier=premium` is text, `seats:=5` JSON, `tier=` nothing.
+fn attribute(text: &str) -> Result<(String, Option<serde_json::Value>), String> {
+    let fault = || "write it as NAME=VALUE, or NAME:=JSON".to_owned();
+    let (name, value) = text.split_once('=').ok_or_else(fault)?;
+    let (name, value) = match name.strip_suffix(':') {
+        Some(name) => {
+            (name, Some(serde_json::from_str(value).map_err(|error| format!("what follows := is no JSON: {error}"))?))
+        }
+        None => (name, Some(value).filter(|value| !value.is_empty()).map(serde_json::Value::from)),
+    };
+    if name.is_empty() { Err(fault()) } else { Ok((name.to_owned(), value)) }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -153,6 +169,7 @@ async fn add(stores: &Stores, details: Details, password: Option<SecretString>) 
         groups: details.groups.as_deref().map(groups).unwrap_or_default(),
         disabled: false,
         token_version: 1,
+        attributes: details.attributes.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
         name: details.name,
     }
     .checked()?;
@@ -163,14 +180,16 @@ async fn add(stores: &Stores, details: Details, password: Option<SecretString>) 
 }
 
 async fn set(stores: &Stores, details: Details, password: Option<SecretString>) -> anyhow::Result<()> {
-    if details.email.is_none() && details.display_name.is_none() && details.groups.is_none() && password.is_none() {
-        bail!("nothing to change: name at least one of --email, --name, --groups, --password-stdin");
+    let is_bare = details.email.is_none() && details.display_name.is_none() && details.groups.is_none();
+    if is_bare && details.attributes.is_empty() && password.is_none() {
+        bail!("nothing to change: name at least one of --email, --name, --groups, --attribute, --password-stdin");
     }
     let change = UserChange {
         display_name: details.display_name,
         email: details.email.map(|email| Some(email).filter(|email| !email.is_empty())),
         groups: details.groups.as_deref().map(groups),
         disabled: None,
+        attributes: details.attributes.into_iter().collect(),
     };
     let user = stores.users.update(&details.name, change).await?;
     if password.is_some() {
@@ -228,6 +247,7 @@ fn json(user: &User) -> serde_json::Value {
         "email": user.email,
         "groups": user.groups,
         "disabled": user.disabled,
+        "attributes": user.attributes,
     })
 }
 

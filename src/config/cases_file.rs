@@ -1,8 +1,9 @@
 //! `policies/*.cases.yaml`: made-up requests with the verdict they should get. Called by `load_cases`; what a case means is
 //! `core::policy`'s to say.
 
-use std::{net::IpAddr, path::Path};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -18,8 +19,10 @@ use super::{
 use crate::core::{
     client_ip::ClientAddress,
     identity::Factor,
-    policy::{Case, Expected, Imagined, RuleSet, Ruling},
+    policy::{Case, Expected, Imagined, ImaginedCaller, RuleSet, Ruling},
     target::EncodedSlashes,
+    time::Timestamp,
+    user::Attributes,
 };
 
 /// Cases for the rules beside them: requests, and what should become of them.
@@ -58,6 +61,18 @@ struct RawCase {
     /// How long ago the sign-in was (default `0s`).
     #[schemars(example = &"20m")]
     auth_age: Option<String>,
+    /// Attributes of the user, or claims of the token.
+    #[schemars(example = &"{ tier: premium }")]
+    claims: Option<Attributes>,
+    /// Headers of the request.
+    #[schemars(example = &"{ X-Plan: gold }")]
+    headers: Option<BTreeMap<String, String>>,
+    /// Name of the route, as the edge has it.
+    #[schemars(example = &"grafana")]
+    route: Option<String>,
+    /// When it is asked (default: now); RFC 3339.
+    #[schemars(example = &"2027-06-30T18:00:00+02:00")]
+    time: Option<String>,
     /// The client's address (default: unknown).
     #[schemars(example = &"192.0.2.7")]
     ip: Option<String>,
@@ -92,7 +107,7 @@ pub(super) fn shape() -> Shape {
 }
 
 /// The cases of one file, and all that is wrong with it.
-pub(super) fn read(file: &Path, rules: &RuleSet) -> (Vec<PlacedCase>, Vec<Fault>) {
+pub(super) fn read(file: &Path, rules: &RuleSet, now: Timestamp) -> (Vec<PlacedCase>, Vec<Fault>) {
     let mut root = match source::read(file).and_then(|text| source::parse(file, &text)) {
         Ok(root) => root,
         Err(fault) => return (Vec::new(), vec![fault]),
@@ -106,7 +121,7 @@ pub(super) fn read(file: &Path, rules: &RuleSet) -> (Vec<PlacedCase>, Vec<Fault>
             for (number, raw) in raw.cases.into_iter().enumerate() {
                 let at = Trail::root().key("cases").item(number);
                 let name = raw.name.clone().unwrap_or_else(|| format!("case {}", number + 1));
-                if let Some(case) = case(&mut report, &at, name, raw, rules) {
+                if let Some(case) = case(&mut report, &at, name, raw, rules, now) {
                     let Fault { file, line, column, .. } = report.fault_at(&at, String::new());
                     cases.push(PlacedCase { file, line, column, case });
                 }
@@ -117,7 +132,7 @@ pub(super) fn read(file: &Path, rules: &RuleSet) -> (Vec<PlacedCase>, Vec<Fault>
     (cases, report.faults)
 }
 
-fn case(report: &mut Report, at: &Trail, name: String, raw: RawCase, rules: &RuleSet) -> Option<Case> {
+fn case(report: &mut Report, at: &Trail, name: String, raw: RawCase, rules: &RuleSet, now: Timestamp) -> Option<Case> {
     let before = report.faults.len();
     let auth_age = raw.auth_age.as_deref().and_then(|text| report.take(&at.key("auth_age"), quantity::duration(text)));
     let address = raw.ip.as_deref().and_then(|text| report.take(&at.key("ip"), address(text)));
@@ -125,16 +140,36 @@ fn case(report: &mut Report, at: &Trail, name: String, raw: RawCase, rules: &Rul
         report.fault(&at.key("client"), "a request is asked by a user or by a client: take one of the two out");
     }
     let nobody = raw.user.is_none() && raw.client.is_none();
-    for (key, is_there) in
-        [("groups", raw.groups.is_some()), ("factor", raw.factor.is_some()), ("auth_age", raw.auth_age.is_some())]
-    {
+    for (key, is_there) in [
+        ("groups", raw.groups.is_some()),
+        ("factor", raw.factor.is_some()),
+        ("auth_age", raw.auth_age.is_some()),
+        ("claims", raw.claims.is_some()),
+    ] {
         if nobody && is_there {
             report.fault_of_key(&at.key(key), format!("nobody is signed in who could have `{key}`: write a `user`"));
         }
     }
     let factor = if raw.factor == Some(RawFactor::Two) { Factor::Two } else { Factor::One };
     let groups = raw.groups.map(Vec::from).unwrap_or_default();
-    let caller = (!nobody).then(|| Imagined::caller(raw.user.as_deref(), groups, factor));
+    let now = raw.time.as_deref().and_then(|text| report.take(&at.key("time"), quantity::moment(text))).unwrap_or(now);
+    let mut headers = HeaderMap::new();
+    for (name, value) in raw.headers.into_iter().flatten() {
+        let here = at.key("headers").key(&name);
+        let parsed = HeaderName::try_from(&name).ok().zip(HeaderValue::try_from(&value).ok());
+        let message = || format!("`{name}: {value}` cannot be a header of a request");
+        if let Some((name, value)) = report.take(&here, parsed.ok_or_else(message)) {
+            headers.append(name, value);
+        }
+    }
+    let who = ImaginedCaller {
+        user: raw.user,
+        groups,
+        factor,
+        signed_in_at: now.before(auth_age.unwrap_or_default()),
+        attributes: raw.claims.unwrap_or_default(),
+    };
+    let caller = (!nobody).then(|| Imagined::caller(who));
     let caller = caller.and_then(|caller| report.take(at, caller.map_err(|error| error.to_string())));
     if let Some(rule) = &raw.rule
         && !rules.rule_names().any(|name| **name == **rule)
@@ -147,7 +182,9 @@ fn case(report: &mut Report, at: &Trail, name: String, raw: RawCase, rules: &Rul
         method: raw.method.unwrap_or_else(|| "GET".to_owned()),
         caller,
         client: raw.client,
-        auth_age: auth_age.unwrap_or_default(),
+        now,
+        headers,
+        route: raw.route,
         address: address.map_or(ClientAddress::Unknown, ClientAddress::Known),
         encoded_slashes: raw.encoded_slashes.map_or(EncodedSlashes::Reject, EncodedSlashes::from),
     };

@@ -28,11 +28,12 @@ use crate::{
         route::{HostPattern, Route, RouteTable},
         site::{CookieScope, Mount, PortalSite, Site},
         target::EncodedSlashes,
+        time::Timestamp,
     },
     observe::access_log::Sink,
 };
 
-pub use self::quantity::duration;
+pub use self::quantity::{duration, moment};
 
 mod cases_file;
 mod error;
@@ -297,16 +298,16 @@ pub struct PlacedCase {
     pub case: Case,
 }
 
-/// The cases (`*.cases.yaml`) beside the rules of a folder, in file-name order.
+/// The cases (`*.cases.yaml`) beside the rules of a folder, in file-name order; those that name no time are asked `now`.
 ///
 /// # Errors
 /// Every fault at once.
-pub fn load_cases(folder: &Path, rules: &RuleSet) -> Result<Vec<PlacedCase>, Faults> {
+pub fn load_cases(folder: &Path, rules: &RuleSet, now: Timestamp) -> Result<Vec<PlacedCase>, Faults> {
     let files = policy_file::policy_files(folder)
         .map_err(|error| Faults(vec![source::whole_file(folder, format!("cannot be read: {error}"))]))?;
     let (mut cases, mut faults) = (Vec::new(), Vec::new());
     for file in files.cases {
-        let (found, wrong) = cases_file::read(&file, rules);
+        let (found, wrong) = cases_file::read(&file, rules, now);
         cases.extend(found);
         faults.extend(wrong);
     }

@@ -17,10 +17,12 @@ use super::{
     shape::Shape,
     source::{self, Entry, Kind, Node},
 };
-use crate::core::policy::{DraftFault, Level, Mode, Operator, Place, PolicyDraft, QueryDraft, RuleDraft, RuleSet};
+use crate::core::policy::{
+    AttributeType, DraftFault, Level, Mode, Operator, Place, PolicyDraft, QueryDraft, RuleDraft, RuleSet,
+};
 
 /// Keys that the contract names and that come with a later version.
-const LATER: &[&str] = &["when", "limits"];
+const LATER: &[&str] = &["limits"];
 
 /// Rules of Postern: read from top to bottom, the first that matches decides.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -37,6 +39,8 @@ pub(super) struct RawPolicies {
     bindings: Vec<RawBinding>,
     /// Organisations and their teams, by name.
     orgs: BTreeMap<String, RawOrg>,
+    /// Attributes of users that `when` may name, with their types.
+    attributes: BTreeMap<String, RawAttributeType>,
     /// The rules, from top to bottom.
     rules: Vec<RawRule>,
 }
@@ -69,6 +73,9 @@ struct RawRule {
     /// Names of `networks`, addresses and CIDRs.
     #[schemars(example = ["office", "192.0.2.7/32"])]
     networks: Option<OneOrMany>,
+    /// An expression in CEL over `user`, `request`, `session` and `route`, which must be true.
+    #[schemars(example = &"user.claims.tier in [\"premium\"]")]
+    when: Option<String>,
     /// An older sign-in has to be done again.
     #[schemars(example = &"15m")]
     max_auth_age: Option<String>,
@@ -128,6 +135,19 @@ enum RawLevel {
     OneFactor,
     TwoFactor,
     Deny,
+}
+
+/// The type of an attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum RawAttributeType {
+    String,
+    /// A whole number.
+    Int,
+    Double,
+    Bool,
+    /// A list of strings.
+    List,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -279,7 +299,7 @@ impl Reading {
         let checked = shape().check(file, &mut root);
         let raw = serde_json::from_value::<RawPolicies>(root.to_json());
         let mut report = Report::new(file, root, checked);
-        self.names_pruned |= ["networks", "roles", "orgs"].into_iter().any(|key| report.is_pruned(key));
+        self.names_pruned |= ["networks", "roles", "orgs", "attributes"].into_iter().any(|key| report.is_pruned(key));
         match raw {
             Ok(raw) => self.add(&mut report, raw),
             Err(error) => report.fault(&Trail::root(), error.to_string()),
@@ -305,6 +325,9 @@ impl Reading {
             self.networks.push((index, Trail::root().key("networks").key(&name)));
             self.draft.networks.push((name, addresses.into()));
         }
+        for (name, kind) in raw.attributes {
+            self.attribute(report, name, kind.into());
+        }
         let RawPolicies { roles, bindings, orgs, .. } = raw;
         self.roles.add(&mut self.draft, report, index, policy_roles::Raw { roles, bindings, orgs });
         for (number, rule) in raw.rules.into_iter().enumerate() {
@@ -315,6 +338,18 @@ impl Reading {
                 max_auth_age.and_then(|text| report.take(&at.key("max_auth_age"), quantity::duration(text)));
             self.rules.push((index, at));
             self.draft.rules.push(RuleDraft { max_auth_age, ..rule.into() });
+        }
+    }
+
+    fn attribute(&mut self, report: &mut Report, name: String, kind: AttributeType) {
+        let at = Trail::root().key("attributes").key(&name);
+        match self.draft.attributes.iter().find(|(known, _)| *known == name) {
+            Some((_, known)) if *known == kind => {}
+            Some(_) => report.fault_of_key(&at, format!("the attribute {name:?} has another type in another file")),
+            None => match AttributeType::check_name(&name) {
+                Ok(()) => self.draft.attributes.push((name, kind)),
+                Err(message) => report.fault_of_key(&at, message),
+            },
         }
     }
 
@@ -410,6 +445,18 @@ fn named_network(item: &Node) -> Option<Entry> {
     }
 }
 
+impl From<RawAttributeType> for AttributeType {
+    fn from(raw: RawAttributeType) -> Self {
+        match raw {
+            RawAttributeType::String => Self::String,
+            RawAttributeType::Int => Self::Int,
+            RawAttributeType::Double => Self::Double,
+            RawAttributeType::Bool => Self::Bool,
+            RawAttributeType::List => Self::List,
+        }
+    }
+}
+
 impl From<RawLevel> for Level {
     fn from(raw: RawLevel) -> Self {
         match raw {
@@ -488,6 +535,7 @@ impl From<RawRule> for RuleDraft {
             // Read where its place is known.
             max_auth_age: None,
             mode: if raw.mode == Some(RawMode::Report) { Mode::Report } else { Mode::Enforce },
+            when: raw.when,
             query: raw.query.unwrap_or_default().into_iter().map(Vec::from).collect(),
         }
     }

@@ -31,21 +31,32 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(millis))
 }
 
+/// `2027-06-30T18:00:00+02:00` (RFC 3339).
+///
+/// # Errors
+/// What to write instead.
+pub fn moment(text: &str) -> Result<Timestamp, String> {
+    let moment: Result<jiff::Timestamp, _> = text.parse();
+    moment
+        .map(|moment| Timestamp::from_unix_millis(moment.as_millisecond()))
+        .map_err(|_| format!("`{text}` is no moment; write one such as `2027-06-30T18:00:00+02:00`"))
+}
+
 /// The first moment that is no more: after the whole of a day such as `2027-06-30` (UTC), or at `2027-06-30T18:00:00+02:00` (RFC 3339).
 ///
 /// # Errors
 /// What to write instead.
 pub(super) fn end(text: &str) -> Result<Timestamp, String> {
     let fault = || format!("`{text}` is no date; write `2027-06-30`, or a moment such as `2027-06-30T18:00:00+02:00`");
-    let moment = match text.parse::<jiff::civil::Date>() {
+    let day_end = match text.parse::<jiff::civil::Date>() {
         // A moment parses as a date too, its time ignored.
         Ok(day) if text.len() == "2027-06-30".len() => {
             let next = day.tomorrow().map_err(|_| fault())?;
             next.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| fault())?.timestamp()
         }
-        _ => text.parse::<jiff::Timestamp>().map_err(|_| fault())?,
+        _ => return moment(text).map_err(|_| fault()),
     };
-    Ok(Timestamp::from_unix_millis(moment.as_millisecond()))
+    Ok(Timestamp::from_unix_millis(day_end.as_millisecond()))
 }
 
 /// `N/unit burst B`, or `none`. Without `burst`, the bucket is as deep as the rate.

@@ -1,6 +1,10 @@
 use std::{fs, path::Path};
 
 use super::*;
+use crate::core::time::Timestamp;
+
+/// 2026-11-21T12:00:00Z.
+const NOW: Timestamp = Timestamp::from_unix_millis(1_795_262_400_000);
 
 /// A folder with a configuration (its `policies` key added) and one file of rules.
 fn folder(config: &str, policies: &[(&str, &str)]) -> tempfile::TempDir {
@@ -199,7 +203,7 @@ fn the_samples_hold() {
         let sample = sample.unwrap().path();
         let (rules, warnings) = load_policies(&sample).unwrap_or_else(|faults| panic!("{faults:?}"));
         assert_eq!(warnings, [], "{}", sample.display());
-        let cases = load_cases(&sample, &rules).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let cases = load_cases(&sample, &rules, NOW).unwrap_or_else(|faults| panic!("{faults:?}"));
         assert!(!cases.is_empty(), "{}", sample.display());
         for PlacedCase { case, .. } in &cases {
             assert!(case.failure(&rules).is_none(), "{}: {}", sample.display(), case.name);
@@ -309,7 +313,7 @@ fn the_sample_policies_load() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
     let (rules, warnings) = load_policies(&folder).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
-    let cases = load_cases(&folder, &rules).unwrap();
+    let cases = load_cases(&folder, &rules, NOW).unwrap();
     assert!(!cases.is_empty());
     for placed in cases {
         assert!(placed.case.failure(&rules).is_none(), "{:?}", placed.case);
@@ -334,7 +338,7 @@ fn faults_of_cases() {
         fs::write(folder.path().join("a.yaml"), rules).unwrap();
         fs::write(folder.path().join("a.cases.yaml"), text).unwrap();
         let (rules, _) = load_policies(folder.path()).unwrap();
-        let faults = load_cases(folder.path(), &rules).unwrap_err().to_string();
+        let faults = load_cases(folder.path(), &rules, NOW).unwrap_err().to_string();
         format!("{text}\n=> {}\n", faults.replace(&format!("{}/", folder.path().display()), ""))
     });
     insta::assert_snapshot!(told.join("\n"));
@@ -356,4 +360,14 @@ fn the_schemas_are_those_checked_in() {
 fn told(cases: &[&str]) -> String {
     let lines: Vec<String> = cases.iter().map(|text| format!("{}\n=> {}\n", text.trim_end(), faults(text))).collect();
     lines.join("\n")
+}
+
+#[test]
+fn faults_of_expressions_are_told_at_their_place() {
+    let text = "attributes: { tier: string, seats: whole, name: string, \"a-b\": int }\nrules:\n  - domain: a.example.com\n    policy: one_factor\n    when: user.tear == \"x\" && request.tyme > 1\n  - { domain: b.example.com, policy: bypass, when: 'user.level > 1' }\n  - { domain: c.example.com, policy: bypass, when: 'user.name ==' }";
+    insta::assert_snapshot!(policy_faults(&[("a.yaml", text)]));
+    let sound = text.replace(", seats: whole, name: string, \"a-b\": int", "");
+    insta::assert_snapshot!(policy_faults(&[("a.yaml", &sound)]));
+    let other = policy_faults(&[("a.yaml", "attributes: { tier: string }"), ("b.yaml", "attributes: { tier: int }")]);
+    insta::assert_snapshot!(other);
 }

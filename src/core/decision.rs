@@ -19,6 +19,8 @@ pub struct Decision {
     pub verdict: Verdict,
     pub rule: Arc<str>,
     pub reported: Option<Reported>,
+    /// It refuses since the `when` of the rule could not be worked out.
+    pub has_failed: bool,
 }
 
 #[must_use]
@@ -30,5 +32,5 @@ pub fn decide(rules: &RuleSet, question: &Question<'_>) -> Decision {
         Ruling::StepUp => Verdict::StepUp,
         Ruling::Refuse => Verdict::Refuse,
     };
-    Decision { verdict, rule: Arc::clone(decided.rule), reported: decided.reported }
+    Decision { verdict, rule: Arc::clone(decided.rule), reported: decided.reported, has_failed: decided.has_failed }
 }

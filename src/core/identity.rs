@@ -6,7 +6,11 @@ use std::sync::Arc;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use super::{session::SessionId, time::Timestamp, user::User};
+use super::{
+    session::SessionId,
+    time::Timestamp,
+    user::{Attributes, User},
+};
 
 /// How strongly the caller proved who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,6 +37,8 @@ pub struct Identity {
     pub display_name: String,
     pub email: Option<String>,
     pub groups: Vec<String>,
+    /// Of the user as of a token's claims.
+    pub attributes: Attributes,
     pub factor: Factor,
     /// When the credentials were last presented; `max_auth_age` of a rule counts from here.
     pub signed_in_at: Timestamp,
@@ -86,6 +92,7 @@ impl Identity {
             display_name: user.display_name.clone(),
             email: user.email.clone(),
             groups: user.groups.clone(),
+            attributes: user.attributes.clone(),
             factor,
             signed_in_at,
             session,

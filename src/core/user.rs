@@ -1,5 +1,7 @@
 //! A user as the rules and the headers see one, and what a name may be.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A user without any credential.
@@ -13,7 +15,13 @@ pub struct User {
     pub disabled: bool,
     /// Goes up when every token of the user is to die at once; `ver` of an access token.
     pub token_version: u64,
+    /// What else is known of the user, for expressions in rules: `subscription_tier`, `country`.
+    #[serde(default)]
+    pub attributes: Attributes,
 }
+
+/// By name; the values are JSON.
+pub type Attributes = BTreeMap<String, serde_json::Value>;
 
 /// Why a user cannot be created or changed so. Said to the person at the command line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,6 +116,7 @@ mod tests {
             groups: vec!["dev".to_owned()],
             disabled: false,
             token_version: 0,
+            attributes: Default::default(),
         }
     }
 

@@ -100,20 +100,20 @@ impl Gate {
         let carries_our_token = ours.is_some();
         let bearer = ours.filter(|_| !authorization_is_apps(site, facts, route));
         let mut outcome = match self.session_for(site, facts, route, now).await {
-            Ok(Some(session)) => self.decided(site, facts, Some(&session), now),
+            Ok(Some(session)) => self.decided(site, facts, route, Some(&session), now),
             Ok(None) => {
-                let anonymous = self.decided(site, facts, None, now);
+                let anonymous = self.decided(site, facts, route, None, now);
                 match bearer {
                     // Where anonymous may pass, the header is not looked at (CONTRACT 4).
                     Some(bearer) if !matches!(anonymous.verdict, Verdict::Forward(_)) => {
-                        self.by_token(site, facts, bearer, anonymous, now).await
+                        self.by_token(site, facts, route, bearer, anonymous, now).await
                     }
                     _ => anonymous,
                 }
             }
             Err(unavailable) => {
                 // A bypass rule needs no identity: it holds with every store down. Anything else fails closed.
-                let anonymous = self.decided(site, facts, None, now);
+                let anonymous = self.decided(site, facts, route, None, now);
                 if matches!(anonymous.verdict, Verdict::Forward(_)) {
                     anonymous
                 } else {
@@ -131,12 +131,13 @@ impl Gate {
         &self,
         site: &Site,
         facts: &Facts<'_>,
+        route: Option<&Route>,
         bearer: Bearer<'_>,
         anonymous: Outcome,
         now: Timestamp,
     ) -> Outcome {
         match self.session_of_token(site, bearer.0).await {
-            Ok(Some(session)) => self.decided(site, facts, Some(&session), now),
+            Ok(Some(session)) => self.decided(site, facts, route, Some(&session), now),
             Ok(None) => Outcome { verdict: Verdict::SignIn(SignIn::FailedBearer), ..anonymous },
             Err(unavailable) => {
                 tracing::warn!(store = unavailable.store, error = %unavailable, "cannot check a token");
@@ -145,7 +146,14 @@ impl Gate {
         }
     }
 
-    fn decided(&self, site: &Site, facts: &Facts<'_>, session: Option<&Arc<LiveSession>>, now: Timestamp) -> Outcome {
+    fn decided(
+        &self,
+        site: &Site,
+        facts: &Facts<'_>,
+        route: Option<&Route>,
+        session: Option<&Arc<LiveSession>>,
+        now: Timestamp,
+    ) -> Outcome {
         if let Some(session) = session {
             self.sessions.used(session, now);
         }
@@ -156,8 +164,13 @@ impl Gate {
             client: facts.client,
             caller: identity.as_deref(),
             now,
+            headers: Some(facts.headers),
+            route: route.map(|route| route.name.as_str()),
         };
-        let Decision { verdict, rule, reported } = decide(&site.rules, &question);
+        let Decision { verdict, rule, reported, has_failed } = decide(&site.rules, &question);
+        if has_failed {
+            self.metrics.rule_error(&rule);
+        }
         Outcome { verdict, rule: Some(rule), route: None, identity, carries_our_token: false, reported, roles: None }
     }
 

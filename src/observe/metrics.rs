@@ -33,6 +33,7 @@ pub struct Metrics {
     decisions_seen: Seen<&'static str, IntCounter>,
     decision_duration: Histogram,
     rule_reports: IntCounterVec,
+    rule_errors: IntCounterVec,
     logins: IntCounterVec,
     sessions_revoked: IntCounter,
     sessions_active: IntGauge,
@@ -87,6 +88,12 @@ impl Metrics {
                 "rule_reports_total",
                 "What rules in `mode: report` would have said.",
                 &["verdict", "rule"],
+            )?,
+            rule_errors: counters(
+                to,
+                "rule_errors_total",
+                "Requests refused since the `when` of a rule could not be worked out.",
+                &["rule"],
             )?,
             logins: counters(to, "auth_login_total", "Sign-ins tried.", &["provider", "status"])?,
             sessions_revoked: counter(to, "auth_session_revoked_total", "Sessions ended before their time.")?,
@@ -170,6 +177,11 @@ impl Metrics {
     /// `rule_reports_total{verdict,rule}`.
     pub fn rule_report(&self, rule: &str, ruling: Ruling) {
         self.rule_reports.with_label_values(&[ruling.as_str(), rule]).inc();
+    }
+
+    /// `rule_errors_total{rule}`.
+    pub fn rule_error(&self, rule: &str) {
+        self.rule_errors.with_label_values(&[rule]).inc();
     }
 
     /// `auth_login_total{provider,status}`; status: `success`, `failure`, `busy`, `unavailable`.
@@ -319,6 +331,7 @@ mod tests {
         metrics.request(Role::Edge, "grafana", "BREW", StatusCode::OK, took);
         metrics.decision(&Verdict::Refuse, Some("public"), took);
         metrics.rule_report("new rule", Ruling::Refuse);
+        metrics.rule_error("new rule");
         metrics.login("password", "success");
         metrics.session_cache("hit");
         metrics.store_up("sessions", true);
@@ -350,6 +363,7 @@ mod tests {
         postern_headers_stripped_total{}
         postern_http_request_duration_seconds{role,route}
         postern_http_requests_total{method,role,route,status}
+        postern_rule_errors_total{rule}
         postern_rule_reports_total{rule,verdict}
         postern_session_cache_total{result}
         postern_session_cookie_conflicts_total{}

@@ -63,6 +63,9 @@ pub(super) fn decided(visit: &Visit, live: &LiveSession, rd: &str, rm: &str) -> 
         client: visit.arrival.client,
         caller: Some(&live.identity),
         now: visit.portal.clock.now(),
+        // Those that matter to rules come again with the request itself.
+        headers: Some(&visit.headers),
+        route: visit.arrival.site.routes.find(wanted.host(), wanted.path()).map(|route| route.name.as_str()),
     };
     let decided = visit.arrival.site.rules.decide(&question);
     let rule = Arc::clone(decided.rule);

@@ -181,6 +181,7 @@ pub(crate) fn session(mark: char, idle: u64) -> Arc<LiveSession> {
         groups: vec!["staff".to_owned(), "admins".to_owned()],
         disabled: false,
         token_version: 4,
+        attributes: Default::default(),
     };
     let created = Timestamp::from_unix_millis(NOW.unix_millis() - 1_000_000);
     let id = SessionId(format!("session-{mark}"));

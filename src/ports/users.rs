@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use super::Unavailable;
@@ -11,6 +13,8 @@ pub struct UserChange {
     pub email: Option<Option<String>>,
     pub groups: Option<Vec<String>>,
     pub disabled: Option<bool>,
+    /// By name; `None` takes an attribute away.
+    pub attributes: BTreeMap<String, Option<serde_json::Value>>,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -133,6 +133,7 @@ pub(crate) fn user(name: &str) -> User {
         groups: vec!["staff".to_owned()],
         disabled: false,
         token_version: 1,
+        attributes: Default::default(),
     }
 }
 

@@ -30,3 +30,4 @@ mod threats_path;
 mod threats_portal;
 mod threats_sessions;
 mod verdicts;
+mod when;

@@ -164,6 +164,7 @@ routes:
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
             disabled: false,
             token_version: 1,
+            attributes: Default::default(),
         };
         self.stores.users.insert(user, Some(hash.clone())).await.unwrap();
     }

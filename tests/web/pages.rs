@@ -167,6 +167,7 @@ async fn answers_on_other_hosts_are_pages_or_problems() {
         groups: vec![],
         disabled: false,
         token_version: 1,
+        attributes: Default::default(),
     };
     let identity = Identity::new(&user, Factor::One, Timestamp::default(), None).unwrap();
     let wanted = Target::parse_url("https://app.example.com/admin/x?y=%3Cb%3E").unwrap();

@@ -10,15 +10,17 @@ use std::{
 };
 
 use anyhow::Context;
+use http::{HeaderName, HeaderValue};
 use serde_json::json;
 
 use crate::{
-    config,
+    app, config,
     core::{
         client_ip::ClientAddress,
         identity::Factor,
-        policy::{Explanation, Imagined, RuleSet, Ruling},
+        policy::{Explanation, Imagined, ImaginedCaller, RuleSet, Ruling},
         target::EncodedSlashes,
+        time::Timestamp,
         verdict::Rejection,
     },
 };
@@ -55,12 +57,18 @@ pub(super) struct Args {
     /// What holds for the request's route in the configuration
     #[arg(long, default_value = "reject")]
     encoded_slashes: Slashes,
-    /// A header of the request
-    #[arg(long, value_name = "K=V", value_parser = key_and_value)]
-    header: Vec<(String, String)>,
-    /// A claim of the caller's token
-    #[arg(long, value_name = "K=V", value_parser = key_and_value)]
-    claim: Vec<(String, String)>,
+    /// When it is asked (default: now), such as 2027-06-30T18:00:00+02:00
+    #[arg(long, value_name = "TIME", value_parser = config::moment)]
+    time: Option<Timestamp>,
+    /// Name of the route, as the edge has it
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+    /// A header of the request, for `when`
+    #[arg(long, value_name = "K=V", value_parser = header)]
+    header: Vec<(HeaderName, HeaderValue)>,
+    /// An attribute of the user or a claim of the token, for `when`; K:=V takes JSON, such as seats:=5
+    #[arg(long, value_name = "K=V", value_parser = claim)]
+    claim: Vec<(String, serde_json::Value)>,
     /// How to print it
     #[arg(long, default_value = "text")]
     format: Format,
@@ -85,11 +93,23 @@ enum Format {
     Json,
 }
 
-fn key_and_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("write it as KEY=VALUE".to_owned()),
-    }
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    let name = HeaderName::try_from(name).map_err(|_| format!("{name:?} is not the name of a header"))?;
+    let value = HeaderValue::try_from(value).map_err(|_| format!("{value:?} cannot stand in a header"))?;
+    Ok((name, value))
+}
+
+fn claim(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE, or NAME:=JSON")?;
+    let (name, value) = match name.strip_suffix(':') {
+        Some(name) => {
+            let value = serde_json::from_str(value).map_err(|error| format!("what follows := is no JSON: {error}"))?;
+            (name, value)
+        }
+        None => (name, serde_json::Value::from(value)),
+    };
+    if name.is_empty() { Err("a claim needs a name".to_owned()) } else { Ok((name.to_owned(), value)) }
 }
 
 pub(super) fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Result<ExitCode> {
@@ -112,8 +132,11 @@ pub(super) fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> 
         }
     };
     super::print_faults(notes, "warning: ", &warnings)?;
-    if !args.header.is_empty() || !args.claim.is_empty() {
-        writeln!(notes, "note: no rule reads headers or claims, so --header and --claim change nothing")?;
+    if !args.claim.is_empty() && !signed_in {
+        writeln!(
+            notes,
+            "note: nobody is signed in who could have a claim: --claim changes nothing without --user or --client"
+        )?;
     }
     let answer = answer(args, factor, &rules)?;
     match args.format {
@@ -126,13 +149,25 @@ pub(super) fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> 
 
 fn answer(args: &Args, factor: Option<Factor>, rules: &RuleSet) -> anyhow::Result<Result<Explanation, Rejection>> {
     let groups = args.groups.iter().filter(|group| !group.is_empty()).cloned().collect();
-    let caller = factor.map(|factor| Imagined::caller(args.user.as_deref(), groups, factor)).transpose();
+    let now = args.time.unwrap_or_else(app::now);
+    let caller = factor.map(|factor| {
+        Imagined::caller(ImaginedCaller {
+            user: args.user.clone(),
+            groups,
+            factor,
+            signed_in_at: now.before(args.auth_age),
+            attributes: args.claim.iter().cloned().collect(),
+        })
+    });
+    let caller = caller.transpose();
     let request = Imagined {
         url: args.url.clone(),
         method: args.method.clone(),
         caller: caller.context("--user or --groups cannot be used")?,
         client: args.client.clone(),
-        auth_age: args.auth_age,
+        now,
+        headers: args.header.iter().cloned().collect(),
+        route: args.route.clone(),
         address: args.ip.map_or(ClientAddress::Unknown, |address| ClientAddress::Known(address.to_canonical())),
         encoded_slashes: match args.encoded_slashes {
             Slashes::Reject => EncodedSlashes::Reject,

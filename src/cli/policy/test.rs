@@ -2,7 +2,7 @@
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
-use crate::config;
+use crate::{app, config};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -13,7 +13,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Result<ExitCode> {
     let loaded = config::load_policies(&args.policies)
-        .and_then(|(rules, warnings)| Ok((config::load_cases(&args.policies, &rules)?, rules, warnings)));
+        .and_then(|(rules, warnings)| Ok((config::load_cases(&args.policies, &rules, app::now())?, rules, warnings)));
     let (cases, rules, warnings) = match loaded {
         Ok(loaded) => loaded,
         Err(faults) => {

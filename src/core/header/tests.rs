@@ -21,6 +21,7 @@ fn bob() -> Identity {
         groups: vec!["dev".to_owned(), "ops".to_owned()],
         disabled: false,
         token_version: 0,
+        attributes: Default::default(),
     };
     Identity::new(&user, Factor::One, Timestamp::default(), None).unwrap()
 }

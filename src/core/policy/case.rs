@@ -1,7 +1,7 @@
 //! A made-up request, and what the rules should say to it: for `policy explain` and for the cases that stand beside the policies. It
 //! asks the very rules that the live path asks (invariant 6).
 
-use std::time::Duration;
+use http::HeaderMap;
 
 use super::{Explanation, Question, RuleSet, Ruling};
 use crate::core::{
@@ -10,7 +10,7 @@ use crate::core::{
     request::is_method,
     target::{EncodedSlashes, Target},
     time::Timestamp,
-    user::User,
+    user::{Attributes, User},
     verdict::Rejection,
 };
 
@@ -23,23 +23,37 @@ pub struct Imagined {
     pub caller: Option<Identity>,
     /// The OAuth client that the caller stands for.
     pub client: Option<String>,
-    /// How long ago the caller signed in.
-    pub auth_age: Duration,
+    /// When it is asked; the caller signed in before that.
+    pub now: Timestamp,
+    pub headers: HeaderMap,
+    /// Name of the route, at the edge.
+    pub route: Option<String>,
     pub address: ClientAddress,
     pub encoded_slashes: EncodedSlashes,
 }
 
 impl Imagined {
-    /// Who signed in at the beginning of time: a fixed one keeps answers the same from run to run. An OAuth client has no user
-    /// name, so that no `user:` can be it.
+    /// An OAuth client has no user name, so that no `user:` can be it.
     ///
     /// # Errors
     /// A name that could not be sent in a header, so that nobody can have it.
-    pub fn caller(user: Option<&str>, groups: Vec<String>, factor: Factor) -> Result<Identity, Unsendable> {
-        let name = user.unwrap_or_default().to_owned();
-        let user = User { display_name: name.clone(), name, email: None, groups, disabled: false, token_version: 0 };
-        Identity::new(&user, factor, Timestamp::default(), None)
+    pub fn caller(who: ImaginedCaller) -> Result<Identity, Unsendable> {
+        let ImaginedCaller { user, groups, factor, signed_in_at, attributes } = who;
+        let name = user.unwrap_or_default();
+        let display_name = name.clone();
+        let user = User { display_name, name, email: None, groups, disabled: false, token_version: 0, attributes };
+        Identity::new(&user, factor, signed_in_at, None)
     }
+}
+
+#[derive(Debug)]
+pub struct ImaginedCaller {
+    /// `None`: an OAuth client asks in its own name.
+    pub user: Option<String>,
+    pub groups: Vec<String>,
+    pub factor: Factor,
+    pub signed_in_at: Timestamp,
+    pub attributes: Attributes,
 }
 
 impl RuleSet {
@@ -55,7 +69,9 @@ impl RuleSet {
             method: &request.method,
             client: request.address,
             caller: request.caller.as_ref(),
-            now: Timestamp::default().after(request.auth_age),
+            now: request.now,
+            headers: Some(&request.headers),
+            route: request.route.as_deref(),
         };
         Ok(self.explain(&question, request.client.as_deref()))
     }

@@ -16,6 +16,7 @@ use super::{
     roles::Roles,
     rule::Rule,
     subject::{self, Told},
+    when::{Attributes, When},
 };
 use crate::core::{request::is_method, spelling::nearest, target::canonical_host};
 
@@ -46,7 +47,8 @@ const KNOWN_METHODS: [&str; 16] = [
 
 pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>), Vec<DraftFault>> {
     let (roles, faults, warnings) = Roles::compile(draft);
-    let mut compiler = Compiler { networks: HashMap::new(), roles, faults, warnings };
+    let attributes = draft.attributes.iter().cloned().collect();
+    let mut compiler = Compiler { networks: HashMap::new(), roles, attributes, faults, warnings };
     compiler.read_networks(draft);
     let mut names = HashSet::new();
     let mut index = IndexBuilder::default();
@@ -102,6 +104,7 @@ impl Keys {
 struct Compiler<'d> {
     networks: HashMap<&'d str, Vec<IpNet>>,
     roles: Roles,
+    attributes: Attributes,
     faults: Vec<DraftFault>,
     warnings: Vec<DraftFault>,
 }
@@ -162,7 +165,7 @@ impl<'d> Compiler<'d> {
         };
         if level == Level::Bypass && clauses.iter().any(Clause::names_subject) {
             let message = "bypass lets everybody in without asking who they are, so the rule cannot name a subject \
-                           (subject, {user}, {group} or the groups User and Group of a regex): write one_factor, or take the subject out";
+                           (subject, {user}, {group}, the groups User and Group of a regex, or user and session in when): write one_factor, or take the subject out";
             self.fault(place, "policy", None, message.to_owned());
         }
         let asks_nobody = matches!(level, Level::Bypass | Level::Deny);
@@ -212,6 +215,16 @@ impl<'d> Compiler<'d> {
         }
         if !written.subject.is_empty() {
             clauses.push(Clause::Subject(self.subjects(place, written)));
+        }
+        if let Some(expression) = &written.when {
+            match When::parse(expression, &self.attributes, &self.roles) {
+                Ok(when) => clauses.push(Clause::When(Box::new(when))),
+                Err(faults) => {
+                    for message in faults {
+                        self.fault(place, "when", None, message);
+                    }
+                }
+            }
         }
         (clauses, keys)
     }

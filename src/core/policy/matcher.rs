@@ -1,9 +1,17 @@
 //! The clauses of a rule, each a question with one of four answers, and the words for each answer. Only `rule` asks them.
 //! A clause answers from the facts at hand alone; it must never turn a missing fact into a `Yes` or a `No`.
 
+use http::HeaderMap;
 use ipnet::IpNet;
 
-use super::{glob::Glob, pattern::Pattern, query::Condition, subject};
+use super::{
+    glob::Glob,
+    pattern::Pattern,
+    query::Condition,
+    roles::Roles,
+    subject,
+    when::{Stop, When},
+};
 use crate::core::{client_ip::ClientAddress, identity::Identity, time::Timestamp};
 
 /// One reading of a request: what the clauses may look at.
@@ -16,10 +24,15 @@ pub(super) struct Reading<'q> {
     /// The raw query.
     pub(super) query: Option<&'q str>,
     pub(super) method: &'q str,
+    pub(super) scheme: &'static str,
+    pub(super) headers: Option<&'q HeaderMap>,
+    /// Name of the route, at the edge.
+    pub(super) route: Option<&'q str>,
     pub(super) now: Timestamp,
     pub(super) address: ClientAddress,
     /// `None`: nobody is signed in.
     pub(super) caller: Option<Caller<'q>>,
+    pub(super) roles: &'q Roles,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +90,7 @@ pub(super) enum Clause {
     Query(Vec<Vec<Condition>>),
     Resources(Vec<Pattern>),
     Subject(Vec<subject::All>),
+    When(Box<When>),
 }
 
 #[derive(Debug)]
@@ -110,6 +124,7 @@ impl Clause {
             Self::Resources(patterns) => {
                 any(patterns.iter().map(|pattern| named_answer(pattern, reading.resource, reading.caller)))
             }
+            Self::When(when) => when.answer(reading),
             Self::Subject(alternatives) => match reading.caller {
                 None => Answer::Anyone,
                 Some(caller) => Answer::of(alternatives.iter().any(|all| all.are(caller, reading.now))),
@@ -121,6 +136,7 @@ impl Clause {
     pub(super) fn names_subject(&self) -> bool {
         match self {
             Self::Subject(_) => true,
+            Self::When(when) => when.reads().caller,
             Self::Domain(domains) => domains.iter().any(Domain::names_subject),
             Self::Resources(patterns) => patterns.iter().any(Pattern::names_subject),
             Self::Methods(_) | Self::Path(_) | Self::Networks { .. } | Self::Query(_) => false,
@@ -175,6 +191,12 @@ impl Clause {
                 }
                 outcome("query", &query, answer, ("has", "does not have"), &written)
             }
+            Self::When(when) => match when.outcome(reading) {
+                Ok(true) => format!("{} is true", when.written()),
+                Ok(false) => format!("{} is false", when.written()),
+                Err(Stop::Anonymous) => format!("{} could be true: nobody is signed in", when.written()),
+                Err(Stop::Failed(why)) => format!("{} could not be worked out ({why}): refused", when.written()),
+            },
             Self::Subject(alternatives) => {
                 let written = listed(alternatives.iter().map(subject::All::written));
                 match reading.caller {

@@ -2,7 +2,7 @@
 //! the same code (invariant 6). Nothing here may look at anything but the [`Question`].
 //!
 //! `compile` turns a draft into rules or faults, `roles` works out who holds what, `reach` warns of rules that cannot be reached, `rule` and `matcher` (with `glob`,
-//! `pattern`, `query` and `subject`) answer, `index` picks the candidates, `trace` tells a person about it,
+//! `pattern`, `query`, `subject` and `when`) answer, `index` picks the candidates, `trace` tells a person about it,
 //! `case` asks about made-up requests. A new key of the language is a new `matcher::Clause`.
 
 mod case;
@@ -17,19 +17,22 @@ mod roles;
 mod rule;
 mod subject;
 mod trace;
+mod when;
 
 #[cfg(test)]
 mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use http::HeaderMap;
 use serde::Serialize;
 
 pub use self::{
-    case::{Case, Expected, Failure, Imagined},
+    case::{Case, Expected, Failure, Imagined, ImaginedCaller},
     query::{Operator, QueryDraft},
     roles::{BindingDraft, HeldRole, OrgDraft, RoleDraft},
     trace::{Explanation, Line, OtherReading},
+    when::AttributeType,
 };
 use self::{
     index::Index,
@@ -70,6 +73,10 @@ pub struct Question<'q> {
     /// `None`: nobody is signed in.
     pub caller: Option<&'q Identity>,
     pub now: Timestamp,
+    /// What `when` may read of the request's headers; `None`: none.
+    pub headers: Option<&'q HeaderMap>,
+    /// Name of the route, at the edge.
+    pub route: Option<&'q str>,
 }
 
 /// What the rules say. In the order of strictness: the strictest reading of a path holds.
@@ -104,6 +111,8 @@ pub struct Decided<'p> {
     pub is_stale: bool,
     /// What the first rule in `mode: report` would have said that matched above the one that decided.
     pub reported: Option<Reported>,
+    /// It refuses since the `when` of the rule could not be worked out.
+    pub has_failed: bool,
 }
 
 /// A rule that only reports, and what it would have said.
@@ -179,14 +188,18 @@ impl RuleSet {
             None => self.first_match(reading, self.rules.iter()),
         };
         let (decisive, reported) = decided;
-        let (ruling, is_stale, level, rule) = match decisive {
-            Some((ruling, is_stale, rule)) => (ruling, is_stale, rule.level, &rule.name),
+        match decisive {
+            Some((answer, rule)) => {
+                let (ruling, is_stale) = rule.ruling(answer, reading);
+                let has_failed = answer == Answer::Unknown && rule.has_failed(reading);
+                Decided { ruling, level: rule.level, rule: &rule.name, is_stale, reported, has_failed }
+            }
             None => {
                 let ruling = rule::ruling(self.default, Answer::Yes, reading.caller);
-                (ruling, false, self.default, &self.default_name)
+                let (level, rule) = (self.default, &self.default_name);
+                Decided { ruling, level, rule, is_stale: false, reported, has_failed: false }
             }
-        };
-        Decided { ruling, level, rule, is_stale, reported }
+        }
     }
 
     /// The rule that decides, and what the first one that only reports would have said.
@@ -194,17 +207,17 @@ impl RuleSet {
         &self,
         reading: &Reading<'_>,
         candidates: impl Iterator<Item = &'p Rule>,
-    ) -> (Option<(Ruling, bool, &'p Rule)>, Option<Reported>) {
+    ) -> (Option<(Answer, &'p Rule)>, Option<Reported>) {
         let mut reported = None;
         for rule in candidates {
             let answer = rule.answer(reading);
             if answer == Answer::No {
                 continue;
             }
-            let (ruling, is_stale) = rule.ruling(answer, reading);
             match rule.mode {
-                Mode::Enforce => return (Some((ruling, is_stale, rule)), reported),
+                Mode::Enforce => return (Some((answer, rule)), reported),
                 Mode::Report if reported.is_none() => {
+                    let (ruling, _) = rule.ruling(answer, reading);
                     reported = Some(Reported { rule: Arc::clone(&rule.name), ruling });
                 }
                 Mode::Report => {}
@@ -227,9 +240,13 @@ impl RuleSet {
             resource: path.as_bytes(),
             query: question.target.query(),
             method: question.method,
+            scheme: question.target.scheme().as_str(),
+            headers: question.headers,
+            route: question.route,
             now: question.now,
             address: question.client,
             caller: question.caller.map(|identity| Caller { identity, client }),
+            roles: &self.roles,
         };
         let Some(query) = question.target.query().filter(|_| self.reads_resource) else { return ask(&reading) };
         let parts = [path.as_bytes(), b"?", query.as_bytes()];
@@ -271,6 +288,8 @@ pub struct RuleDraft {
     pub mode: Mode,
     /// OR of ANDs.
     pub query: Vec<Vec<QueryDraft>>,
+    /// An expression in CEL.
+    pub when: Option<String>,
 }
 
 /// All policy files together, in file-name order.
@@ -282,6 +301,8 @@ pub struct PolicyDraft {
     pub roles: Vec<RoleDraft>,
     pub bindings: Vec<BindingDraft>,
     pub orgs: Vec<OrgDraft>,
+    /// Attributes of users that expressions may name.
+    pub attributes: Vec<(String, AttributeType)>,
     pub rules: Vec<RuleDraft>,
 }
 

@@ -156,6 +156,13 @@ impl Condition {
     }
 }
 
+/// The value of a parameter, `None` where it is not there. Nothing at all where applications read it in different ways.
+#[expect(clippy::option_option, reason = "no answer is another thing than no value")]
+pub(super) fn value<'q>(query: Option<&'q str>, key: &str) -> Option<Option<Cow<'q, str>>> {
+    let Readings { usual, others } = readings(query.unwrap_or_default(), key)?;
+    others.iter().all(|other| *other == usual).then_some(usual)
+}
+
 /// What applications take for the value of a parameter.
 struct Readings<'q> {
     /// As most do: forms as the WHATWG reads them, the first value.

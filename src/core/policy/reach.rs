@@ -43,7 +43,8 @@ fn parts(rule: &Rule) -> (&[Domain], Option<&[Glob]>, bool) {
             | Clause::Networks { .. }
             | Clause::Query(_)
             | Clause::Resources(_)
-            | Clause::Subject(_) => more = true,
+            | Clause::Subject(_)
+            | Clause::When(_) => more = true,
         }
     }
     (domains, globs, more)

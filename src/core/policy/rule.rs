@@ -37,6 +37,11 @@ impl Rule {
         if ruling == Ruling::Forward && self.is_stale(reading) { (Ruling::StepUp, true) } else { (ruling, false) }
     }
 
+    /// Whether its `when` could not be worked out.
+    pub(super) fn has_failed(&self, reading: &Reading<'_>) -> bool {
+        self.clauses.iter().any(|clause| matches!(clause, Clause::When(_)) && clause.answer(reading) == Answer::Unknown)
+    }
+
     fn is_stale(&self, reading: &Reading<'_>) -> bool {
         let (Some(most), Some(caller)) = (self.max_auth_age, reading.caller) else { return false };
         let signed_in_at = caller.identity.signed_in_at;

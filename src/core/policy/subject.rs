@@ -107,7 +107,7 @@ impl Subject {
             "role" => {
                 roles.bearers_of_role(name).ok_or_else(|| unknown("role", name, roles.role_names(), "under roles"))?
             }
-            "permission" => permission(name, roles)?,
+            "permission" => permission(name, roles)?.1,
             "org" => roles
                 .bearers_of_org(name)
                 .ok_or_else(|| unknown("organisation", name, roles.org_names(), "under orgs"))?,
@@ -132,7 +132,11 @@ impl Subject {
     }
 }
 
-fn permission(name: &str, roles: &Roles) -> Result<Arc<Bearers>, String> {
+/// A permission that a rule asks for, and who holds it.
+///
+/// # Errors
+/// It is none, or nobody can hold it.
+pub(super) fn permission(name: &str, roles: &Roles) -> Result<(Permission, Arc<Bearers>), String> {
     let wanted = Permission::parse(name)?;
     if wanted.has_wildcard() {
         return Err(format!(
@@ -140,9 +144,10 @@ fn permission(name: &str, roles: &Roles) -> Result<Arc<Bearers>, String> {
         ));
     }
     let names: Vec<String> = roles.permission_names().collect();
-    roles.bearers_of_permission(&wanted).ok_or_else(|| {
-        unknown("role that grants", name, names.iter().map(String::as_str), "among a role's permissions")
-    })
+    match roles.bearers_of_permission(&wanted) {
+        Some(bearers) => Ok((wanted, bearers)),
+        None => Err(unknown("role that grants", name, names.iter().map(String::as_str), "among a role's permissions")),
+    }
 }
 
 fn unknown<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>, place: &str) -> String {

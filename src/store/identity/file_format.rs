@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     config::{Fault, Faults},
-    core::user::{User, folded},
+    core::user::{Attributes, User, folded},
     store::hasher::StoredHash,
 };
 
@@ -53,6 +53,9 @@ struct Raw {
     groups: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     disabled: bool,
+    /// Attributes, as Authelia has them since 4.39.
+    #[serde(default)]
+    extra: Option<Attributes>,
 }
 
 pub(super) fn read(path: &Path) -> Result<Entries, Faults> {
@@ -122,6 +125,7 @@ fn entry(name: &str, raw: Raw) -> Result<FileEntry, Vec<(Option<Location>, Strin
         groups: groups.into_iter().map(|group| group.value).filter(|group| !group.contains(',')).collect(),
         disabled: raw.disabled,
         token_version: 1,
+        attributes: raw.extra.unwrap_or_default(),
     };
     match (user.checked(), raw.password) {
         (Ok(user), Some(password)) if faults.is_empty() => {
@@ -165,6 +169,11 @@ fn fingerprint(user: &User, hash: &str) -> [u8; 32] {
     add(hash);
     add(if user.disabled { "disabled" } else { "enabled" });
     user.groups.iter().for_each(|group| add(group));
+    if !user.attributes.is_empty() {
+        // No group is called so.
+        add("\0attributes");
+        add(&serde_json::json!(user.attributes).to_string());
+    }
     digest.finalize().into()
 }
 

@@ -10,7 +10,7 @@ use sqlx::{FromRow, Sqlite, Transaction};
 use crate::{
     core::{
         time::Timestamp,
-        user::{User, folded},
+        user::{Attributes, User, folded},
     },
     ports::{ChangeKind, Credentials, Unavailable, UserChange, UserError, Users},
     store::{changes::record, database::Database, session::SessionCache, session::database::delete_of_user},
@@ -89,8 +89,8 @@ impl Users for DatabaseUsers {
         let work = async {
             let mut transaction = self.database.begin().await?;
             let done = sqlx::query(
-                "INSERT INTO users (folded, name, display_name, email, groups, disabled, token_version, password_hash) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO users (folded, name, display_name, email, groups, disabled, token_version, attributes, \
+                 password_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             )
             .bind(folded(&user.name))
             .bind(&user.name)
@@ -99,6 +99,7 @@ impl Users for DatabaseUsers {
             .bind(groups_text(&user.groups))
             .bind(user.disabled)
             .bind(i64::try_from(user.token_version).unwrap_or(i64::MAX))
+            .bind(attributes_text(&user.attributes))
             .bind(&password_hash)
             .execute(&mut *transaction)
             .await?;
@@ -123,19 +124,27 @@ impl Users for DatabaseUsers {
             user.email = change.email.unwrap_or(user.email);
             user.groups = change.groups.unwrap_or(user.groups);
             user.disabled = change.disabled.unwrap_or(user.disabled);
+            for (name, value) in change.attributes {
+                match value {
+                    Some(value) => drop(user.attributes.insert(name, value)),
+                    None => drop(user.attributes.remove(&name)),
+                }
+            }
             user.token_version += u64::from(ends_sessions);
             let user = match user.checked() {
                 Ok(user) => user,
                 Err(bad) => return Ok(Outcome::Bad(bad)),
             };
             sqlx::query(
-                "UPDATE users SET display_name = ?, email = ?, groups = ?, disabled = ?, token_version = ? WHERE folded = ?",
+                "UPDATE users SET display_name = ?, email = ?, groups = ?, disabled = ?, token_version = ?, attributes = ? \
+                 WHERE folded = ?",
             )
             .bind(&user.display_name)
             .bind(&user.email)
             .bind(groups_text(&user.groups))
             .bind(user.disabled)
             .bind(i64::try_from(user.token_version).unwrap_or(i64::MAX))
+            .bind(attributes_text(&user.attributes))
             .bind(folded(name))
             .execute(&mut *transaction)
             .await?;
@@ -209,6 +218,10 @@ fn groups_text(groups: &[String]) -> String {
     serde_json::Value::from(groups.to_vec()).to_string()
 }
 
+fn attributes_text(attributes: &Attributes) -> String {
+    serde_json::json!(attributes).to_string()
+}
+
 #[derive(FromRow)]
 struct Row {
     name: String,
@@ -217,6 +230,7 @@ struct Row {
     groups: String,
     disabled: bool,
     token_version: i64,
+    attributes: String,
 }
 
 impl TryFrom<Row> for User {
@@ -226,6 +240,7 @@ impl TryFrom<Row> for User {
         let damaged =
             |what: &str| Unavailable { store: STORE, detail: format!("{what} of user {:?} are damaged", row.name) };
         let groups = serde_json::from_str(&row.groups).map_err(|_| damaged("the groups"))?;
+        let attributes = serde_json::from_str(&row.attributes).map_err(|_| damaged("the attributes"))?;
         let token_version = u64::try_from(row.token_version).map_err(|_| damaged("the tokens"))?;
         let user = Self {
             name: row.name.clone(),
@@ -234,6 +249,7 @@ impl TryFrom<Row> for User {
             groups,
             disabled: row.disabled,
             token_version,
+            attributes,
         };
         // Written by other means than ours: must not forge a group or split a header.
         user.checked().map_err(|bad| damaged(&format!("the details ({bad})")))

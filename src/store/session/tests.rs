@@ -38,6 +38,7 @@ fn live(id: &str, user: &str) -> Arc<LiveSession> {
         groups: Vec::new(),
         disabled: false,
         token_version: 1,
+        attributes: Default::default(),
     };
     let session = Session {
         id: SessionId(id.to_owned()),

@@ -260,7 +260,8 @@ impl<'d> Compiler<'d> {
             let message = format!("nobody is bound to the role {name:?}: write a binding, or take the role out");
             self.warnings.push(DraftFault { place, message });
         }
-        Role { name: Box::from(name), permissions: own, bearers: Arc::new(bearers) }
+        let level = self.draft.roles.get(place).and_then(|role| role.level).unwrap_or_default();
+        Role { name: Box::from(name), level, permissions: own, bearers: Arc::new(bearers) }
     }
 }
 

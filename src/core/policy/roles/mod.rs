@@ -60,6 +60,7 @@ pub(super) struct Roles {
 #[derive(Debug)]
 struct Role {
     name: Box<str>,
+    level: u32,
     /// Its own and those that it inherits.
     permissions: Vec<Permission>,
     bearers: Arc<Bearers>,
@@ -192,5 +193,18 @@ impl Roles {
         held.retain(|held| held.org.is_none() || !everywhere.contains(&held.role));
         held.sort_by_key(|held| (held.org, held.role));
         held
+    }
+
+    /// The highest level among the roles that hold everywhere; 0 without one.
+    pub(super) fn level_of(&self, caller: Caller<'_>, now: Timestamp) -> u32 {
+        let held = self.roles.iter().filter(|role| role.bearers.hold(caller, &[], now));
+        held.map(|role| role.level).max().unwrap_or_default()
+    }
+
+    /// Whether a role that holds everywhere grants it.
+    pub(super) fn can(&self, caller: Caller<'_>, wanted: &Permission, now: Timestamp) -> bool {
+        self.roles
+            .iter()
+            .any(|role| role.permissions.iter().any(|held| held.grants(wanted)) && role.bearers.hold(caller, &[], now))
     }
 }

@@ -74,14 +74,22 @@ fn caller(name: &str, groups: &[&str]) -> Identity {
         groups: strings(groups),
         disabled: false,
         token_version: 0,
+        attributes: Default::default(),
     };
     Identity::new(&user, Factor::One, Timestamp::default(), None).expect("a plain name")
 }
 
 fn may(rules: &RuleSet, who: &Identity, client: Option<&str>, now: i64) -> bool {
     let target = Target::parse_url("https://a.test/").expect("a URL");
-    let question =
-        Question { target: &target, method: "GET", client: ClientAddress::Unknown, caller: Some(who), now: at(now) };
+    let question = Question {
+        target: &target,
+        method: "GET",
+        client: ClientAddress::Unknown,
+        caller: Some(who),
+        now: at(now),
+        headers: None,
+        route: None,
+    };
     rules.explain(&question, client).ruling == Ruling::Forward
 }
 
@@ -323,7 +331,9 @@ fn nobody_signed_in_is_asked_to() {
         method: "GET".to_owned(),
         caller: None,
         client: None,
-        auth_age: std::time::Duration::ZERO,
+        now: at(0),
+        headers: http::HeaderMap::new(),
+        route: None,
         address: ClientAddress::Unknown,
         encoded_slashes: crate::core::target::EncodedSlashes::Reject,
     };

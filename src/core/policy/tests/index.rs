@@ -66,10 +66,15 @@ prop_compose! {
         policy in prop::sample::select(vec![Level::Bypass, Level::OneFactor, Level::TwoFactor, Level::Deny]),
         max_auth_age in prop::sample::select(vec![None, None, Some(Duration::from_secs(60))]),
         mode in prop::sample::select(vec![Mode::Enforce, Mode::Enforce, Mode::Report]),
+        when in prop::sample::select(vec![
+            "", "", "", r#"user.name == "a""#, r#""b" in user.groups"#, r#"request.method == "GET""#, r#"request.query.x == "/a""#,
+            r#"request.path.startsWith("/a") || user.level / 0 == 1"#, r#"!(user.name == "a") && has(request.query.y)"#,
+        ]),
     ) -> RuleDraft {
         let subject = subject.into_iter().filter(|all| !all.is_empty()).collect();
         let domain = if domain.is_empty() && domain_regex.is_empty() { strings(&["a.test"]) } else { domain };
-        RuleDraft { name: None, domain, domain_regex, policy: Some(policy), path, resources, methods, networks, subject, query, max_auth_age, mode }
+        let when = (!when.is_empty()).then(|| when.to_owned());
+        RuleDraft { name: None, when, domain, domain_regex, policy: Some(policy), path, resources, methods, networks, subject, query, max_auth_age, mode }
     }
 }
 
@@ -115,7 +120,7 @@ proptest! {
         let target = Target::parse_url(&format!("https://{host}{path}")).expect("a URL");
         let client = ip.map_or(ClientAddress::Unknown, |ip| ClientAddress::Known(ip.parse().expect("an address")));
         let now = Timestamp::default().after(Duration::from_secs(age));
-        let question = Question { target: &target, method, client, caller: who.as_ref(), now };
+        let question = Question { target: &target, method, client, caller: who.as_ref(), now, headers: None, route: None };
         let decided = rules.decide(&question);
         let told = (decided.ruling, decided.rule.to_string(), decided.is_stale, decided.reported.clone());
         prop_assert_eq!(told, naive(&rules, &question));
@@ -139,12 +144,12 @@ proptest! {
     ) {
         let rules: Vec<RuleDraft> = drafts
             .into_iter()
-            .map(|draft| RuleDraft { networks: Vec::new(), max_auth_age: None, subject: Vec::new(), domain: strings(&["a.test"]), domain_regex: Vec::new(), resources: Vec::new(), ..draft })
+            .map(|draft| RuleDraft { when: None, networks: Vec::new(), max_auth_age: None, subject: Vec::new(), domain: strings(&["a.test"]), domain_regex: Vec::new(), resources: Vec::new(), ..draft })
             .collect();
         let rules = RuleSet::compile(&PolicyDraft { default: Some(default), rules, ..names() }).expect("sound").0;
         let who = who.map(|name| caller(name, &["b"], Factor::One));
         let decide = |target: &Target| {
-            let question = Question { target, method: "GET", client: ClientAddress::Unknown, caller: who.as_ref(), now: Timestamp::default() };
+            let question = Question { target, method: "GET", client: ClientAddress::Unknown, caller: who.as_ref(), now: Timestamp::default(), headers: None, route: None };
             rules.decide(&question).ruling
         };
         let url = format!("https://a.test{path}");

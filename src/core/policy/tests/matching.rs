@@ -91,6 +91,8 @@ fn a_client_is_no_user() {
         client: ClientAddress::Unknown,
         caller: Some(&robot),
         now: Timestamp::default(),
+        headers: None,
+        route: None,
     };
     let explained = rules.explain(&question, Some("robot"));
     assert_eq!((explained.ruling, explained.rule.as_str()), (Ruling::Forward, "client"));

@@ -45,6 +45,7 @@ fn caller(name: &str, groups: &[&str], factor: Factor) -> Identity {
         groups: strings(groups),
         disabled: false,
         token_version: 0,
+        attributes: Default::default(),
     };
     Identity::new(&user, factor, Timestamp::default(), None).expect("a plain name")
 }
@@ -58,7 +59,8 @@ fn asked(rules: &RuleSet, url: &str, method: &str, ip: Option<&str>, caller: Opt
     let target = Target::parse_url(url).expect("a URL");
     let client =
         ip.map_or(ClientAddress::Unknown, |ip| ClientAddress::Known(ip.parse::<IpAddr>().expect("an address")));
-    let question = Question { target: &target, method, client, caller, now: Timestamp::default() };
+    let question =
+        Question { target: &target, method, client, caller, now: Timestamp::default(), headers: None, route: None };
     let decided = rules.decide(&question);
     let explained = rules.explain(&question, None);
     assert_eq!(
@@ -112,6 +114,8 @@ fn a_rule_that_reports_never_decides() {
             client: ClientAddress::Unknown,
             caller: who,
             now: Timestamp::default(),
+            headers: None,
+            route: None,
         };
         let decided = rules.decide(&question);
         assert_eq!((decided.ruling, &**decided.rule), (ruling, decisive), "{url}");
@@ -129,6 +133,8 @@ fn a_rule_that_reports_never_decides() {
         client: ClientAddress::Unknown,
         caller: None,
         now: Timestamp::default(),
+        headers: None,
+        route: None,
     };
     assert_eq!(rules.decide(&nobody).reported, None);
     // It takes nothing from the rules below it.
@@ -160,6 +166,8 @@ fn a_sign_in_may_be_too_old_for_a_rule() {
             client: ClientAddress::Unknown,
             caller: who,
             now: Timestamp::default().after(Duration::from_millis(age)),
+            headers: None,
+            route: None,
         };
         let decided = rules.decide(&question);
         assert_eq!((decided.ruling, decided.is_stale), (ruling, is_stale), "{level:?} {age}");
@@ -210,6 +218,8 @@ fn threat_07_the_strictest_reading_holds_and_the_trace_says_which() {
         client: ClientAddress::Unknown,
         caller: None,
         now: Timestamp::default(),
+        headers: None,
+        route: None,
     };
     assert_eq!(rules.decide(&question).ruling, Ruling::SignIn);
     let explained = rules.explain(&question, None);
@@ -234,6 +244,8 @@ fn the_trace_speaks_to_a_person() {
         client: ClientAddress::Unknown,
         caller: Some(&bob),
         now: Timestamp::default(),
+        headers: None,
+        route: None,
     };
     let explained = rules.explain(&question, None);
     let json = serde_json::to_value(&explained).expect("JSON");

@@ -1,0 +1,437 @@
+//! Expressions: what they yield, what is a fault in them, and that none takes long.
+
+use http::{HeaderMap, HeaderValue};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::core::{
+    client_ip::ClientAddress,
+    identity::{Factor, Identity},
+    policy::{BindingDraft, PolicyDraft, RoleDraft, matcher::Caller},
+    time::Timestamp,
+    user::User,
+};
+
+/// 2027-06-30T16:30:15Z, a Wednesday; in Berlin it is 18:30.
+const NOW: i64 = 1_814_373_015_000;
+
+fn roles() -> Roles {
+    let strings = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let draft = PolicyDraft {
+        roles: vec![
+            RoleDraft {
+                name: "viewer".to_owned(),
+                level: Some(20),
+                permissions: strings(&["read:reports"]),
+                ..RoleDraft::default()
+            },
+            RoleDraft {
+                name: "admin".to_owned(),
+                level: Some(60),
+                inherits: strings(&["viewer"]),
+                permissions: strings(&["manage:*"]),
+            },
+        ],
+        bindings: vec![
+            BindingDraft { roles: strings(&["viewer"]), subjects: strings(&["everyone"]), ..BindingDraft::default() },
+            BindingDraft {
+                roles: strings(&["admin"]),
+                subjects: strings(&["group:admins"]),
+                ..BindingDraft::default()
+            },
+        ],
+        ..PolicyDraft::default()
+    };
+    Roles::compile(&draft).0
+}
+
+fn attributes() -> Attributes {
+    [
+        ("tier", AttributeType::String),
+        ("country", AttributeType::String),
+        ("seats", AttributeType::Int),
+        ("score", AttributeType::Double),
+        ("beta", AttributeType::Bool),
+        ("tags", AttributeType::List),
+        ("missing", AttributeType::String),
+        ("wrong", AttributeType::Int),
+    ]
+    .map(|(name, kind)| (name.to_owned(), kind))
+    .into()
+}
+
+fn alice() -> Identity {
+    let claims = json!({
+        "tier": "premium", "country": "DE", "seats": 5, "score": 1, "beta": true, "tags": ["a", "b"], "wrong": "text",
+        "nested": {"list": [1, 2.5, "x", null], "deep": {"on": true}}, "big": 9_007_199_254_740_993_i64,
+    });
+    let user = User {
+        name: "alice".to_owned(),
+        display_name: "Alice Ä.".to_owned(),
+        email: Some("alice@example.com".to_owned()),
+        groups: vec!["admins".to_owned(), "dev".to_owned()],
+        disabled: false,
+        token_version: 0,
+        attributes: serde_json::from_value(claims).expect("an object"),
+    };
+    Identity::new(&user, Factor::Two, Timestamp::from_unix_millis(NOW - 600_000), None).expect("a plain name")
+}
+
+fn ask(expression: &str, caller: Option<&Identity>, client: Option<&str>) -> Result<bool, Stop> {
+    let roles = roles();
+    let when = When::parse(expression, &attributes(), &roles)
+        .unwrap_or_else(|faults| panic!("{expression} is faulty: {faults:?}"));
+    let mut headers = HeaderMap::new();
+    headers.insert("user-agent", HeaderValue::from_static("curl/8"));
+    headers.append("x-many", HeaderValue::from_static("a"));
+    headers.append("x-many", HeaderValue::from_static("b"));
+    headers.insert("x-bytes", HeaderValue::from_bytes(b"\xff").expect("a value"));
+    let reading = Reading {
+        host: "app.example.com",
+        path: "/reports/7",
+        resource: b"",
+        query: Some("page=2&q=a%20b&twice=1&twice=2&empty="),
+        method: "GET",
+        scheme: "https",
+        headers: Some(&headers),
+        route: Some("app"),
+        now: Timestamp::from_unix_millis(NOW),
+        address: ClientAddress::Known("192.0.2.7".parse().expect("an address")),
+        caller: caller.map(|identity| Caller { identity, client }),
+        roles: &roles,
+    };
+    when.outcome(&reading)
+}
+
+fn said(expression: &str) -> Result<bool, Stop> {
+    ask(expression, Some(&alice()), None)
+}
+
+#[test]
+fn what_expressions_yield() {
+    for (expression, expected) in [
+        ("true", true),
+        ("!true", false),
+        // The contract's and the issue's own.
+        (r#"user.claims.tier in ["premium"] && request.time.getHours("Europe/Berlin") < 18"#, false),
+        (r#"user.claims.tier in ["premium"] && request.time.getHours("Europe/Berlin") < 19"#, true),
+        (r#"user.tier in ["premium", "gold"] && user.country == "DE""#, true),
+        (r#"user.tier in ["gold"]"#, false),
+        (r#"user.name == "alice""#, true),
+        (r#"user.name == "Alice""#, false),
+        (r#"user.display_name.contains("Ä")"#, true),
+        (r#"user.email.endsWith("@example.com")"#, true),
+        (r#""admins" in user.groups"#, true),
+        (r#""adm" in user.groups"#, false),
+        (r#"user.groups.exists(g, g.startsWith("de"))"#, true),
+        (r#"user.groups.all(g, g.startsWith("de"))"#, false),
+        (r#"user.groups.exists_one(g, g == "dev")"#, true),
+        (r#"user.groups.filter(g, g != "dev") == ["admins"]"#, true),
+        (r#"user.groups.map(g, size(g)) == [6, 3]"#, true),
+        ("size(user.groups) == 2 && user.groups.size() == 2", true),
+        (r#""admin" in user.roles && "owner" in user.roles"#, false),
+        (r#"user.roles == ["admin", "viewer"]"#, true),
+        ("user.level >= 60", true),
+        ("user.level > 60", false),
+        (r#"user.can("manage:users") && user.can("read:reports")"#, true),
+        ("user.seats > 4 && user.seats < 6 && user.seats % 2 == 1", true),
+        ("user.score == 1.0 && user.score < 1.5", true),
+        ("user.beta", true),
+        (r#""b" in user.tags"#, true),
+        ("has(user.tier) && !has(user.missing)", true),
+        ("has(user.claims.tier) && !has(user.claims.nothing)", true),
+        (r#""tier" in user.claims && !("nothing" in user.claims)"#, true),
+        (r#"user.claims["tier"] == "premium""#, true),
+        ("user.claims.nested.deep.on == true", true),
+        ("has(user.claims.nested.deep) && !has(user.claims.nested.shallow)", true),
+        ("user.claims.nested.list[1] == 2.5 && user.claims.nested.list[3] == null", true),
+        ("size(user.claims.nested.list) == 4", true),
+        ("user.claims.nested.list.exists(x, x == 1)", true),
+        // Numbers compare exactly, whatever their type.
+        ("user.claims.big == 9007199254740993", true),
+        ("user.claims.big > 9007199254740992.0", true),
+        ("1 == 1.0 && 1 < 1.5 && 2.5 > 2 && -1 < -0.5", true),
+        // Claims of another type than expected are not equal, and no error.
+        (r#"user.claims.seats == "5""#, false),
+        (r#"request.host == "app.example.com" && request.path == "/reports/7" && request.scheme == "https""#, true),
+        (r#"request.method in ["GET", "HEAD"]"#, true),
+        (r#"request.ip == "192.0.2.7""#, true),
+        (r#"request.path.matches("^/reports/[0-9]+$")"#, true),
+        (r#"matches(request.path, "^/other")"#, false),
+        (r#"request.query.page == "2" && int(request.query.page) > 1"#, true),
+        (r#"request.query["q"] == "a b""#, true),
+        (r#"has(request.query.empty) && request.query.empty == "" && !has(request.query.none)"#, true),
+        (r#""page" in request.query"#, true),
+        (r#"request.headers["User-Agent"].startsWith("curl/")"#, true),
+        (r#"request.headers["x-many"] == "a, b""#, true),
+        (r#"has(request.headers.accept) || "x-none" in request.headers"#, false),
+        (r#"session.factor == "two""#, true),
+        (r#"session.age < duration("15m") && session.age > duration("9m")"#, true),
+        ("session.age.getMinutes() == 10 && session.age.getSeconds() == 600 && session.age.getHours() == 0", true),
+        (r#"session.signed_in_at < request.time && request.time - session.signed_in_at == duration("600s")"#, true),
+        (r#"session.signed_in_at + duration("10m") == request.time"#, true),
+        (r#"route.name == "app""#, true),
+        (
+            r#"request.time > timestamp("2027-06-30T00:00:00Z") && request.time < timestamp("2027-07-01T00:00:00+02:00")"#,
+            true,
+        ),
+        ("request.time.getFullYear() == 2027 && request.time.getMonth() == 5 && request.time.getDate() == 30", true),
+        ("request.time.getDayOfMonth() == 29 && request.time.getDayOfWeek() == 3", true),
+        (
+            "request.time.getDayOfYear() == 180 && request.time.getMinutes() == 30 && request.time.getSeconds() == 15",
+            true,
+        ),
+        (
+            r#"request.time.getHours() == 16 && request.time.getHours("+05:30") == 22 && request.time.getHours("-08:00") == 8"#,
+            true,
+        ),
+        (
+            r#"request.time.getMilliseconds("America/New_York") == 0 && request.time.getHours("America/New_York") == 12"#,
+            true,
+        ),
+        (
+            r#"duration("1h30m") == duration("90m") && duration("1.5s") == duration("1500ms") && duration("-1s") < duration("0")"#,
+            true,
+        ),
+        ("1 + 2 * 3 == 7 && 7 / 2 == 3 && -7 / 2 == -3 && 7 % 3 == 1 && 2 - 3 == -1", true),
+        (r#""a" + "b" == "ab" && string(5) == "5" && string(true) == "true" && double("1.5") == 1.5"#, true),
+        (r#"[1, 2] + [3] == [1, 2, 3]"#, true),
+        (r#""ABC".lowerAscii() == "abc" && "abc".upperAscii() == "ABC" && size("äö") == 2"#, true),
+        (r#"user.seats > 3 ? user.tier == "premium" : false"#, true),
+        // An error counts only where the other side does not decide.
+        ("1 / (user.seats - 5) == 1 || true", true),
+        ("true || 1 / (user.seats - 5) == 1", true),
+        ("1 / (user.seats - 5) == 1 && false", false),
+        ("[0, 1].exists(x, 1 / x == 1)", true),
+        ("[0, 2].all(x, 1 / x == 1)", false),
+        // Variables of macros, also within each other.
+        ("[1, 2].exists(x, [2, 3].exists(y, x == y))", true),
+        ("[[1], [2, 3]].exists(list, list.exists(x, x == 3))", true),
+        ("[1, 2].exists(x, x == 2) && ![3].exists(x, x == 2)", true),
+    ] {
+        assert_eq!(said(expression), Ok(expected), "{expression}");
+    }
+}
+
+#[test]
+fn what_cannot_be_worked_out_is_an_error() {
+    for (expression, why) in [
+        (r#"user.missing == "x""#, "has(user.missing)"),
+        ("user.wrong > 1", "not what was declared"),
+        ("user.claims.nothing == 1", "has(…)"),
+        (r#"user.claims["nothing"] == 1"#, "has(…)"),
+        ("user.claims.nested.nothing == 1", "has(…)"),
+        ("user.claims.tier.deep == 1", "has(…)"),
+        ("has(user.claims.tier.deep)", "has no fields"),
+        ("user.claims.nested.list[9] == 1", "there is no entry 9"),
+        ("user.claims.nested.list[-1] == 1", "there is no entry -1"),
+        ("user.claims.tier && true", "a string stands where a bool must"),
+        (r#"user.claims.tier < 1"#, "cannot be compared"),
+        ("user.claims.seats.exists(x, x == 1)", "is no list"),
+        ("user.seats / (user.seats - 5) == 1", "divided by zero"),
+        ("user.seats % (user.seats - 5) == 1", "divided by zero"),
+        ("9223372036854775807 + user.seats > 0", "too large"),
+        ("user.seats * 9223372036854775807 > 0", "too large"),
+        (r#"request.query.none == "x""#, "has no parameter"),
+        (r#"request.query.twice == "1""#, "different ways"),
+        ("has(request.query.twice)", "different ways"),
+        (r#"request.headers["x-none"] == "x""#, "has no header"),
+        (r#"request.headers["x-bytes"] == "x""#, "not UTF-8"),
+        (r#"int(user.tier) == 1"#, "no whole number"),
+        (r#"double(user.tier) == 1.0"#, "no number"),
+        (r#"timestamp(user.tier) < request.time"#, "no timestamp"),
+        (r#"duration(user.tier) < session.age"#, "no duration"),
+        // An error does not become a yes by being turned around.
+        (r#"!(user.missing == "x")"#, "has(user.missing)"),
+        (r#"user.missing == "x" || false"#, "has(user.missing)"),
+        (r#"user.missing == "x" && true"#, "has(user.missing)"),
+        ("[0, 2].exists(x, 1 / x == 1)", "divided by zero"),
+    ] {
+        match said(expression) {
+            Err(Stop::Failed(told)) => assert!(told.contains(why), "{expression}: {told:?} lacks {why:?}"),
+            other => panic!("{expression}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn without_a_caller_it_could_be_anyone() {
+    for (expression, expected) in [
+        (r#"user.name == "alice""#, Err(Stop::Anonymous)),
+        (r#"!(user.name == "alice")"#, Err(Stop::Anonymous)),
+        ("user.level > 1", Err(Stop::Anonymous)),
+        (r#"user.can("read:reports")"#, Err(Stop::Anonymous)),
+        ("has(user.tier)", Err(Stop::Anonymous)),
+        ("has(user.claims.tier)", Err(Stop::Anonymous)),
+        (r#""x" in user.claims"#, Err(Stop::Anonymous)),
+        (r#"session.factor == "two""#, Err(Stop::Anonymous)),
+        (r#"user.groups.exists(g, g == "x")"#, Err(Stop::Anonymous)),
+        // What does not depend on it is known.
+        (r#"user.name == "alice" && request.method == "POST""#, Ok(false)),
+        (r#"request.method == "GET" || user.name == "alice""#, Ok(true)),
+        (r#"request.method == "GET" && user.name == "alice""#, Err(Stop::Anonymous)),
+        (r#"request.method == "POST""#, Ok(false)),
+    ] {
+        assert_eq!(ask(expression, None, None), expected, "{expression}");
+    }
+    // An error refuses, whoever may sign in.
+    let failed = ask(r#"user.name == "alice" && request.query.none == "x""#, None, None);
+    assert!(matches!(failed, Err(Stop::Failed(_))), "{failed:?}");
+}
+
+#[test]
+fn a_client_stands_for_no_user() {
+    assert_eq!(ask(r#"user.name == "alice""#, Some(&alice()), Some("ci")), Ok(false));
+    assert_eq!(ask(r#"user.name == """#, Some(&alice()), Some("ci")), Ok(true));
+}
+
+fn faults(expression: &str) -> Vec<String> {
+    match When::parse(expression, &attributes(), &roles()) {
+        Ok(_) => panic!("{expression} is no fault"),
+        Err(faults) => faults,
+    }
+}
+
+#[test]
+fn faults_are_told_when_the_rules_are_loaded() {
+    for (expression, column, words) in [
+        ("", 1, "not valid CEL"),
+        ("user.name ==", 13, "not valid CEL"),
+        ("usr.name == \"x\"", 1, "did you mean \"user\"?"),
+        ("whatever", 1, "an expression knows user, request, session, route"),
+        ("user.nam == \"x\"", 5, "did you mean \"name\"?"),
+        ("user.subscription == \"x\"", 5, "declare it under attributes"),
+        ("request.body == \"x\"", 8, "it has host, path"),
+        ("user.name", 5, "it is a string, and a rule needs a bool"),
+        ("user.claims.tier", 12, "compare it, as in … == true"),
+        ("user", 1, "`user` has no value of its own"),
+        ("user == \"x\"", 1, "`user` has no value of its own"),
+        ("request.headers == \"x\"", 8, "request.headers[\"NAME\"]"),
+        ("user.name == 1", 11, "a string and a int are never equal"),
+        ("user.level < \"x\"", 12, "cannot be compared"),
+        ("user.name && true", 5, "each side of && and || must be a bool"),
+        ("!user.name", 6, "what ! turns around must be a bool"),
+        ("true ? 1 : \"x\"", 12, "both sides of :"),
+        ("1 in user.groups", 1, "a int is never in a list(string)"),
+        ("user.name in user.email", 18, "`in` looks into a list"),
+        ("[1, \"x\"] == [1]", 5, "a list holds values of one type"),
+        ("user.level + \"x\" == 1", 12, "+ does not go with a int and a string"),
+        ("user.level + 1.0 == 1.0", 12, "+ does not go with a int and a double"),
+        ("size(user.level) == 1", 10, "a int has no size"),
+        ("size() == 1", 5, "write it as in size(user.groups)"),
+        ("user.name.startsWith(\"a\", \"b\")", 21, "startsWith is not called like that"),
+        ("user.name.beginsWith(\"a\")", 21, "there is no function beginsWith"),
+        ("user.name.startWith(\"a\")", 20, "did you mean startsWith?"),
+        ("request.path.matches(\"admin\")", 22, "is not anchored"),
+        ("request.path.matches(\"^(\")", 22, "is not valid"),
+        ("request.path.matches(\"^(?P<User>x)\")", 22, "has a group User or Group"),
+        ("request.path.matches(user.name)", 26, "must be written out"),
+        ("user.can(\"read:planes\")", 10, "there is no role that grants"),
+        ("user.can(\"manage:*\")", 10, "wildcard"),
+        ("user.can(user.name)", 14, "must be written out"),
+        ("request.can(\"read:reports\")", 1, "can is asked of the user"),
+        ("request.headers.authorization == \"x\"", 16, "holds credentials"),
+        ("request.headers[\"Cookie\"] == \"x\"", 16, "holds credentials"),
+        ("\"cookie\" in request.headers", 10, "holds credentials"),
+        ("request.headers[\"Remote-User\"] == \"x\"", 16, "a client could forge it"),
+        ("request.headers[\"X-Forwarded-For\"] == \"x\"", 16, "a client could forge it"),
+        ("request.headers[user.name] == \"x\"", 21, "must be written out"),
+        ("request.query[user.name] == \"x\"", 19, "must be written out"),
+        ("request.headers[\"a b\"] == \"x\"", 16, "is not the name of a header"),
+        ("request.time.getHours(\"Europe/Berlim\") < 1", 23, "there is no time zone \"Europe/Berlim\""),
+        ("request.time.getHours(\"+25:00\") < 1", 23, "there is no time zone"),
+        ("user.name.getHours() < 1", 5, "has no getHours"),
+        ("session.age.getMonth() < 1", 21, "a duration has no getMonth"),
+        ("duration(\"1 hour\") < session.age", 10, "is no duration"),
+        ("timestamp(\"yesterday\") < request.time", 11, "is no timestamp"),
+        ("{\"a\": 1}[\"a\"] == 1", 1, "maps and messages"),
+        ("1u == 1u", 1, "unsigned"),
+        ("b\"x\" == b\"x\"", 1, "bytes"),
+        ("user.name.exists(x, x == \"a\")", 5, "macros are for lists"),
+        ("has(user.name)", 4, "always there"),
+        ("type(user.name) == \"x\"", 5, "there is no function type"),
+        ("user.name.first == \"x\"", 10, "has no fields"),
+    ] {
+        let told = faults(expression);
+        let found = told.iter().any(|told| told.contains(&format!("at column {column}:")) && told.contains(words));
+        assert!(found, "{expression}: {told:?} lacks {words:?} at {column}");
+    }
+}
+
+#[test]
+fn all_faults_at_once_in_their_order() {
+    let told = faults("usr.name == \"x\" && user.level == \"y\" && request.tyme > request.time");
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told.is_sorted_by_key(|told| told.split(':').next().map(|told| told.len())), "{told:?}");
+}
+
+#[test]
+fn what_is_read_is_known() {
+    let roles = roles();
+    let parsed = |text: &str| When::parse(text, &attributes(), &roles).expect("sound");
+    let when = parsed(r#"request.headers["X-Plan"] == "a" && request.query.page == "1" && has(request.query.debug)"#);
+    let reads = when.reads();
+    assert!(!reads.caller);
+    assert_eq!((&*reads.headers, &*reads.query), (&[Box::from("x-plan")][..], &[Box::from("page")][..]));
+    assert_eq!(&*reads.present, &[Box::from("debug")]);
+    for expression in ["user.beta", "session.age > duration(\"1s\")", "user.can(\"read:reports\")", "has(user.tier)"] {
+        assert!(parsed(expression).reads().caller, "{expression}");
+    }
+}
+
+#[test]
+fn no_expression_takes_long() {
+    let list = format!("[{}]", vec!["1"; 60].join(","));
+    let deep = format!("{list}.all(a, {list}.all(b, {list}.all(c, {list}.all(d, a == b && c == d))))");
+    match said(&deep) {
+        Err(Stop::Failed(why)) => assert!(why.contains("too many steps"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    let doubling = format!("{}.size() > 0", "[1,1,1,1,1,1,1,1].map(x, [x,x,x,x,x,x,x,x])");
+    assert_eq!(said(&doubling), Ok(true));
+    assert!(faults(&format!("{}true", "!".repeat(5000)))[0].contains("longer than"));
+    let nested = format!("{}true{}", "(".repeat(200), ")".repeat(200));
+    assert!(faults(&nested)[0].contains("not valid CEL"), "{:?}", faults(&nested));
+    // As deep and as long as may be: nobody runs out of stack.
+    for repeated in
+        ["!", "-", "1+", "true?true:", "[", "(", "a[", "{1:", "true&&", "user.", "a.b(", "a.exists(x,", "1=="]
+    {
+        for count in [20, 60, LONGEST / repeated.len() - 1] {
+            let text = format!("{}1", repeated.repeat(count));
+            if When::parse(&text, &attributes(), &roles()).is_ok() {
+                let _ = said(&text);
+            }
+        }
+    }
+    let sum = |terms: usize| format!("{}1 > 0", "1+".repeat(terms));
+    assert_eq!(said(&sum(50)), Ok(true));
+    assert!(faults(&sum(100))[0].contains("nested too deeply"), "{:?}", faults(&sum(100)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    /// Whatever is written: a fault or an answer, and never a panic.
+    #[test]
+    fn nothing_panics(
+        parts in prop::collection::vec(prop::sample::select(vec![
+            "user", "request", "session", ".", "name", "claims", "groups", "level", "time", "getHours", "(", ")", "[", "]", "\"x\"", "1",
+            "-", "+", "*", "/", "%", "==", "<", "&&", "||", "!", "?", ":", " in ", "has", "exists", "x", ",", "9223372036854775807",
+            "-9223372036854775808", "null", "1.5", "true", "size", "duration", "\"1h\"", "timestamp", "{", "}", "query", "headers",
+        ]), 1..14),
+    ) {
+        let text = parts.concat();
+        if let Ok(when) = When::parse(&text, &attributes(), &roles()) {
+            let _ = when;
+            let _ = said(&text);
+        }
+    }
+
+    #[test]
+    fn durations_and_zones_never_panic(text in "[-+0-9.:hms]{0,24}") {
+        let _ = time::duration(&text);
+        let _ = time::zone(&text);
+        let _ = time::timestamp(&text);
+    }
+}
