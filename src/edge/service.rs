@@ -16,6 +16,7 @@ use pingora::{
 
 use crate::{
     core::{
+        certificate::CertificateNames,
         request::Role,
         site::Mount,
         target::{ENCODED_SLASH, Target},
@@ -29,6 +30,7 @@ use super::{
     context::Context,
     facts,
     forward::{self, Addresses},
+    listener::ServerName,
     respond,
 };
 
@@ -36,6 +38,8 @@ use super::{
 pub(super) struct Proxy {
     edge: Arc<Edge>,
     index: usize,
+    /// Of a listener with TLS.
+    names: Option<Arc<dyn CertificateNames>>,
     portal: axum::Router,
     addresses: Addresses,
 }
@@ -47,15 +51,17 @@ enum Step {
 }
 
 impl Proxy {
-    pub(super) fn new(edge: Arc<Edge>, index: usize) -> Self {
+    pub(super) fn new(edge: Arc<Edge>, index: usize, names: Option<Arc<dyn CertificateNames>>) -> Self {
         let portal = bridge::guarded(&edge.portal);
-        Self { edge, index, portal, addresses: Addresses::default() }
+        Self { edge, index, names, portal, addresses: Addresses::default() }
     }
 
     async fn step(&self, session: &mut Session, context: &mut Context) -> Result<Step> {
         let trusted = facts::peer(session).zip(context.listener()).is_some_and(|(peer, here)| here.trusts(peer));
         context.correlation = Some(self.edge.gate.correlation(&session.req_header().headers, trusted));
-        let target = match facts::read(session, context) {
+        let read =
+            facts::read(session, context).and_then(|target| self.well_directed(session, context, target, trusted));
+        let target = match read {
             Ok(target) => target,
             Err(rejection) => {
                 // What comes behind it on the same connection may be the rest of it.
@@ -80,6 +86,27 @@ impl Proxy {
             return Box::pin(self.by_portal(session, context, target, &path)).await.map(Step::Answer);
         }
         Ok(self.by_gate(session, context, target).await)
+    }
+
+    /// THREATS 16. A trusted proxy's connection is its own: it answers for the certificates that its clients see, and reaches us by
+    /// whatever name it likes.
+    fn well_directed(
+        &self,
+        session: &Session,
+        context: &mut Context,
+        target: Target,
+        trusted: bool,
+    ) -> Result<Target, Rejection> {
+        let is_misdirected = self.names.as_deref().is_some_and(|names| {
+            // A connection that nothing is known of cannot be right for any host.
+            facts::server_name(session)
+                .is_none_or(|ServerName(name)| names.is_misdirected(name.as_deref(), target.host()))
+        });
+        if is_misdirected && !trusted {
+            context.target = Some(target);
+            return Err(Rejection::Misdirected);
+        }
+        Ok(target)
     }
 
     async fn by_portal(

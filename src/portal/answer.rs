@@ -76,6 +76,7 @@ fn code_of(told: &Told<'_>) -> Code {
         _ => match told.rejection {
             Some(Rejection::NoRoute) => Code::NotFound,
             Some(Rejection::Connect) => Code::MethodNotAllowed,
+            Some(Rejection::Misdirected) => Code::Misdirected,
             Some(Rejection::ServiceWorker) => Code::AccessDenied,
             Some(Rejection::HeadersTooLarge) => Code::HeadersTooLarge,
             Some(_) => Code::BadRequest,
@@ -102,6 +103,10 @@ fn body_of(code: Code, told: &Told<'_>) -> Body {
         }
         Code::NotFound => ("There is nothing here", "No application is served at this address."),
         Code::MethodNotAllowed => ("Not served", "This kind of request is not served here."),
+        Code::Misdirected => (
+            "Not on this connection",
+            "Your browser asked for this site on a connection to another one. Load the page again.",
+        ),
         Code::HeadersTooLarge => (
             "Too many cookies",
             "Your browser sent more than is taken here. Delete the cookies of this site and try again.",
@@ -124,7 +129,7 @@ fn body_of(code: Code, told: &Told<'_>) -> Body {
     if let Some(identity) = told.identity {
         body.facts.insert(0, ("Signed in as", identity.user.to_string(), false));
     }
-    if matches!(code, Code::Unavailable | Code::RateLimited | Code::Internal) {
+    if matches!(code, Code::Unavailable | Code::RateLimited | Code::Internal | Code::Misdirected) {
         body.links.push(try_again());
     }
     if let Some(location) = &told.answer.location {

@@ -28,4 +28,5 @@ mod threats_headers;
 mod threats_path;
 mod threats_portal;
 mod threats_sessions;
+mod threats_wire;
 mod verdicts;
