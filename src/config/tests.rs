@@ -92,6 +92,7 @@ fn faults_of_meaning() {
         "portal: { url: \"https://auth.example.com\" }",
         "portal: { path: /_postern }\nsession: { cookies: [ { domain: example.com } ] }",
         "portal: { path: / , accent: red, title: \"\" }",
+        "portal: { url: \"https://auth.example.com\", explain_to: [\"group:admins\", admins, \"user:bob\", \"group:\", \"group:a,b\"] }",
         "session: { cookies: [ { domain: example.com } ] }",
         "session: { hand_over: true, idle: 1x }",
         "storage: { database: \"postgres://u:hunter2@db/x\", sessions: \"redis://:hunter2@r\" }",

@@ -20,6 +20,7 @@ use crate::{
         request::Role,
         site::Mount,
         target::{ENCODED_SLASH, Target},
+        time::Timestamp,
         verdict::{Rejection, Verdict},
     },
     observe::access_log::Entry,
@@ -72,7 +73,7 @@ impl Proxy {
         if installs_service_worker(session, context) {
             let verdict = Verdict::Reject(Rejection::ServiceWorker);
             let facts = facts::facts(session, context, target);
-            let answer = respond::verdict(context, &facts, &verdict);
+            let answer = respond::verdict(context, &facts, &verdict, self.now());
             context.target = Some(facts.target);
             return Ok(Step::Answer(answer));
         }
@@ -120,7 +121,7 @@ impl Proxy {
         if let Err(retry_after) = self.edge.gate.admit(context.client) {
             let verdict = Verdict::SlowDown { retry_after };
             context.verdict = verdict.as_str();
-            return Ok(respond::verdict(context, &facts::facts(session, context, target), &verdict));
+            return Ok(respond::verdict(context, &facts::facts(session, context, target), &verdict, self.now()));
         }
         context.verdict = "portal";
         bridge::answer(session, context, &target, path, &self.portal).await
@@ -141,9 +142,13 @@ impl Proxy {
             context.target = Some(facts.target);
             return Step::GoOn;
         }
-        let answer = respond::verdict(context, &facts, &outcome.verdict);
+        let answer = respond::verdict(context, &facts, &outcome.verdict, self.now());
         context.target = Some(facts.target);
         Step::Answer(answer)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.edge.gate.clock.now()
     }
 
     fn record(&self, session: &Session, context: &Context) {

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
-    Told, landing,
+    Told,
+    explain::{self, Explained},
+    landing,
     look::Shell,
     page::{Message, page},
     problem::{Code, problem_with},
@@ -57,11 +59,12 @@ struct Body {
     line: &'static str,
     facts: Vec<(&'static str, String, bool)>,
     links: Vec<(String, String)>,
+    explained: Option<Box<Explained>>,
 }
 
 impl Body {
     fn new(heading: &'static str, line: &'static str, request_id: &str) -> Self {
-        Self { heading, line, facts: vec![("Request id", request_id.to_owned(), true)], links: vec![] }
+        Self { heading, line, facts: vec![("Request id", request_id.to_owned(), true)], links: vec![], explained: None }
     }
 }
 
@@ -126,6 +129,10 @@ fn body_of(code: Code, told: &Told<'_>) -> Body {
     if let Some(rule) = told.rule.filter(|_| code == Code::AccessDenied) {
         body.facts.insert(0, ("Rule", rule.to_owned(), false));
     }
+    if told.verdict == "refuse" {
+        body.explained =
+            told.question.as_ref().and_then(|question| explain::on_an_application(told.site, question)).map(Box::new);
+    }
     if let Some(identity) = told.identity {
         body.facts.insert(0, ("Signed in as", identity.user.to_string(), false));
     }
@@ -157,6 +164,7 @@ fn message(site: &Site, status: StatusCode, body: Body) -> Response<String> {
         facts: body.facts,
         links: body.links,
         hint: None,
+        explained: body.explained,
     };
     page(status, &style, "", &template)
 }
