@@ -108,7 +108,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "cli",
         of_the_crate: &["app", "config", "core", "identity"],
-        of_the_world: &["anyhow", "clap", "clap_complete", "jiff", "rpassword", "tempfile", "tokio"],
+        of_the_world: &["anyhow", "clap", "clap_complete", "jiff", "rpassword", "tempfile", "terminal_size", "tokio"],
     },
 ];
 

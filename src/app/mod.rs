@@ -241,12 +241,13 @@ impl Server {
                 Role::Edge => {
                     let tls = certificates.as_ref().map(|certificates| edge::Tls {
                         certificates: Arc::clone(certificates) as _,
+                        names: Arc::clone(certificates) as _,
                         client_ca: certificates.client_ca(),
                     });
                     edge::serve(Arc::clone(&edge), index, socket, tls, stopping)
                 }
                 Role::ForwardAuth => {
-                    let tls = certificates.as_ref().map(tls::server_config).transpose()?;
+                    let tls = certificates.as_ref().map(tls::of_forward_auth).transpose()?;
                     forward_auth::serve(Arc::clone(&forward_auth), index, socket, tls, stopping)
                 }
             });

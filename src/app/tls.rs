@@ -13,7 +13,11 @@ use rustls::{
 };
 use webpki::EndEntityCert;
 
-use crate::config::{CertificateFiles, TlsFiles};
+use crate::{
+    config::{CertificateFiles, TlsFiles},
+    core::certificate::CertificateNames,
+    forward_auth,
+};
 
 /// What a listener shows and demands. The certificates can be swapped; who may connect (`client_ca`) needs a restart.
 pub(crate) struct Certificates {
@@ -50,13 +54,30 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     /// The first certificate that is valid for the name asked for, else the first of all (a client without SNI).
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let keys = self.keys.load();
-        let fitting = hello.server_name().and_then(|name| {
-            let name = ServerName::try_from(name).ok()?;
-            keys.iter().find(|key| is_for(key, &name))
-        });
-        fitting.or_else(|| keys.first()).cloned()
+        chosen(&self.keys.load(), hello.server_name()).cloned()
     }
+}
+
+impl CertificateNames for Certificates {
+    fn lead_alike(&self, server_name: &str, host: &str) -> bool {
+        let keys = self.keys.load();
+        let (shown, belongs) = (chosen(&keys, Some(server_name)), chosen(&keys, Some(host)));
+        // The one that is shown may be valid for a host before which another stands in the list.
+        shown.zip(belongs).is_some_and(|(shown, belongs)| {
+            Arc::ptr_eq(shown, belongs) || server_name_of(host).is_some_and(|host| is_for(shown, &host))
+        })
+    }
+}
+
+fn chosen<'k>(keys: &'k [Arc<CertifiedKey>], name: Option<&str>) -> Option<&'k Arc<CertifiedKey>> {
+    let fitting = name.and_then(server_name_of).and_then(|name| keys.iter().find(|key| is_for(key, &name)));
+    fitting.or_else(|| keys.first())
+}
+
+/// A host as a URL has it: an IPv6 address is in brackets.
+fn server_name_of(host: &str) -> Option<ServerName<'_>> {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    ServerName::try_from(address.unwrap_or(host)).ok()
 }
 
 fn is_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
@@ -67,7 +88,7 @@ fn is_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
 }
 
 /// TLS of a `forward_auth` listener.
-pub(crate) fn server_config(certificates: &Arc<Certificates>) -> anyhow::Result<Arc<ServerConfig>> {
+pub(crate) fn of_forward_auth(certificates: &Arc<Certificates>) -> anyhow::Result<forward_auth::Tls> {
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .context("TLS cannot be set up")?;
@@ -77,7 +98,7 @@ pub(crate) fn server_config(certificates: &Arc<Certificates>) -> anyhow::Result<
     };
     let mut config = builder.with_cert_resolver(Arc::clone(certificates) as _);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(forward_auth::Tls { config: Arc::new(config), names: Arc::clone(certificates) as _ })
 }
 
 /// The chain of certificates that a file holds.

@@ -4,7 +4,7 @@
 //! turns raw values into typed ones (Raw -> TryFrom -> typed), `policy_file` compiles the rules, `error` collects.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -59,7 +59,12 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: {}", self.file.display(), self.line, self.column, self.message)
+        write!(f, "{}:{}:{}: ", self.file.display(), self.line, self.column)?;
+        // What it quotes of a file may hold a line feed, or what a terminal takes for a command.
+        for letter in self.message.chars() {
+            if letter.is_control() { write!(f, "{}", letter.escape_default())? } else { f.write_char(letter)? }
+        }
+        Ok(())
     }
 }
 
@@ -281,7 +286,18 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
 /// # Errors
 /// Every fault at once.
 pub fn load_policies(folder: &Path) -> Result<(RuleSet, Vec<Fault>), Faults> {
-    let policies = policy_file::read(folder).map_err(|message| Faults(vec![source::whole_file(folder, message)]))?;
+    compiled(policy_file::read(folder).map_err(|message| Faults(vec![source::whole_file(folder, message)]))?)
+}
+
+/// Compiles the rules of one file's text; `file` is what faults name. For whoever has no folder (the fuzz targets).
+///
+/// # Errors
+/// As [`load_policies`].
+pub fn parse_policies(file: &Path, text: &str) -> Result<(RuleSet, Vec<Fault>), Faults> {
+    compiled(policy_file::of_text(file, text))
+}
+
+fn compiled(policies: policy_file::Policies) -> Result<(RuleSet, Vec<Fault>), Faults> {
     match policies.rules.filter(|_| policies.faults.is_empty()) {
         Some(rules) => Ok((rules, policies.warnings)),
         None => Err(sorted(policies.faults)),

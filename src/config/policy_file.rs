@@ -234,6 +234,13 @@ pub(super) fn read(folder: &Path) -> Result<Policies, String> {
     Ok(policies)
 }
 
+/// Reads one text.
+pub(super) fn of_text(file: &Path, text: &str) -> Policies {
+    let mut reading = Reading::default();
+    reading.parsed(file, source::parse(file, text));
+    reading.compile()
+}
+
 pub(super) fn shape() -> Shape {
     Shape {
         schema: schemars::schema_for!(RawPolicies).to_value(),
@@ -287,7 +294,10 @@ struct Reading {
 
 impl Reading {
     fn file(&mut self, file: &Path) {
-        let parsed = source::read(file).and_then(|text| source::parse(file, &text));
+        self.parsed(file, source::read(file).and_then(|text| source::parse(file, &text)));
+    }
+
+    fn parsed(&mut self, file: &Path, parsed: Result<Node, Fault>) {
         let mut root = match parsed {
             Ok(root) => authelia_to_ours(root),
             Err(fault) => {

@@ -96,6 +96,7 @@ fn faults_of_meaning() {
         "portal: { url: \"https://auth.example.com\" }",
         "portal: { path: /_postern }\nsession: { cookies: [ { domain: example.com } ] }",
         "portal: { path: / , accent: red, title: \"\" }",
+        "portal: { url: \"https://auth.example.com\", explain_to: [\"group:admins\", admins, \"user:bob\", \"group:\", \"group:a,b\"] }",
         "session: { cookies: [ { domain: example.com } ] }",
         "session: { hand_over: true, idle: 1x }",
         "storage: { database: \"postgres://u:hunter2@db/x\", sessions: \"redis://:hunter2@r\" }",
@@ -370,4 +371,23 @@ fn faults_of_expressions_are_told_at_their_place() {
     insta::assert_snapshot!(policy_faults(&[("a.yaml", &sound)]));
     let other = policy_faults(&[("a.yaml", "attributes: { tier: string }"), ("b.yaml", "attributes: { tier: int }")]);
     insta::assert_snapshot!(other);
+}
+
+#[test]
+fn a_text_is_read_as_a_file_is() {
+    let file = Path::new("a.yaml");
+    for text in [RULES.1, "", "rules: [ { domain: a.test, policy: bypass, path: x } ]", "rules: {", "default: never"] {
+        let told = parse_policies(file, text).map_or_else(|faults| faults.to_string(), |_| "no fault".to_owned());
+        assert_eq!(told.replace("a.yaml", "policies/a.yaml"), policy_faults(&[("a.yaml", text)]), "{text}");
+    }
+}
+
+/// Of any key, name or value that a file holds: a fault stays one line, and writes no escape sequence to a terminal.
+#[test]
+fn a_fault_is_one_line_whatever_it_quotes() {
+    let text = "rules:\n  - { \"p\\nath\\e[2J\": x, domain: a.test, policy: deny }\n";
+    let told = policy_faults(&[("a.yaml", text)]);
+    assert!(told.starts_with("policies/a.yaml:2:7: unknown key `rules[0].p\\nath\\u{1b}[2J`"), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(!told.chars().any(char::is_control), "{told}");
 }

@@ -75,6 +75,8 @@ pub struct PortalSite {
     pub title: String,
     /// `portal.accent`: a CSS colour, validated as `#rrggbb`.
     pub accent: String,
+    /// `portal.explain_to`: groups whose people are told what the rules say where they are refused. Spelled exactly.
+    pub explain_to: Vec<String>,
 }
 
 /// One entry of `session.cookies`: the hosts that share a sign-in.

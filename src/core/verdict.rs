@@ -89,6 +89,8 @@ pub enum Rejection {
     ForeignPortal,
     #[error("CONNECT is not served")]
     Connect,
+    #[error("the host belongs to another certificate than the connection began with")]
+    Misdirected,
     #[error("no route fits")]
     NoRoute,
     #[error("a service worker may not be installed on the portal's origin")]
@@ -104,6 +106,7 @@ impl Rejection {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::ServiceWorker => StatusCode::FORBIDDEN,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,

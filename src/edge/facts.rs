@@ -18,11 +18,16 @@ use crate::core::{
     verdict::Rejection,
 };
 
-use super::{context::Context, head};
+use super::{context::Context, head, listener::ServerName};
 
 /// The other end of the connection.
 pub(super) fn peer(session: &Session) -> Option<IpAddr> {
     session.client_addr()?.as_inet().map(|address| address.ip().to_canonical())
+}
+
+/// What the connection's TLS handshake asked for. `None`: there was none.
+pub(super) fn server_name(session: &Session) -> Option<&ServerName> {
+    session.digest()?.ssl_digest.as_ref()?.extension.get()
 }
 
 /// Reads into `context` who asks, and says for what.

@@ -3,6 +3,7 @@
 //! how many there are, how long a header may take, how large it is on HTTP/2.
 
 use std::{
+    any::Any,
     os::fd::IntoRawFd,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
@@ -12,13 +13,14 @@ use std::{
 use async_trait::async_trait;
 use pingora::{
     apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
-    listeners::tls::TlsSettings,
+    listeners::{TlsAccept, tls::TlsSettings},
     protocols::{
         ALPN, Stream,
         http::{
             ServerSession,
             v2::server::{H2Options, default_h2_options},
         },
+        tls::TlsRef,
     },
     proxy::{HttpProxy, http_proxy},
     server::{Fds, ListenFds, ShutdownWatch, configuration::ServerConf},
@@ -28,6 +30,8 @@ use tokio::{
     sync::{Semaphore, oneshot, watch},
     time::timeout,
 };
+
+use crate::core::certificate::CertificateNames;
 
 use super::{
     Edge, Tls,
@@ -61,7 +65,8 @@ pub(super) async fn run(
             return;
         }
     };
-    let door = Door { proxy: Arc::new(proxy(edge, index)), free: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
+    let names = tls.as_ref().map(|tls| Arc::clone(&tls.names));
+    let door = Door { proxy: Arc::new(proxy(edge, index, names)), free: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
     let mut service = Service::new(format!("edge {address}"), door);
     match tls.map(settings).transpose() {
         Ok(Some(settings)) => service.add_tls_with_settings(&address, None, settings),
@@ -77,9 +82,9 @@ pub(super) async fn run(
     service.start_service(Some(sockets), shutdown, 1).await;
 }
 
-fn proxy(edge: Arc<Edge>, index: usize) -> HttpProxy<Proxy> {
+fn proxy(edge: Arc<Edge>, index: usize, names: Option<Arc<dyn CertificateNames>>) -> HttpProxy<Proxy> {
     let settings = ServerConf { upstream_keepalive_pool_size: UPSTREAM_POOL, ..ServerConf::default() };
-    let mut proxy = http_proxy(&Arc::new(settings), Proxy::new(edge, index));
+    let mut proxy = http_proxy(&Arc::new(settings), Proxy::new(edge, index, names));
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(NEXT_HEADER);
     proxy.server_options = Some(options);
@@ -92,13 +97,26 @@ fn proxy(edge: Arc<Edge>, index: usize) -> HttpProxy<Proxy> {
 
 fn settings(tls: Tls) -> pingora::Result<TlsSettings> {
     // No files: the resolver has the certificates, checked when the configuration was loaded.
-    let mut settings = TlsSettings::intermediate("", "")?;
+    let mut settings = TlsSettings::with_callbacks(Box::new(NameKept))?;
     settings.set_cert_resolver(tls.certificates);
     if let Some(client_ca) = tls.client_ca {
         settings.set_client_cert_verifier(client_ca);
     }
     settings.enable_h2();
     Ok(settings)
+}
+
+/// Keeps the name that a connection asked for (SNI) beside it, for its requests to be held against.
+struct NameKept;
+
+/// What `NameKept` keeps: none where the client named nothing.
+pub(super) struct ServerName(pub(super) Option<String>);
+
+#[async_trait]
+impl TlsAccept for NameKept {
+    async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(Arc::new(ServerName(tls.server_name().map(str::to_owned))))
+    }
 }
 
 /// Counts connections, and reads the head of each HTTP/1 request under one deadline. On HTTP/2 the first request must come within

@@ -20,7 +20,7 @@ use rustls::server::{ResolvesServerCert, danger::ClientCertVerifier};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
-    core::site::CurrentSite,
+    core::{certificate::CertificateNames, site::CurrentSite},
     gate::{Gate, in_flight::InFlight},
     observe::{access_log::AccessLog, metrics::Metrics},
 };
@@ -39,6 +39,7 @@ pub struct Edge {
 #[derive(Clone)]
 pub struct Tls {
     pub certificates: Arc<dyn ResolvesServerCert>,
+    pub names: Arc<dyn CertificateNames>,
     pub client_ca: Option<Arc<dyn ClientCertVerifier>>,
 }
 

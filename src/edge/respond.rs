@@ -9,7 +9,9 @@ use crate::{
     core::{
         answer::{Answer, Dialect, answer},
         header::X_REQUEST_ID,
+        policy::Question,
         request::Facts,
+        time::Timestamp,
         verdict::{Rejection, Verdict},
     },
     portal::{self, Told},
@@ -23,7 +25,7 @@ const MAX_DRAIN: usize = 256 * 1024;
 const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The answer to a request that was understood.
-pub(super) fn verdict(context: &Context, facts: &Facts<'_>, verdict: &Verdict) -> Response<Bytes> {
+pub(super) fn verdict(context: &Context, facts: &Facts<'_>, verdict: &Verdict, now: Timestamp) -> Response<Bytes> {
     let portal = context.site.portal_url(&facts.target);
     let rejection = match verdict {
         Verdict::Reject(rejection) => Some(*rejection),
@@ -40,6 +42,15 @@ pub(super) fn verdict(context: &Context, facts: &Facts<'_>, verdict: &Verdict) -
         is_page_load: context.is_page_load,
         wanted: Some(&facts.target),
         portal: portal.as_ref(),
+        question: Some(Question {
+            target: &facts.target,
+            method: facts.method,
+            client: facts.client,
+            caller: context.identity.as_deref(),
+            now,
+            headers: Some(facts.headers),
+            route: context.route.as_deref().map(|route| route.name.as_str()),
+        }),
     })
 }
 
@@ -67,6 +78,7 @@ pub(super) fn plain(
         is_page_load: context.is_page_load,
         wanted: None,
         portal: None,
+        question: None,
     })
 }
 

@@ -16,9 +16,11 @@ use pingora::{
 
 use crate::{
     core::{
+        certificate::CertificateNames,
         request::Role,
         site::Mount,
         target::{ENCODED_SLASH, Target},
+        time::Timestamp,
         verdict::{Rejection, Verdict},
     },
     observe::access_log::Entry,
@@ -29,6 +31,7 @@ use super::{
     context::Context,
     facts,
     forward::{self, Addresses},
+    listener::ServerName,
     respond,
 };
 
@@ -36,6 +39,8 @@ use super::{
 pub(super) struct Proxy {
     edge: Arc<Edge>,
     index: usize,
+    /// Of a listener with TLS.
+    names: Option<Arc<dyn CertificateNames>>,
     portal: axum::Router,
     addresses: Addresses,
 }
@@ -47,15 +52,17 @@ enum Step {
 }
 
 impl Proxy {
-    pub(super) fn new(edge: Arc<Edge>, index: usize) -> Self {
+    pub(super) fn new(edge: Arc<Edge>, index: usize, names: Option<Arc<dyn CertificateNames>>) -> Self {
         let portal = bridge::guarded(&edge.portal);
-        Self { edge, index, portal, addresses: Addresses::default() }
+        Self { edge, index, names, portal, addresses: Addresses::default() }
     }
 
     async fn step(&self, session: &mut Session, context: &mut Context) -> Result<Step> {
         let trusted = facts::peer(session).zip(context.listener()).is_some_and(|(peer, here)| here.trusts(peer));
         context.correlation = Some(self.edge.gate.correlation(&session.req_header().headers, trusted));
-        let target = match facts::read(session, context) {
+        let read =
+            facts::read(session, context).and_then(|target| self.well_directed(session, context, target, trusted));
+        let target = match read {
             Ok(target) => target,
             Err(rejection) => {
                 // What comes behind it on the same connection may be the rest of it.
@@ -66,7 +73,7 @@ impl Proxy {
         if installs_service_worker(session, context) {
             let verdict = Verdict::Reject(Rejection::ServiceWorker);
             let facts = facts::facts(session, context, target);
-            let answer = respond::verdict(context, &facts, &verdict);
+            let answer = respond::verdict(context, &facts, &verdict, self.now());
             context.target = Some(facts.target);
             return Ok(Step::Answer(answer));
         }
@@ -82,6 +89,27 @@ impl Proxy {
         Ok(self.by_gate(session, context, target).await)
     }
 
+    /// THREATS 16. A trusted proxy's connection is its own: it answers for the certificates that its clients see, and reaches us by
+    /// whatever name it likes.
+    fn well_directed(
+        &self,
+        session: &Session,
+        context: &mut Context,
+        target: Target,
+        trusted: bool,
+    ) -> Result<Target, Rejection> {
+        let is_misdirected = self.names.as_deref().is_some_and(|names| {
+            // A connection that nothing is known of cannot be right for any host.
+            facts::server_name(session)
+                .is_none_or(|ServerName(name)| names.is_misdirected(name.as_deref(), target.host()))
+        });
+        if is_misdirected && !trusted {
+            context.target = Some(target);
+            return Err(Rejection::Misdirected);
+        }
+        Ok(target)
+    }
+
     async fn by_portal(
         &self,
         session: &mut Session,
@@ -93,7 +121,7 @@ impl Proxy {
         if let Err(retry_after) = self.edge.gate.admit(context.client) {
             let verdict = Verdict::SlowDown { retry_after };
             context.verdict = verdict.as_str();
-            return Ok(respond::verdict(context, &facts::facts(session, context, target), &verdict));
+            return Ok(respond::verdict(context, &facts::facts(session, context, target), &verdict, self.now()));
         }
         context.verdict = "portal";
         bridge::answer(session, context, &target, path, &self.portal).await
@@ -115,9 +143,13 @@ impl Proxy {
             context.target = Some(facts.target);
             return Step::GoOn;
         }
-        let answer = respond::verdict(context, &facts, &outcome.verdict);
+        let answer = respond::verdict(context, &facts, &outcome.verdict, self.now());
         context.target = Some(facts.target);
         Step::Answer(answer)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.edge.gate.clock.now()
     }
 
     fn record(&self, session: &Session, context: &Context) {

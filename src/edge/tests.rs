@@ -298,7 +298,7 @@ async fn a_drain_stops_accepting_and_closes_idle_connections() {
 #[tokio::test]
 async fn without_a_permit_no_upstream_is_chosen() {
     let (server, _told) = upstream(Some(FINE)).await;
-    let proxy = Proxy::new(edge(&Arc::default(), vec![server]), 0);
+    let proxy = Proxy::new(edge(&Arc::default(), vec![server]), 0, None);
     let mut context = proxy.new_ctx();
     // Even a request whose route is known.
     context.route = Some(Arc::clone(&context.site.routes.all()[0]));

@@ -19,7 +19,6 @@ use hyper_util::{
         graceful::{GracefulShutdown, Watcher},
     },
 };
-use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -28,7 +27,8 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::ForwardAuth;
+use super::{ForwardAuth, Tls, service::Connection};
+use crate::core::certificate::CertificateNames;
 
 /// Connections at once; one more waits in the kernel's queue.
 const MOST_CONNECTIONS: usize = 16_384;
@@ -48,7 +48,7 @@ pub(super) async fn run(
     forward_auth: Arc<ForwardAuth>,
     index: usize,
     socket: std::net::TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Tls>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let listener = match TcpListener::from_std(socket) {
@@ -59,7 +59,7 @@ pub(super) async fn run(
         }
     };
     let server = Arc::new(server());
-    let tls = tls.map(TlsAcceptor::from);
+    let tls = tls.map(|tls| (TlsAcceptor::from(tls.config), tls.names));
     let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     loop {
@@ -118,7 +118,7 @@ async fn connection(
     forward_auth: Arc<ForwardAuth>,
     index: usize,
     server: &Builder<TokioExecutor>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<(TlsAcceptor, Arc<dyn CertificateNames>)>,
     watcher: Watcher,
     stream: TcpStream,
     peer: SocketAddr,
@@ -127,10 +127,17 @@ async fn connection(
         tracing::debug!(%error, "a connection ended before it began");
         return;
     }
+    let address = peer.ip().to_canonical();
     match tls {
-        None => exchange(forward_auth, index, server, watcher, stream, peer).await,
-        Some(tls) => match time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
-            Ok(Ok(stream)) => exchange(forward_auth, index, server, watcher, stream, peer).await,
+        None => {
+            exchange(forward_auth, index, server, watcher, stream, Connection { peer: address, asked_for: None }).await
+        }
+        Some((tls, names)) => match time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let name = stream.get_ref().1.server_name().map(str::to_owned);
+                let connection = Connection { peer: address, asked_for: Some((names, name)) };
+                exchange(forward_auth, index, server, watcher, stream, connection).await;
+            }
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
         },
@@ -143,14 +150,16 @@ async fn exchange(
     server: &Builder<TokioExecutor>,
     watcher: Watcher,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
+    connection: Connection,
 ) {
+    let peer = connection.peer;
+    let connection = Arc::new(connection);
     let has_asked = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&has_asked);
     let service = service_fn(move |request| {
         asked.store(true, Ordering::Relaxed);
-        let forward_auth = Arc::clone(&forward_auth);
-        async move { Ok::<_, Infallible>(forward_auth.respond(index, peer.ip().to_canonical(), request).await) }
+        let (forward_auth, connection) = (Arc::clone(&forward_auth), Arc::clone(&connection));
+        async move { Ok::<_, Infallible>(forward_auth.respond(index, &connection, request).await) }
     });
     // hyper's own deadline is that of a kept connection, and begins once it knows which HTTP is spoken.
     let silence = async {

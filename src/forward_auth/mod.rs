@@ -15,7 +15,7 @@ use rustls::ServerConfig;
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
-    core::site::CurrentSite,
+    core::{certificate::CertificateNames, site::CurrentSite},
     gate::{Gate, in_flight::InFlight},
     observe::{access_log::AccessLog, metrics::Metrics},
 };
@@ -32,6 +32,12 @@ pub struct ForwardAuth {
     pub stranger_logged_at: AtomicI64,
 }
 
+/// TLS of a listener; what stands behind both looks at what is in force, so certificates are reloaded without a restart.
+pub struct Tls {
+    pub config: Arc<ServerConfig>,
+    pub names: Arc<dyn CertificateNames>,
+}
+
 /// Serves one listener until `shutdown` turns true, then lets requests under way end. `index` is the listener's place in
 /// `Site::listeners`. The socket is bound already.
 #[must_use]
@@ -39,7 +45,7 @@ pub fn serve(
     forward_auth: Arc<ForwardAuth>,
     index: usize,
     socket: std::net::TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Tls>,
     shutdown: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     tokio::spawn(listener::run(forward_auth, index, socket, tls, shutdown))

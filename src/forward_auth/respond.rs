@@ -73,6 +73,8 @@ impl Asked<'_> {
             is_page_load: facts.is_some_and(Facts::is_page_load),
             wanted: facts.map(|facts| &facts.target),
             portal: portal.as_ref(),
+            // Some proxies hold a gate's answer in a small buffer: whoever may know why asks the portal.
+            question: None,
         };
         portal::render(&told).map(Body::from)
     }
@@ -91,6 +93,7 @@ impl Asked<'_> {
             is_page_load: false,
             wanted: None,
             portal: None,
+            question: None,
         };
         portal::render(&told).map(Body::from)
     }

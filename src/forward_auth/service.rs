@@ -16,6 +16,7 @@ use super::{ForwardAuth, body, dialect};
 use crate::{
     core::{
         answer::Dialect,
+        certificate::CertificateNames,
         client_ip::{ClientAddress, client_address},
         header::{Correlation, X_FORWARDED_PROTO, X_REQUEST_ID, has_respelled},
         identity::Identity,
@@ -32,6 +33,13 @@ use crate::{
 /// Between two log lines about peers that are not trusted.
 const STRANGER_QUIET_MILLIS: i64 = 10_000;
 
+/// Who is at the other end, and by which name it came.
+pub(super) struct Connection {
+    pub(super) peer: IpAddr,
+    /// With TLS: the listener's certificates, and what the client asked for of them (SNI).
+    pub(super) asked_for: Option<(Arc<dyn CertificateNames>, Option<String>)>,
+}
+
 /// One request, with what is known about it before it is read.
 pub(super) struct Asked<'r> {
     pub(super) site: &'r Arc<Site>,
@@ -39,6 +47,7 @@ pub(super) struct Asked<'r> {
     pub(super) index: usize,
     /// By the monotonic clock.
     pub(super) began: Duration,
+    pub(super) connection: &'r Connection,
     pub(super) peer: IpAddr,
     pub(super) trusted: bool,
     pub(super) client: ClientAddress,
@@ -57,7 +66,13 @@ pub(super) struct Noted {
 }
 
 impl ForwardAuth {
-    pub(super) async fn respond(&self, index: usize, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn respond(
+        &self,
+        index: usize,
+        connection: &Connection,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let peer = connection.peer;
         let _under_way = self.in_flight.enter();
         let began = self.gate.clock.monotonic();
         let site = self.site.load_full();
@@ -72,6 +87,7 @@ impl ForwardAuth {
             listener,
             index,
             began,
+            connection,
             peer,
             trusted,
             client: client_address(peer, request.headers(), &listener.trusted_proxies),
@@ -198,6 +214,9 @@ impl ForwardAuth {
     fn to_portal(&self, asked: &Asked<'_>, request: Request<Incoming>) -> Result<(Target, Request<Incoming>), Verdict> {
         let (mut parts, body) = request.into_parts();
         let target = portal_target(asked, &parts).map_err(Verdict::Reject)?;
+        if asked.is_misdirected(&target) {
+            return Err(Verdict::Reject(Rejection::Misdirected));
+        }
         let inside = match asked.site.portal_path(&target) {
             Some(path) => path,
             None if target.path() == "/.well-known/jwks.json" => target.path(),
@@ -259,6 +278,15 @@ impl ForwardAuth {
 impl Asked<'_> {
     pub(super) fn listener_scheme(&self) -> Scheme {
         if self.listener.tls { Scheme::Https } else { Scheme::Http }
+    }
+
+    /// THREATS 16. A trusted proxy's connection is its own: it answers for the certificates that its clients see, and reaches us by
+    /// whatever name it likes.
+    fn is_misdirected(&self, target: &Target) -> bool {
+        let asked_for = self.connection.asked_for.as_ref();
+        let is_misdirected =
+            asked_for.is_some_and(|(names, name)| names.is_misdirected(name.as_deref(), target.host()));
+        is_misdirected && !self.trusted
     }
 }
 

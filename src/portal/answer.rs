@@ -5,7 +5,9 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
-    Told, landing,
+    Told,
+    explain::{self, Explained},
+    landing,
     look::Shell,
     page::{Message, page},
     problem::{Code, problem_with},
@@ -57,11 +59,12 @@ struct Body {
     line: &'static str,
     facts: Vec<(&'static str, String, bool)>,
     links: Vec<(String, String)>,
+    explained: Option<Box<Explained>>,
 }
 
 impl Body {
     fn new(heading: &'static str, line: &'static str, request_id: &str) -> Self {
-        Self { heading, line, facts: vec![("Request id", request_id.to_owned(), true)], links: vec![] }
+        Self { heading, line, facts: vec![("Request id", request_id.to_owned(), true)], links: vec![], explained: None }
     }
 }
 
@@ -76,6 +79,7 @@ fn code_of(told: &Told<'_>) -> Code {
         _ => match told.rejection {
             Some(Rejection::NoRoute) => Code::NotFound,
             Some(Rejection::Connect) => Code::MethodNotAllowed,
+            Some(Rejection::Misdirected) => Code::Misdirected,
             Some(Rejection::ServiceWorker) => Code::AccessDenied,
             Some(Rejection::HeadersTooLarge) => Code::HeadersTooLarge,
             Some(_) => Code::BadRequest,
@@ -102,6 +106,10 @@ fn body_of(code: Code, told: &Told<'_>) -> Body {
         }
         Code::NotFound => ("There is nothing here", "No application is served at this address."),
         Code::MethodNotAllowed => ("Not served", "This kind of request is not served here."),
+        Code::Misdirected => (
+            "Not on this connection",
+            "Your browser asked for this site on a connection to another one. Load the page again.",
+        ),
         Code::HeadersTooLarge => (
             "Too many cookies",
             "Your browser sent more than is taken here. Delete the cookies of this site and try again.",
@@ -121,10 +129,14 @@ fn body_of(code: Code, told: &Told<'_>) -> Body {
     if let Some(rule) = told.rule.filter(|_| code == Code::AccessDenied) {
         body.facts.insert(0, ("Rule", rule.to_owned(), false));
     }
+    if told.verdict == "refuse" {
+        body.explained =
+            told.question.as_ref().and_then(|question| explain::on_an_application(told.site, question)).map(Box::new);
+    }
     if let Some(identity) = told.identity {
         body.facts.insert(0, ("Signed in as", identity.user.to_string(), false));
     }
-    if matches!(code, Code::Unavailable | Code::RateLimited | Code::Internal) {
+    if matches!(code, Code::Unavailable | Code::RateLimited | Code::Internal | Code::Misdirected) {
         body.links.push(try_again());
     }
     if let Some(location) = &told.answer.location {
@@ -152,6 +164,7 @@ fn message(site: &Site, status: StatusCode, body: Body) -> Response<String> {
         facts: body.facts,
         links: body.links,
         hint: None,
+        explained: body.explained,
     };
     page(status, &style, "", &template)
 }

@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use url::Url;
 
 use super::{
+    explain::{self, Explained},
     page::{Message, page},
     pages::{self, Form, Notice},
     visit::Visit,
@@ -39,6 +40,8 @@ pub(super) enum Landing {
     Denied {
         rule: Arc<str>,
         wanted: Target,
+        /// Why, for those who may know.
+        explained: Option<Box<Explained>>,
     },
     /// `rd` leads nowhere that we follow.
     Home,
@@ -54,7 +57,8 @@ pub(super) fn followed(visit: &Visit, rd: &str) -> Option<(Url, Target)> {
     visit.arrival.site.portal_path(&target).is_none().then_some((url, target))
 }
 
-pub(super) fn decided(visit: &Visit, live: &LiveSession, rd: &str, rm: &str) -> Landing {
+/// `is_own`: whoever asks has shown more than the session cookie, which every application of the domain may know (THREATS 59).
+pub(super) fn decided(visit: &Visit, live: &LiveSession, is_own: bool, rd: &str, rm: &str) -> Landing {
     let Some((url, wanted)) = followed(visit, rd) else { return Landing::Home };
     let method = if !rm.is_empty() && rm.bytes().all(|byte| byte.is_ascii_uppercase()) { rm } else { "GET" };
     let question = Question {
@@ -73,17 +77,27 @@ pub(super) fn decided(visit: &Visit, live: &LiveSession, rd: &str, rm: &str) -> 
         Ruling::Forward => Landing::To(url),
         Ruling::StepUp if decided.is_stale => Landing::Again,
         Ruling::StepUp | Ruling::SignIn => Landing::StepUp { rule, wanted },
-        Ruling::Refuse => Landing::Denied { rule, wanted },
+        Ruling::Refuse => {
+            let site = &visit.arrival.site;
+            let explained = match (is_own, visit.is_on_apps_origin) {
+                (false, _) => None,
+                (true, false) => explain::on_the_portal(site, &question),
+                (true, true) => explain::on_an_application(site, &question),
+            };
+            Landing::Denied { rule, wanted, explained: explained.map(Box::new) }
+        }
     }
 }
 
 /// The answer for somebody who is signed in.
-pub(super) fn land(visit: &Visit, live: &LiveSession, rd: &str, rm: &str) -> Response<String> {
-    match decided(visit, live, rd, rm) {
+pub(super) fn land(visit: &Visit, live: &LiveSession, is_own: bool, rd: &str, rm: &str) -> Response<String> {
+    match decided(visit, live, is_own, rd, rm) {
         Landing::To(url) => on_to(visit, &url),
         Landing::Again => sign_in_again(visit, live, rd, rm),
         Landing::StepUp { rule, wanted } => step_up(visit, Some((&rule, &wanted)), &live.identity),
-        Landing::Denied { rule, wanted } => denied(visit, Some((&rule, &wanted)), Some(&live.identity)),
+        Landing::Denied { rule, wanted, explained } => {
+            denied(visit, Some((&rule, &wanted)), Some(&live.identity), explained)
+        }
         Landing::Home => {
             let default = visit.scope.default_redirect.as_ref().map(Url::as_str);
             match default.and_then(|url| followed(visit, url)) {
@@ -157,7 +171,12 @@ pub(super) fn step_up(visit: &Visit, decision: Decision<'_>, identity: &Identity
     )
 }
 
-pub(super) fn denied(visit: &Visit, decision: Decision<'_>, identity: Option<&Identity>) -> Response<String> {
+pub(super) fn denied(
+    visit: &Visit,
+    decision: Decision<'_>,
+    identity: Option<&Identity>,
+    explained: Option<Box<Explained>>,
+) -> Response<String> {
     let Some(identity) = identity else {
         let lines = vec!["You are not signed in. Sign in with an account that may open it.".to_owned()];
         let links = vec![("Sign in".to_owned(), format!("{}/", visit.base))];
@@ -169,7 +188,11 @@ pub(super) fn denied(visit: &Visit, decision: Decision<'_>, identity: Option<&Id
             .to_owned(),
     ];
     let facts = facts(visit, decision, Some(identity));
-    message(visit, StatusCode::FORBIDDEN, DENIED, lines, facts, elsewhere(visit, decision))
+    let links = elsewhere(visit, decision);
+    told(
+        StatusCode::FORBIDDEN,
+        &Message { heading: DENIED.to_owned(), lines, facts, links, hint: None, explained, shell: visit.shell() },
+    )
 }
 
 fn facts(visit: &Visit, decision: Decision<'_>, identity: Option<&Identity>) -> Vec<(&'static str, String, bool)> {
@@ -210,7 +233,10 @@ pub(super) fn message(
     facts: Vec<(&'static str, String, bool)>,
     links: Vec<(String, String)>,
 ) -> Response<String> {
-    let shell = visit.shell();
-    let style = shell.style_source();
-    page(status, &style, "", &Message { shell, heading: heading.to_owned(), lines, facts, links, hint: None })
+    let heading = heading.to_owned();
+    told(status, &Message { shell: visit.shell(), heading, lines, facts, links, hint: None, explained: None })
+}
+
+fn told(status: StatusCode, message: &Message) -> Response<String> {
+    page(status, &message.shell.style_source(), "", message)
 }

@@ -8,6 +8,7 @@ mod answer;
 mod api;
 mod csrf;
 mod device;
+mod explain;
 mod landing;
 mod look;
 mod page;
@@ -32,7 +33,8 @@ use visit::Visit;
 
 use crate::{
     core::{
-        answer::Answer, client_ip::ClientAddress, identity::Identity, site::Site, target::Target, verdict::Rejection,
+        answer::Answer, client_ip::ClientAddress, identity::Identity, policy::Question, site::Site, target::Target,
+        verdict::Rejection,
     },
     gate::Gate,
     identity::sign_in::SignIn,
@@ -204,6 +206,8 @@ pub struct Told<'t> {
     pub wanted: Option<&'t Target>,
     /// Base URL of the portal, where there is one for this host.
     pub portal: Option<&'t url::Url>,
+    /// What the rules were asked, where a refusal may be explained: the page goes to whoever asked.
+    pub question: Option<Question<'t>>,
 }
 
 /// The answer with its headers (Location, X-Postern-*, X-Request-Id, WWW-Authenticate, Retry-After, Cache-Control) and its body: the

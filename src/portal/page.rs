@@ -4,6 +4,7 @@ use askama::Template;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::{
+    explain::Explained,
     look::Shell,
     problem::{Code, problem},
 };
@@ -19,6 +20,8 @@ pub(super) struct Message {
     pub(super) facts: Vec<(&'static str, String, bool)>,
     pub(super) links: Vec<(String, String)>,
     pub(super) hint: Option<&'static str>,
+    /// What the rules say, for those who may know.
+    pub(super) explained: Option<Box<Explained>>,
 }
 
 /// `form_action`: sources of the CSP directive; empty: no form may be sent.

@@ -115,15 +115,16 @@ pub(super) async fn root(visit: Visit, RawQuery(query): RawQuery) -> Response<St
     match visit.named().await {
         Err(error) => unavailable(&visit, &error),
         Ok(Named::One(live)) => {
-            let leads_nowhere = matches!(landing::decided(&visit, &live, &form.rd, &form.rm), Landing::Home);
+            let is_own = visit.is_bound_to(&live);
+            let leads_nowhere = matches!(landing::decided(&visit, &live, is_own, &form.rd, &form.rm), Landing::Home);
             if !leads_nowhere {
-                landing::land(&visit, &live, &form.rd, &form.rm)
-            } else if !visit.is_bound_to(&live) {
+                landing::land(&visit, &live, is_own, &form.rd, &form.rm)
+            } else if !is_own {
                 sign_in_page(&visit, StatusCode::OK, &form, None, None)
             } else if visit.is_on_apps_origin {
                 home(&visit, &live)
             } else {
-                landing::land(&visit, &live, "", "")
+                landing::land(&visit, &live, is_own, "", "")
             }
         }
         Ok(Named::Several(_)) => sign_in_page(&visit, StatusCode::OK, &form, None, Some(TWO_SIGN_INS)),
@@ -151,7 +152,7 @@ pub(super) async fn sign_in(visit: Visit, body: Bytes) -> Response<String> {
     }
     match attempt(&visit, &form).await {
         Ok(signed_in) => {
-            let mut response = landing::land(&visit, &signed_in.session, &form.rd, &form.rm);
+            let mut response = landing::land(&visit, &signed_in.session, true, &form.rd, &form.rm);
             visit.set_sign_in(&mut response, &signed_in);
             response
         }
@@ -293,9 +294,9 @@ pub(super) async fn two_factor(visit: Visit, RawQuery(query): RawQuery) -> Respo
     let form = Form::of(query.as_deref());
     match visit.named().await {
         Err(error) => unavailable(&visit, &error),
-        Ok(Named::One(live)) => match landing::decided(&visit, &live, &form.rd, &form.rm) {
+        Ok(Named::One(live)) => match landing::decided(&visit, &live, false, &form.rd, &form.rm) {
             Landing::StepUp { rule, wanted } => landing::step_up(&visit, Some((&rule, &wanted)), &live.identity),
-            Landing::Again => landing::land(&visit, &live, &form.rd, &form.rm),
+            Landing::Again => landing::land(&visit, &live, false, &form.rd, &form.rm),
             _ => landing::step_up(&visit, None, &live.identity),
         },
         Ok(_) => visit.redirect(&landing::with_rd(&format!("{}/", visit.base), &form.rd)),
@@ -307,13 +308,15 @@ pub(super) async fn denied(visit: Visit, RawQuery(query): RawQuery) -> Response<
     match visit.named().await {
         Err(error) => unavailable(&visit, &error),
         // Which rule it was is asked of the rules, never of the query: anybody can write a link.
-        Ok(Named::One(live)) => match landing::decided(&visit, &live, &form.rd, &form.rm) {
-            Landing::Denied { rule, wanted } => landing::denied(&visit, Some((&rule, &wanted)), Some(&live.identity)),
+        Ok(Named::One(live)) => match landing::decided(&visit, &live, visit.is_bound_to(&live), &form.rd, &form.rm) {
+            Landing::Denied { rule, wanted, explained } => {
+                landing::denied(&visit, Some((&rule, &wanted)), Some(&live.identity), explained)
+            }
             Landing::StepUp { rule, wanted } => landing::step_up(&visit, Some((&rule, &wanted)), &live.identity),
-            Landing::Again => landing::land(&visit, &live, &form.rd, &form.rm),
-            Landing::To(_) | Landing::Home => landing::denied(&visit, None, Some(&live.identity)),
+            Landing::Again => landing::land(&visit, &live, false, &form.rd, &form.rm),
+            Landing::To(_) | Landing::Home => landing::denied(&visit, None, Some(&live.identity), None),
         },
-        Ok(_) => landing::denied(&visit, None, None),
+        Ok(_) => landing::denied(&visit, None, None, None),
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) enum Code {
     BadRequest,
     NotFound,
     MethodNotAllowed,
+    Misdirected,
     RequestTimeout,
     PayloadTooLarge,
     UnsupportedMediaType,
@@ -49,6 +50,11 @@ impl Code {
             Self::MethodNotAllowed => {
                 ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This method is not served here.")
             }
+            Self::Misdirected => (
+                "misdirected_request",
+                StatusCode::MISDIRECTED_REQUEST,
+                "The host belongs to another certificate than this connection's. Ask again on a new connection.",
+            ),
             Self::RequestTimeout => {
                 ("request_timeout", StatusCode::REQUEST_TIMEOUT, "The body of the request did not come in time.")
             }

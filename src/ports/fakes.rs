@@ -282,6 +282,7 @@ pub(crate) fn site(listener: ListenerSite, routes: Vec<Route>) -> Site {
             },
             title: "Postern".to_owned(),
             accent: "#0055aa".to_owned(),
+            explain_to: Vec::new(),
         },
         cookies: vec![CookieScope {
             domain: "example.com".to_owned(),

@@ -151,6 +151,32 @@ async fn is_refused_and_signs_in_as_somebody_else(front: &Front, browser: &Brows
     assert!(browser.text().await.contains("alice@example.com"));
 }
 
+/// For people to judge: the table of rules, wide and on a phone, where it must not scroll sideways.
+#[tokio::test]
+async fn the_rules_are_told_as_a_table() {
+    let upstream = Upstream::start().await;
+    let mut setup = Setup::with(&upstream);
+    setup.portal = setup.portal.replace(" }", ", explain_to: [\"group:dev\"] }");
+    setup.policies += "  - { name: grafana, domain: grafana.example.org, policy: one_factor }\n";
+    let server = setup.start().await;
+    let (browser, wanted) = (Browser::start().await, format!("http://{}/admin/x", server.app()));
+    let fits = "return document.documentElement.scrollWidth <= window.innerWidth";
+    browser.open(&wanted).await;
+    sign_in(&browser, "bob", PASSWORD).await;
+    browser.waits_for_text("What the rules say").await;
+    browser.click("summary").await;
+    browser.waits_for_text("grafana.example.org").await;
+    browser.screenshot("explained-1-portal").await;
+    browser.open(&wanted).await;
+    browser.waits_for_text("told at the portal alone").await;
+    browser.screenshot("explained-2-edge").await;
+    browser.resize(390, 844).await;
+    browser.open(&wanted).await;
+    browser.waits_for_text("What the rules say").await;
+    assert_eq!(browser.run(fits).await, true);
+    browser.screenshot("explained-3-phone").await;
+}
+
 /// One factor where two are needed: a page that says so, from the gate and from the sign-in form, never a circle.
 async fn is_asked_for_a_second_factor(front: &Front, browser: &Browser, picture: &str) {
     let heading = "A second factor is needed";

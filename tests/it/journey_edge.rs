@@ -60,6 +60,56 @@ async fn a_refused_page_says_who_which_rule_and_which_request() {
 }
 
 #[tokio::test]
+async fn a_refused_page_tells_the_rules_to_those_who_may_know_them() {
+    let upstream = Upstream::start().await;
+    let mut setup = Setup::with(&upstream);
+    setup.portal = setup.portal.replace(" }", ", explain_to: [\"group:dev\"] }");
+    setup.policies = setup.policies.replace(
+        "rules:\n",
+        "rules:\n  - { name: \"<b>hostile</b>\", domain: app.test.localhost, path: /x, policy: deny }\n  \
+         - { name: of others, domain: other.example.org, policy: one_factor }\n",
+    );
+    setup.policies += "  - { name: no more, domain: \"*.test.localhost\", policy: deny }\n";
+    let server = setup.start().await;
+    server.add_user("carol", &["--groups", "developers"]);
+    let (bob, carol) = (server.sign_in("bob").await, server.sign_in("carol").await);
+    let load = async |path: &str, cookie: &str| {
+        server.ask(Role::Edge, &Request::get(path).page().cookie(cookie.to_owned())).await
+    };
+    let told = load("/admin/%3Ci%3E?token=secret", &bob.gate).await;
+    assert_eq!((told.status, told.header("X-Postern-Rule")), (403, Some("not admins")));
+    for fact in [
+        "What the rules say",
+        "<dd>GET app.test.localhost/admin/&#60;i&#62;</dd>",
+        "&#60;b&#62;hostile&#60;/b&#62;",
+        "user bob of dev is not group:admins",
+        "<th scope=\"row\">not admins</th><td>decides</td>",
+        "1 rule for other hosts",
+    ] {
+        assert!(told.body.contains(fact), "no {fact:?} in {}", told.body);
+    }
+    for hidden in ["<b>hostile", "<i>", "other.example.org", "<dd>secret", "<script"] {
+        assert!(!told.body.contains(hidden), "{hidden:?} in {}", told.body);
+    }
+    let policy = told.header("Content-Security-Policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
+    // Nobody else: another group, nobody at all, a program.
+    for reply in [
+        load("/admin/x", &carol.gate).await,
+        load("/admin/x", "postern_session=stale").await,
+        server
+            .ask(Role::Edge, &Request::get("/admin/x").header("Accept", "application/json").cookie(bob.gate.clone()))
+            .await,
+        // A proxy may hold the answer in a small buffer.
+        server.ask(Role::ForwardAuth, &Request::get("/admin/x").page().cookie(bob.gate.clone())).await,
+    ] {
+        assert_ne!(reply.status, 200);
+        assert!(!reply.body.contains("What the rules say") && !reply.body.contains("group:admins"), "{}", reply.body);
+    }
+    assert!(upstream.seen().is_empty());
+}
+
+#[tokio::test]
 async fn an_api_call_is_refused_with_a_problem() {
     let front = Front::edge().await;
     let bob = front.server.sign_in("bob").await;

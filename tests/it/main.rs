@@ -29,5 +29,6 @@ mod threats_headers;
 mod threats_path;
 mod threats_portal;
 mod threats_sessions;
+mod threats_wire;
 mod verdicts;
 mod when;

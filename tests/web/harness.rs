@@ -53,6 +53,7 @@ default: deny
 rules:
   - { name: public, domain: "*.example.com", path: "/public/**", policy: bypass }
   - { name: "<script>alert(1)</script>", domain: "*.example.com", path: "/script/**", policy: deny, subject: "group:dev" }
+  - { name: elsewhere, domain: "other.example.org", policy: one_factor }
   - { name: admins, domain: "*.example.com", path: "/admin/**", policy: one_factor, subject: "group:admins" }
   - { name: not admins, domain: "*.example.com", path: "/admin/**", policy: deny }
   - { name: fresh, domain: "*.example.com", path: "/fresh/**", policy: one_factor, max_auth_age: 15m }
@@ -71,7 +72,7 @@ pub(crate) struct World {
     pub(crate) users: Arc<BreakableUsers>,
     record: Arc<Record>,
     router: Router,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -148,7 +149,7 @@ routes:
             metrics,
         }));
         let site = Arc::new(loaded.settings.site);
-        let world = Self { site, stores, clock, hasher, sessions, users, record, router, _folder: folder };
+        let world = Self { site, stores, clock, hasher, sessions, users, record, router, folder };
         world.add_user("alice", &["admins"]).await;
         world.add_user("bob", &["dev"]).await;
         world
@@ -167,6 +168,14 @@ routes:
             attributes: Default::default(),
         };
         self.stores.users.insert(user, Some(hash.clone())).await.unwrap();
+    }
+
+    /// Other rules, before anybody has visited.
+    pub(crate) fn policies(&mut self, yaml: &str) {
+        let folder = self.folder.path().join("policies");
+        fs::write(folder.join("access.yaml"), yaml).unwrap();
+        let (rules, _) = config::load_policies(&folder).unwrap_or_else(|faults| panic!("{faults}"));
+        Arc::get_mut(&mut self.site).unwrap().rules = rules;
     }
 
     pub(crate) fn pass(&self, time: Duration) {

@@ -14,6 +14,7 @@ mod account;
 mod cookies;
 mod csrf;
 mod expiry;
+mod explained;
 mod faults;
 mod landing;
 mod on_path;

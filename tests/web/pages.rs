@@ -190,6 +190,7 @@ async fn answers_on_other_hosts_are_pages_or_problems() {
         is_page_load,
         wanted: Some(&wanted),
         portal: Some(&portal),
+        question: None,
     };
     let page = render(&told(true));
     assert_eq!(page.status(), 403);

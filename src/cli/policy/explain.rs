@@ -1,24 +1,20 @@
 //! `postern policy explain`: the verdict on one made-up request, and every rule with the reason why it matched or not. Asks the very
 //! rules that the live path asks (invariant 6); it never decides anything itself.
 
-use std::{
-    io::{self, IsTerminal, Write},
-    net::IpAddr,
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use http::{HeaderName, HeaderValue};
 use serde_json::json;
+
+use super::terminal::{Paint, Terminal};
 
 use crate::{
     app, config,
     core::{
         client_ip::ClientAddress,
         identity::Factor,
-        policy::{Explanation, Imagined, ImaginedCaller, RuleSet, Ruling},
+        policy::{Explanation, Imagined, ImaginedCaller, RuleSet},
         target::EncodedSlashes,
         time::Timestamp,
         verdict::Rejection,
@@ -69,6 +65,9 @@ pub(super) struct Args {
     /// An attribute of the user or a claim of the token, for `when`; K:=V takes JSON, such as seats:=5
     #[arg(long, value_name = "K=V", value_parser = claim)]
     claim: Vec<(String, serde_json::Value)>,
+    /// On a terminal, show the rules for other hosts too
+    #[arg(long)]
+    all: bool,
     /// How to print it
     #[arg(long, default_value = "text")]
     format: Format,
@@ -141,7 +140,7 @@ pub(super) fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> 
     let answer = answer(args, factor, &rules)?;
     match args.format {
         Format::Json => write_json(out, &answer)?,
-        Format::Text => write_text(out, &answer, io::stdout().is_terminal())?,
+        Format::Text => write!(out, "{}", text(&answer, Terminal::of_stdout(args.all)))?,
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
@@ -188,27 +187,15 @@ fn write_json(out: &mut impl Write, answer: &Result<Explanation, Rejection>) -> 
     Ok(())
 }
 
-fn write_text(out: &mut impl Write, answer: &Result<Explanation, Rejection>, colour: bool) -> anyhow::Result<()> {
-    const GREEN: &str = "\u{1b}[1;32m";
-    const YELLOW: &str = "\u{1b}[1;33m";
-    const RED: &str = "\u{1b}[1;31m";
-    const PLAIN: &str = "\u{1b}[0m";
-    let (paint, verdict, text) = match answer {
-        Ok(explanation) => {
-            let paint = match explanation.ruling {
-                Ruling::Forward => GREEN,
-                Ruling::SignIn | Ruling::StepUp => YELLOW,
-                Ruling::Refuse => RED,
-            };
-            (paint, explanation.ruling.as_str(), explanation.to_string())
+fn text(answer: &Result<Explanation, Rejection>, terminal: Option<Terminal>) -> String {
+    match (answer, terminal) {
+        (Ok(explanation), None) => explanation.to_string(),
+        (Ok(explanation), Some(terminal)) => terminal.explained(explanation),
+        (Err(rejection), terminal) => {
+            let verdict = if terminal.is_some() { Paint::BoldRed } else { Paint::Plain };
+            format!("{}   {rejection}; no rule is asked\n", verdict.on("reject"))
         }
-        Err(rejection) => (RED, "reject", format!("reject   {rejection}; no rule is asked\n")),
-    };
-    match text.strip_prefix(verdict) {
-        Some(rest) if colour => write!(out, "{paint}{verdict}{PLAIN}{rest}")?,
-        _ => write!(out, "{text}")?,
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -239,10 +226,9 @@ mod tests {
         };
         let (rules, _) = RuleSet::compile(&PolicyDraft { rules: vec![rule], ..PolicyDraft::default() }).unwrap();
         let answer = answer(&parsed(flags).unwrap(), factor, &rules).unwrap();
-        let (mut text, mut json) = (Vec::new(), Vec::new());
-        write_text(&mut text, &answer, false).unwrap();
+        let mut json = Vec::new();
         write_json(&mut json, &answer).unwrap();
-        (String::from_utf8(text).unwrap(), serde_json::from_slice(&json).unwrap())
+        (text(&answer, None), serde_json::from_slice(&json).unwrap())
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! that answer (invariant 6).
 
 mod explain;
+mod terminal;
 mod test;
 
 use std::{

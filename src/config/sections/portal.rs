@@ -33,6 +33,9 @@ pub(in crate::config) struct RawPortal {
     /// The accent colour, `#rrggbb`.
     #[schemars(example = &"#2f5d8a")]
     accent: Option<String>,
+    /// Groups whose people are told what each rule says on the page that refuses them (default: nobody).
+    #[schemars(example = ["group:admins"])]
+    explain_to: Vec<String>,
 }
 
 /// `must_choose`: why a portal must be named, where leaving it out is no option.
@@ -70,7 +73,29 @@ pub(in crate::config) fn portal(report: &mut Report, raw: &RawPortal, must_choos
             format!("`portal.accent` must be a colour as `#rrggbb`; write for example `{ACCENT}`"),
         );
     }
-    PortalSite { mount: mount.unwrap_or_else(|| Mount::Path(PATH.to_owned())), title, accent }
+    let explain_to = explain_to(report, &at.key("explain_to"), &raw.explain_to);
+    PortalSite { mount: mount.unwrap_or_else(|| Mount::Path(PATH.to_owned())), title, accent, explain_to }
+}
+
+/// Names of groups, written as a rule's `subject` writes them.
+fn explain_to(report: &mut Report, at: &Trail, written: &[String]) -> Vec<String> {
+    let group = |entry: &String| {
+        let name = entry.strip_prefix("group:")?;
+        let is_name = !name.is_empty()
+            && name == name.trim()
+            && !name.contains(|letter: char| letter == ',' || letter.is_control());
+        is_name.then(|| name.to_owned())
+    };
+    let mut groups = Vec::new();
+    for (place, entry) in written.iter().enumerate() {
+        match group(entry) {
+            Some(name) => groups.push(name),
+            None => {
+                report.fault(&at.item(place), format!("`{entry}` is not a group; write for example `group:admins`"))
+            }
+        }
+    }
+    groups
 }
 
 fn host_mount(report: &mut Report, at: &Trail, text: &str) -> Option<Mount> {

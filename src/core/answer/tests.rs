@@ -120,6 +120,7 @@ fn every_other_verdict_in_every_dialect() {
         (reject(Rejection::Contradiction), (400, None), (400, None), (403, Some(400)), (400, None), (401, None)),
         (reject(Rejection::NoRoute), (404, None), (404, None), (403, Some(404)), (404, None), (401, None)),
         (reject(Rejection::Connect), (405, None), (405, None), (403, Some(405)), (405, None), (401, None)),
+        (reject(Rejection::Misdirected), (421, None), (421, None), (403, Some(421)), (421, None), (401, None)),
         (reject(Rejection::ServiceWorker), (403, None), (403, None), (403, Some(403)), (403, None), (401, None)),
         (reject(Rejection::HeadersTooLarge), (431, None), (431, None), (403, Some(431)), (431, None), (401, None)),
     ] {

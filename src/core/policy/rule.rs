@@ -31,6 +31,14 @@ impl Rule {
         greatest
     }
 
+    /// Whether the host is none that the rule is about, whoever asks.
+    pub(super) fn is_for_other_hosts(&self, reading: &Reading<'_>) -> bool {
+        let of_anybody = Reading { caller: None, ..*reading };
+        self.clauses
+            .first()
+            .is_some_and(|first| matches!(first, Clause::Domain(_)) && first.answer(&of_anybody) == Answer::No)
+    }
+
     /// What the rule says to somebody whom it matches, and whether a fresh sign-in is all that is missing.
     pub(super) fn ruling(&self, answer: Answer, reading: &Reading<'_>) -> (Ruling, bool) {
         let ruling = ruling(self.level, answer, reading.caller);

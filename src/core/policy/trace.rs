@@ -1,4 +1,4 @@
-//! Why the rules say what they say, for `postern policy explain`. It asks the very rules that `decide` asks; it must never decide
+//! Why the rules say what they say, for `postern policy explain` and the denied page. It asks the very rules that `decide` asks; it must never decide
 //! anything by itself.
 
 use std::fmt::{self, Write as _};
@@ -44,6 +44,17 @@ pub struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<&'static str>,
     pub because: String,
+    /// Its domain rules the request's host out, whoever asks: of no interest beside rules that come near.
+    #[serde(skip)]
+    pub is_for_other_hosts: bool,
+}
+
+impl Explanation {
+    /// Which of the trace decided; `None`: no rule matched.
+    #[must_use]
+    pub fn decisive(&self) -> Option<usize> {
+        self.trace.iter().position(|line| line.matched && line.mode.is_none())
+    }
 }
 
 impl RuleSet {
@@ -93,7 +104,8 @@ impl RuleSet {
                     }
                     None => decided_by = Some(&rule.name),
                 }
-                lines.push(Line { rule: rule.name.to_string(), matched, mode: reports, because });
+                let is_for_other_hosts = rule.is_for_other_hosts(reading);
+                lines.push(Line { rule: rule.name.to_string(), matched, mode: reports, because, is_for_other_hosts });
             }
             lines
         })
@@ -103,7 +115,7 @@ impl RuleSet {
 /// A table to read at a glance: the verdict, then every rule.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let decisive = self.trace.iter().position(|line| line.matched && line.mode.is_none());
+        let decisive = self.decisive();
         match decisive {
             Some(_) => writeln!(f, "{}   rule {:?}, policy {}", self.ruling.as_str(), self.rule, self.level.as_str())?,
             None => writeln!(f, "{}   no rule matched, default {}", self.ruling.as_str(), self.level.as_str())?,

@@ -35,7 +35,7 @@ fn site(mount: Mount, roles: &[Role], domain: &str) -> Site {
                 tls: false,
             })
             .collect(),
-        portal: PortalSite { mount, title: "Postern".to_owned(), accent: "#0055aa".to_owned() },
+        portal: PortalSite { mount, title: "Postern".to_owned(), accent: "#0055aa".to_owned(), explain_to: Vec::new() },
         cookies: vec![CookieScope {
             domain: domain.to_owned(),
             name: "postern_session".to_owned(),

@@ -62,7 +62,7 @@ pub struct Target {
     /// Path and query as they came.
     raw: String,
     path: String,
-    /// The other readings: with the parameters of `;` taken off, with encoded slashes as slashes, with both.
+    /// The other readings: with the parameters of `;` taken off, with encoded slashes as slashes, with both in either order.
     others: Vec<String>,
     has_encoded_slash: bool,
 }
@@ -92,6 +92,10 @@ impl Target {
             EncodedSlashes::Strictest => Slash::Kept,
         };
         let as_slashes = (slashes == EncodedSlashes::Strictest).then(|| split_at_encoded(path)).transpose()?.flatten();
+        let stripped = match &as_slashes {
+            Some(_) if path.contains(';') => split_at_encoded(&without_parameters(path))?,
+            _ => None,
+        };
         let path = canonical_path(path, kept)?;
         let mut others = Vec::new();
         if path.contains(';') {
@@ -102,6 +106,8 @@ impl Target {
             if split.contains(';') {
                 others.push(resolved(&without_parameters(&split)));
             }
+            // Servlet containers take parameters off before they decode: what is encoded behind a `;` is gone by then.
+            others.extend(stripped.map(|stripped| resolved(&stripped)));
             others.push(resolved(&split));
         }
         let raw = if raw.starts_with('/') { raw.to_owned() } else { format!("/{raw}") };

@@ -54,7 +54,7 @@ fn started() -> Running {
     started_with(|_| {}, None)
 }
 
-fn started_with(change: impl FnOnce(&mut Site), tls: Option<Arc<ServerConfig>>) -> Running {
+fn started_with(change: impl FnOnce(&mut Site), tls: Option<Tls>) -> Running {
     let stores = Arc::new(Stores::default());
     stores.store(&session('a', 1));
     let here = ListenerSite { trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()], ..listener(Role::ForwardAuth) };

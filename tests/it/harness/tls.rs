@@ -18,7 +18,11 @@ pub(crate) struct Identity {
 }
 
 pub(crate) fn certificate() -> Identity {
-    let names = ["app.test.localhost", "auth.test.localhost", "grafana.test.localhost"].map(str::to_owned);
+    certificate_for(&["app.test.localhost", "auth.test.localhost", "grafana.test.localhost"])
+}
+
+pub(crate) fn certificate_for(names: &[&str]) -> Identity {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
     Identity { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() }
 }
@@ -28,20 +32,29 @@ pub(crate) fn setting() -> String {
     format!(", tls: {{ certificates: [{{ certificate: {CERTIFICATE}, key: {KEY} }}] }}")
 }
 
+/// A TLS client that trusts these certificates and speaks one protocol.
+pub(crate) fn client(trusted: &[&Identity], protocol: &[u8]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for identity in trusted {
+        let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).expect("PEM");
+        roots.add(certificate).expect("a certificate");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Arc::new(config)
+}
+
 impl Identity {
     /// A TLS client that trusts the certificate and speaks one protocol.
     pub(crate) async fn connect(&self, stream: TcpStream, protocol: &[u8]) -> TlsStream<TcpStream> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("PEM")).expect("a certificate");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![protocol.to_vec()];
+        let connector = TlsConnector::from(client(&[self], protocol));
         let name = ServerName::try_from("app.test.localhost").expect("a name");
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
+        let stream = connector.connect(name, stream).await.expect("a handshake");
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
         stream
     }
