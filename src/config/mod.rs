@@ -40,7 +40,7 @@ mod policy_file;
 mod quantity;
 mod sections;
 mod shape;
-mod source;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
 
