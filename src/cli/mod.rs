@@ -6,6 +6,7 @@ mod completions;
 mod demo;
 mod hash;
 mod health;
+mod import;
 mod init;
 mod password;
 mod policy;
@@ -48,6 +49,7 @@ enum Command {
     Policy(policy::Args),
     User(user::Args),
     Session(session::Args),
+    Import(import::Args),
     Hash(hash::Args),
     Health(health::Args),
     Completions(completions::Args),
@@ -64,6 +66,7 @@ pub fn run() -> ExitCode {
         Command::Policy(args) => policy::run(&args),
         Command::User(args) => user::run(args),
         Command::Session(args) => session::run(args),
+        Command::Import(args) => import::run(args),
         Command::Hash(args) => hash::run(args),
         Command::Health(args) => health::run(args),
         Command::Completions(args) => completions::run(args),

@@ -42,7 +42,7 @@ mod policy_roles;
 mod quantity;
 mod sections;
 mod shape;
-mod source;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
 

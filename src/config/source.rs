@@ -1,5 +1,5 @@
-//! Reads a YAML file into a tree that knows the place of every key and value. Called by `config::load` and `policy_file`.
-//! Says nothing about what the values mean.
+//! Reads a YAML file into a tree that knows the place of every key and value. Called by `config::load`, `policy_file` and
+//! `cli::import`, which reads another program's configuration. Says nothing about what the values mean.
 
 use std::{fmt, path::Path};
 
@@ -14,19 +14,19 @@ use super::Fault;
 
 /// Line and column, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) line: u64,
-    pub(super) column: u64,
+pub(crate) struct Place {
+    pub(crate) line: u64,
+    pub(crate) column: u64,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) place: Place,
-    pub(super) kind: Kind,
+pub(crate) struct Node {
+    pub(crate) place: Place,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Null,
     Bool(bool),
     Int(i64),
@@ -39,14 +39,14 @@ pub(super) enum Kind {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) place: Place,
-    pub(super) value: Node,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) place: Place,
+    pub(crate) value: Node,
 }
 
 /// The text of a file.
-pub(super) fn read(file: &Path) -> Result<String, Fault> {
+pub(crate) fn read(file: &Path) -> Result<String, Fault> {
     std::fs::read_to_string(file).map_err(|error| whole_file(file, format!("cannot be read: {error}")))
 }
 
@@ -56,7 +56,7 @@ pub(super) fn whole_file(file: &Path, message: String) -> Fault {
 }
 
 /// The tree of a text. An empty file is an empty block.
-pub(super) fn parse(file: &Path, text: &str) -> Result<Node, Fault> {
+pub(crate) fn parse(file: &Path, text: &str) -> Result<Node, Fault> {
     // YAML 1.2: `off` and `yes` are words, not booleans.
     let options = serde_yaml::options! { strict_booleans: true };
     let mut root: Node =

@@ -29,7 +29,7 @@ fn json(output: &Output) -> Value {
 }
 
 const COMMANDS: &[&str] =
-    &["demo", "init", "serve", "check", "policy", "user", "session", "hash", "completions", "health"];
+    &["demo", "init", "serve", "check", "policy", "user", "session", "import", "hash", "completions", "health"];
 
 #[test]
 fn help_names_every_command_and_each_has_help() {

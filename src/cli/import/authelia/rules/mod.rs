@@ -1,0 +1,109 @@
+//! `access_control:` and the networks of `definitions:`. Every rule becomes one of ours with the same meaning. Where an entry of it cannot
+//! be carried over, the rule keeps its other entries, and right behind it stands one that denies whatever the lost entry could have
+//! matched: requests never fall through to a laxer rule below. Nothing here may make a rule match more than Authelia's, but for a deny.
+
+mod domain;
+mod network;
+mod pattern;
+mod probe;
+mod query;
+mod rule;
+mod subject;
+
+use self::{network::Networks, rule::Reading};
+use super::{
+    ledger::Ledger,
+    spot::{Placed, Spot},
+};
+use crate::core::policy::{Level, RuleDraft};
+
+#[derive(Debug)]
+pub(super) struct Policies {
+    pub(super) default: Placed<Level>,
+    pub(super) networks: Networks,
+    pub(super) rules: Vec<WrittenRule>,
+    /// How many rules Authelia had.
+    pub(super) read: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct WrittenRule {
+    pub(super) line: u64,
+    /// Stands for what could not be carried over.
+    pub(super) is_closed: bool,
+    pub(super) draft: RuleDraft,
+}
+
+/// What is left of the entries of one key.
+#[derive(Debug, Clone)]
+struct Entries<T> {
+    good: Vec<T>,
+    /// An entry could not be carried over.
+    lost: bool,
+}
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self { good: Vec::new(), lost: false }
+    }
+}
+
+pub(super) fn policies(root: &Spot<'_>, ledger: &mut Ledger) -> Policies {
+    let default = default(root, ledger);
+    let networks = Networks::read(root, ledger);
+    let spots = root.get("access_control.rules").map(|rules| rules.items()).unwrap_or_default();
+    let mut rules = Vec::new();
+    for (index, spot) in spots.iter().enumerate() {
+        rules.extend(Reading::new(spot, index + 1, &networks).rules(ledger));
+    }
+    if let Some(none) = root.get("access_control.rules").filter(|_| spots.is_empty()) {
+        ledger.carry(&none);
+    }
+    tell_of_factors(root, &spots, ledger);
+    Policies { default, networks, read: spots.len(), rules }
+}
+
+fn default(root: &Spot<'_>, ledger: &mut Ledger) -> Placed<Level> {
+    let Some(spot) = root.get("access_control.default_policy").filter(|spot| !spot.is_null()) else {
+        return Placed::default(Level::Deny);
+    };
+    match spot.text().and_then(level) {
+        Some(level) => {
+            ledger.carry(&spot);
+            Placed::at(&spot, level)
+        }
+        None if spot.text() == Some("") => {
+            ledger.carry(&spot);
+            Placed::at(&spot, Level::Deny)
+        }
+        None => {
+            ledger.find(&spot, "is none of bypass, one_factor, two_factor and deny; `deny` was written");
+            Placed::at(&spot, Level::Deny)
+        }
+    }
+}
+
+/// Once for all rules, at the first: it is the same for each.
+fn tell_of_factors(root: &Spot<'_>, rules: &[Spot<'_>], ledger: &mut Ledger) {
+    let default = root.get("access_control.default_policy");
+    let policies = default.into_iter().chain(rules.iter().filter_map(|rule| rule.get("policy")));
+    let two: Vec<Spot<'_>> = policies.filter(|policy| policy.text() == Some("two_factor")).collect();
+    let Some(first) = two.first() else { return };
+    let more = match two.len() - 1 {
+        0 => String::new(),
+        1 => "; so does 1 more".to_owned(),
+        more => format!("; so do {more} more"),
+    };
+    ledger.leave_to_do(
+        first,
+        format!(
+            "asks for a second factor, and this version of Postern has none: it was carried over, and shows people a \
+                 page that says so{more}"
+        ),
+        "decide which of the pages with `two_factor` are to stay closed until there are second factors",
+    );
+}
+
+fn level(text: &str) -> Option<Level> {
+    [Level::Bypass, Level::OneFactor, Level::TwoFactor, Level::Deny].into_iter().find(|level| level.as_str() == text)
+}

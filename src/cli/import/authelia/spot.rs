@@ -1,0 +1,116 @@
+//! A place in Authelia's file: a value, the way to it, and where it stands. Every part of the import walks the file by these.
+
+use crate::config::source::{Kind, Node, Place};
+
+#[derive(Debug, Clone)]
+pub(super) struct Spot<'n> {
+    pub(super) node: &'n Node,
+    /// `session.cookies[0].domain`.
+    pub(super) trail: String,
+    /// Of the key, or of an entry of a list.
+    pub(super) place: Place,
+}
+
+impl<'n> Spot<'n> {
+    pub(super) fn root(node: &'n Node) -> Self {
+        Self { node, trail: String::new(), place: node.place }
+    }
+
+    /// The value of a key, `key.key` for one further down. A key without a value is there as well.
+    pub(super) fn get(&self, keys: &str) -> Option<Self> {
+        keys.split('.').try_fold(self.clone(), |spot, key| spot.entries().find(|entry| entry.is_named(&spot, key)))
+    }
+
+    fn is_named(&self, parent: &Self, key: &str) -> bool {
+        self.trail == below(&parent.trail, key)
+    }
+
+    /// The values of a block.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Self> + use<'n> {
+        let trail = self.trail.clone();
+        let entries = match &self.node.kind {
+            Kind::Map(entries) => entries.as_slice(),
+            _ => &[],
+        };
+        entries.iter().map(move |entry| Self {
+            node: &entry.value,
+            trail: below(&trail, &entry.key),
+            place: entry.place,
+        })
+    }
+
+    /// With their keys.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&'n str, Self)> + use<'n> {
+        let keys: Vec<&'n str> = match &self.node.kind {
+            Kind::Map(entries) => entries.iter().map(|entry| entry.key.as_str()).collect(),
+            _ => Vec::new(),
+        };
+        keys.into_iter().zip(self.entries())
+    }
+
+    /// The entries of a list; where there is a single value, that one.
+    pub(super) fn items(&self) -> Vec<Self> {
+        match &self.node.kind {
+            Kind::Seq(items) => items
+                .iter()
+                .enumerate()
+                .map(|(index, node)| Self { node, trail: format!("{}[{index}]", self.trail), place: node.place })
+                .collect(),
+            Kind::Null => Vec::new(),
+            _ => vec![self.clone()],
+        }
+    }
+
+    pub(super) fn text(&self) -> Option<&'n str> {
+        match &self.node.kind {
+            Kind::Str(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_null(&self) -> bool {
+        matches!(self.node.kind, Kind::Null)
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.node.kind, Kind::Seq(_))
+    }
+
+    pub(super) fn is_block(&self) -> bool {
+        matches!(self.node.kind, Kind::Map(_))
+    }
+
+    pub(super) fn line(&self) -> u64 {
+        self.place.line
+    }
+}
+
+/// A key that is no plain word is quoted, so that no two ways are spelt alike.
+fn below(trail: &str, key: &str) -> String {
+    let is_plain =
+        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    let key = if is_plain { key.to_owned() } else { format!("{key:?}") };
+    if trail.is_empty() { key } else { format!("{trail}.{key}") }
+}
+
+/// What a template or the environment puts there: only Authelia can tell.
+pub(super) fn is_templated(text: &str) -> bool {
+    text.contains("{{") || text.contains("${")
+}
+
+/// A value, and the line that it came from; `None`: Authelia's default.
+#[derive(Debug, Clone)]
+pub(super) struct Placed<T> {
+    pub(super) value: T,
+    pub(super) line: Option<u64>,
+}
+
+impl<T> Placed<T> {
+    pub(super) fn at(spot: &Spot<'_>, value: T) -> Self {
+        Self { value, line: Some(spot.line()) }
+    }
+
+    pub(super) fn default(value: T) -> Self {
+        Self { value, line: None }
+    }
+}
