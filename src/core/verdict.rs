@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use super::{decision::Permit, identity::Identity, policy::Reported, route::Route};
+use super::{decision::Permit, identity::Identity, policy::Reported, route::Route, time::Timestamp};
 
 /// Everything the gate found out about one request.
 #[derive(Debug)]
@@ -20,13 +20,49 @@ pub struct Outcome {
     pub carries_our_token: bool,
     /// What a rule in `mode: report` would have said.
     pub reported: Option<Reported>,
+    pub credential: Credential,
+    /// When the rules were asked; absent where none was.
+    pub decided_at: Option<Timestamp>,
+}
+
+/// What `Outcome::identity` does not say of a request that has none. The access log does, since under other rules it would matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Credential {
+    /// Nothing more is to be known.
+    #[default]
+    Settled,
+    /// A token of ours failed, so that whatever else than `forward` the rules say is `sign_in`.
+    Failed,
+    /// The rules let anybody pass, so a token was not looked at, or a store was not waited for.
+    Unread,
+}
+
+impl Credential {
+    /// For the access log; absent where there is nothing to tell.
+    #[must_use]
+    pub const fn as_str(self) -> Option<&'static str> {
+        match self {
+            Self::Settled => None,
+            Self::Failed => Some("failed"),
+            Self::Unread => Some("unread"),
+        }
+    }
 }
 
 impl Outcome {
     /// No rule was asked.
     #[must_use]
     pub fn undecided(verdict: Verdict) -> Self {
-        Self { verdict, rule: None, route: None, identity: None, carries_our_token: false, reported: None }
+        Self {
+            verdict,
+            rule: None,
+            route: None,
+            identity: None,
+            carries_our_token: false,
+            reported: None,
+            credential: Credential::Settled,
+            decided_at: None,
+        }
     }
 }
 

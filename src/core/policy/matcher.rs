@@ -3,7 +3,7 @@
 
 use ipnet::IpNet;
 
-use super::{glob::Glob, pattern::Pattern, query::Condition};
+use super::{glob::Glob, pattern::Pattern, query::Condition, record::Query};
 use crate::core::{client_ip::ClientAddress, identity::Identity, time::Timestamp};
 
 /// One reading of a request: what the clauses may look at.
@@ -13,13 +13,14 @@ pub(super) struct Reading<'q> {
     pub(super) path: &'q str,
     /// The path, followed by `?` and the raw query where there is one: what `resources` sees.
     pub(super) resource: &'q [u8],
-    /// The raw query.
-    pub(super) query: Option<&'q str>,
+    pub(super) query: Query<'q>,
     pub(super) method: &'q str,
     pub(super) now: Timestamp,
     pub(super) address: ClientAddress,
     /// `None`: nobody is signed in.
     pub(super) caller: Option<Caller<'q>>,
+    /// What a clause answers that looks at something which was not written down. On the live path everything is there.
+    pub(super) unrecorded: Answer,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -112,16 +113,31 @@ impl Clause {
                 None => Answer::Unknown,
             },
             Self::Query(alternatives) => any(alternatives.iter().map(|all| {
-                all.iter().map(|condition| condition.answer(reading.query)).max().unwrap_or(Answer::Unknown)
+                let answers = all.iter().map(|condition| condition.answer(reading.query, reading.unrecorded));
+                answers.max().unwrap_or(Answer::Unknown)
             })),
-            Self::Resources(patterns) => {
-                any(patterns.iter().map(|pattern| named_answer(pattern, reading.resource, reading.caller)))
-            }
+            Self::Resources(patterns) => match reading.query {
+                // There was a query, and nobody wrote it down as it came.
+                Query::Recorded(Some(_)) => any(patterns.iter().map(|pattern| {
+                    let matches = pattern.is_match_before_query(reading.path);
+                    matches.map_or(reading.unrecorded, Answer::of)
+                })),
+                _ => any(patterns.iter().map(|pattern| named_answer(pattern, reading.resource, reading.caller))),
+            },
             Self::Subject(alternatives) => match reading.caller {
                 None => Answer::Anyone,
                 Some(caller) => Answer::of(alternatives.iter().any(|all| all.iter().all(|one| one.is(caller)))),
             },
         }
+    }
+
+    /// What it asks about the query.
+    pub(super) fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        let alternatives = match self {
+            Self::Query(alternatives) => alternatives.as_slice(),
+            _ => &[],
+        };
+        alternatives.iter().flatten()
     }
 
     /// Whether it depends on who asks.
@@ -174,7 +190,10 @@ impl Clause {
                     let all: Vec<_> = all.iter().map(Condition::written).collect();
                     all.join(" and ")
                 }));
-                let query = reading.query.map_or_else(|| "that is empty".to_owned(), |query| format!("?{query}"));
+                let query = match reading.query {
+                    Query::Raw(Some(query)) => format!("?{query}"),
+                    Query::Raw(None) | Query::Recorded(_) => "that is empty".to_owned(),
+                };
                 if answer == Answer::Unknown {
                     return format!(
                         "applications read the query {query} in different ways, so nobody can say whether it has {written}: refused"

@@ -3,8 +3,9 @@
 //!
 //! `compile` turns a draft into rules or faults, `reach` warns of rules that cannot be reached, `rule` and `matcher` (with `glob`,
 //! `pattern` and `query`) answer, `index` picks the candidates, `trace` tells a person about it,
-//! `case` asks about made-up requests. A new key of the language is a new `matcher::Clause`.
+//! `case` asks about made-up requests, `record` about those of the access log, which `reads` says what to write of. A new key of the language is a new `matcher::Clause`.
 
+mod beginning;
 mod case;
 mod compile;
 mod glob;
@@ -13,6 +14,8 @@ mod matcher;
 mod pattern;
 mod query;
 mod reach;
+mod reads;
+mod record;
 mod rule;
 mod trace;
 
@@ -26,11 +29,14 @@ use serde::Serialize;
 pub use self::{
     case::{Case, Expected, Failure, Imagined},
     query::{Operator, QueryDraft},
+    reads::{Extent, Reads},
+    record::{Parameter, Record, RecordedQuery, Unrecorded},
     trace::{Explanation, Line, OtherReading},
 };
 use self::{
     index::Index,
     matcher::{Answer, Caller, Reading},
+    record::{Query, strictest, sure},
     rule::Rule,
 };
 use super::{client_ip::ClientAddress, identity::Identity, target::Target, time::Timestamp};
@@ -69,7 +75,7 @@ pub struct Question<'q> {
 }
 
 /// What the rules say. In the order of strictness: the strictest reading of a path holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ruling {
     Forward,
@@ -127,18 +133,14 @@ pub struct RuleSet {
     index: Index,
     /// Whether any rule looks at path and query in one, by `resources`.
     reads_resource: bool,
+    reads: Reads,
 }
 
 impl RuleSet {
     /// The strictest reading of the path holds.
     #[must_use]
     pub fn decide<'p>(&'p self, question: &Question<'_>) -> Decided<'p> {
-        let mut readings = question.target.readings();
-        let first = self.decide_path(question, readings.next().unwrap_or("/"), None);
-        readings.fold(first, |strictest, path| {
-            let decided = self.decide_path(question, path, None);
-            if decided.ruling > strictest.ruling { decided } else { strictest }
-        })
+        sure(strictest(question.target.readings(), |path| Ok(self.decide_path(question, path, None))))
     }
 
     /// The names of all rules in their order, then `default`: the labels of metrics.
@@ -147,15 +149,24 @@ impl RuleSet {
     }
 
     fn decide_path(&self, question: &Question<'_>, path: &str, client: Option<&str>) -> Decided<'_> {
-        self.with_reading(question, path, client, |reading| self.decide_reading(reading))
+        self.with_reading(question, path, client, |reading| {
+            sure(self.decide_reading(reading, |rule| Ok(rule.answer(reading))))
+        })
     }
 
-    fn decide_reading(&self, reading: &Reading<'_>) -> Decided<'_> {
+    /// `answer` asks one rule. Only a record can lack what a rule looks at.
+    fn decide_reading<'p, E>(
+        &'p self,
+        reading: &Reading<'_>,
+        answer: impl Fn(&'p Rule) -> Result<Answer, E>,
+    ) -> Result<Decided<'p>, E> {
         let decided = match self.index.candidates(reading.host, reading.path.as_bytes()) {
-            Some(candidates) => self.first_match(reading, candidates.filter_map(|rule| self.rules.get(rule as usize))),
-            None => self.first_match(reading, self.rules.iter()),
+            Some(candidates) => {
+                self.first_match(reading, candidates.filter_map(|rule| self.rules.get(rule as usize)), answer)
+            }
+            None => self.first_match(reading, self.rules.iter(), answer),
         };
-        let (decisive, reported) = decided;
+        let (decisive, reported) = decided?;
         let (ruling, is_stale, level, rule) = match decisive {
             Some((ruling, is_stale, rule)) => (ruling, is_stale, rule.level, &rule.name),
             None => {
@@ -163,31 +174,32 @@ impl RuleSet {
                 (ruling, false, self.default, &self.default_name)
             }
         };
-        Decided { ruling, level, rule, is_stale, reported }
+        Ok(Decided { ruling, level, rule, is_stale, reported })
     }
 
     /// The rule that decides, and what the first one that only reports would have said.
-    fn first_match<'p>(
+    fn first_match<'p, E>(
         &self,
         reading: &Reading<'_>,
         candidates: impl Iterator<Item = &'p Rule>,
-    ) -> (Option<(Ruling, bool, &'p Rule)>, Option<Reported>) {
+        answer: impl Fn(&'p Rule) -> Result<Answer, E>,
+    ) -> Result<FirstMatch<'p>, E> {
         let mut reported = None;
         for rule in candidates {
-            let answer = rule.answer(reading);
+            let answer = answer(rule)?;
             if answer == Answer::No {
                 continue;
             }
             let (ruling, is_stale) = rule.ruling(answer, reading);
             match rule.mode {
-                Mode::Enforce => return (Some((ruling, is_stale, rule)), reported),
+                Mode::Enforce => return Ok((Some((ruling, is_stale, rule)), reported)),
                 Mode::Report if reported.is_none() => {
                     reported = Some(Reported { rule: Arc::clone(&rule.name), ruling });
                 }
                 Mode::Report => {}
             }
         }
-        (None, reported)
+        Ok((None, reported))
     }
 
     /// Lays path and query side by side where a rule reads both, on the stack where they fit.
@@ -202,11 +214,12 @@ impl RuleSet {
             host: question.target.host(),
             path,
             resource: path.as_bytes(),
-            query: question.target.query(),
+            query: Query::Raw(question.target.query()),
             method: question.method,
             now: question.now,
             address: question.client,
             caller: question.caller.map(|identity| Caller { identity, client }),
+            unrecorded: Answer::Unknown,
         };
         let Some(query) = question.target.query().filter(|_| self.reads_resource) else { return ask(&reading) };
         let parts = [path.as_bytes(), b"?", query.as_bytes()];
@@ -230,6 +243,9 @@ impl RuleSet {
         ask(&reading)
     }
 }
+
+/// What [`RuleSet::first_match`] found.
+type FirstMatch<'p> = (Option<(Ruling, bool, &'p Rule)>, Option<Reported>);
 
 /// A rule as written, before it is compiled. `config::policy_file` fills it from YAML, tests by hand.
 #[derive(Debug, Clone, Default)]
