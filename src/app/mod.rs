@@ -30,8 +30,8 @@ use tls::Certificates;
 
 // What the commands use of the stores.
 pub use crate::{
-    ports::{End, Entropy, UserChange},
-    store::Stores,
+    ports::{Clock, End, Entropy, UserChange},
+    store::{Stores, system::SystemClock},
 };
 
 /// A server that accepts connections.

@@ -22,6 +22,7 @@ mod jupyter;
 mod lifecycle;
 mod limits;
 mod reload;
+mod replay;
 mod startup;
 mod stores;
 mod threats_headers;
