@@ -23,21 +23,21 @@ use crate::{
     lifecycle,
     observe::{access_log::AccessLog, metrics::Metrics, readiness::Readiness},
     portal::{self, Portal},
-    ports::{Clock as _, Hasher},
+    ports::Hasher,
     store,
 };
 use tls::Certificates;
 
 // What the commands use of the stores.
 pub use crate::{
-    ports::{End, Entropy, UserChange},
-    store::Stores,
+    ports::{Clock, End, Entropy, UserChange},
+    store::{Stores, system::SystemClock},
 };
 
 /// The time, for commands that make requests up.
 #[must_use]
 pub fn now() -> Timestamp {
-    store::system::SystemClock::new().now()
+    SystemClock::new().now()
 }
 
 /// A server that accepts connections.

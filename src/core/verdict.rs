@@ -4,7 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use super::{decision::Permit, identity::Identity, policy::Reported, route::Route};
+use super::{
+    decision::Permit,
+    identity::Identity,
+    policy::{Recorded, Reported},
+    route::Route,
+    time::Timestamp,
+};
 
 /// Everything the gate found out about one request.
 #[derive(Debug)]
@@ -22,13 +28,53 @@ pub struct Outcome {
     pub reported: Option<Reported>,
     /// The caller's roles, comma separated, where a header of the route or the listener asks for them.
     pub roles: Option<Box<str>>,
+    /// What rules of this host read of the request's headers, for the access log; absent where they read none.
+    pub headers: Option<Recorded>,
+    pub credential: Credential,
+    /// When the rules were asked; absent where none was.
+    pub decided_at: Option<Timestamp>,
+}
+
+/// What `Outcome::identity` does not say of a request that has none. The access log does, since under other rules it would matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Credential {
+    /// Nothing more is to be known.
+    #[default]
+    Settled,
+    /// A token of ours failed, so that whatever else than `forward` the rules say is `sign_in`.
+    Failed,
+    /// The rules let anybody pass, so a token was not looked at, or a store was not waited for.
+    Unread,
+}
+
+impl Credential {
+    /// For the access log; absent where there is nothing to tell.
+    #[must_use]
+    pub const fn as_str(self) -> Option<&'static str> {
+        match self {
+            Self::Settled => None,
+            Self::Failed => Some("failed"),
+            Self::Unread => Some("unread"),
+        }
+    }
 }
 
 impl Outcome {
     /// No rule was asked.
     #[must_use]
     pub fn undecided(verdict: Verdict) -> Self {
-        Self { verdict, rule: None, route: None, identity: None, carries_our_token: false, reported: None, roles: None }
+        Self {
+            verdict,
+            rule: None,
+            route: None,
+            identity: None,
+            carries_our_token: false,
+            reported: None,
+            roles: None,
+            headers: None,
+            credential: Credential::Settled,
+            decided_at: None,
+        }
     }
 }
 

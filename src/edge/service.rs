@@ -135,6 +135,9 @@ impl Proxy {
         context.rule = outcome.rule;
         context.route = outcome.route;
         context.reported = outcome.reported;
+        context.headers = outcome.headers;
+        context.credential = outcome.credential;
+        context.decided_at = outcome.decided_at;
         context.identity = outcome.identity;
         context.roles = outcome.roles;
         context.carries_our_token = outcome.carries_our_token;
@@ -165,22 +168,23 @@ impl Proxy {
         if self.edge.access_log.is_off() {
             return;
         }
-        let target = context.target.as_ref();
         self.edge.access_log.record(&Entry {
             at: self.edge.gate.clock.now(),
             role: Role::Edge.as_str(),
             request_id: context.request_id(),
             trace_id: context.trace_id(),
             client: context.client.known(),
-            user: context.identity.as_deref().map(|identity| identity.user.as_ref()),
+            caller: context.identity.as_deref(),
             method,
-            scheme: target.map_or("", |target| target.scheme().as_str()),
-            host: target.map_or("", Target::host),
-            path: target.map_or("", Target::path),
+            target: context.target.as_ref(),
             route: context.route_label(),
             rule: context.rule.as_deref(),
             verdict: context.verdict,
-            reported: context.reported.as_ref().map(|reported| (&*reported.rule, reported.ruling.as_str())),
+            reported: context.reported.as_ref(),
+            headers: context.headers.as_ref(),
+            credential: context.credential,
+            decided_at: context.decided_at,
+            rules: &context.site.rules,
             status: status.as_u16(),
             took,
         });

@@ -20,11 +20,12 @@ use crate::{
         client_ip::{ClientAddress, client_address},
         header::{Correlation, X_FORWARDED_PROTO, X_REQUEST_ID, has_respelled},
         identity::Identity,
-        policy::Reported,
+        policy::{Recorded, Reported},
         request::{Facts, Role},
         site::{ListenerSite, Site},
         target::{Scheme, Target},
-        verdict::{Outcome, Rejection, Verdict},
+        time::Timestamp,
+        verdict::{Credential, Outcome, Rejection, Verdict},
     },
     observe::access_log::Entry,
     portal::{self, Arrival, BODY_TIME},
@@ -62,7 +63,28 @@ pub(super) struct Noted {
     pub(super) method: Method,
     pub(super) rule: Option<Arc<str>>,
     pub(super) reported: Option<Reported>,
+    pub(super) headers: Option<Recorded>,
+    pub(super) credential: Credential,
+    pub(super) decided_at: Option<Timestamp>,
     pub(super) identity: Option<Arc<Identity>>,
+}
+
+impl Noted {
+    /// Before anything is known.
+    fn of(route: &'static str, verdict: &'static str, method: &Method) -> Self {
+        Self {
+            route,
+            verdict,
+            target: None,
+            method: method.clone(),
+            rule: None,
+            reported: None,
+            headers: None,
+            credential: Credential::Settled,
+            decided_at: None,
+            identity: None,
+        }
+    }
 }
 
 impl ForwardAuth {
@@ -107,15 +129,7 @@ impl ForwardAuth {
             let (parts, _unread) = request.into_parts();
             return self.question(asked, dialect, &parts).await;
         }
-        let noted = Noted {
-            route: "portal",
-            verdict: "portal",
-            target: None,
-            method: request.method().clone(),
-            rule: None,
-            reported: None,
-            identity: None,
-        };
+        let noted = Noted::of("portal", "portal", request.method());
         if request.uri().path() == "/healthz" && matches!(*request.method(), Method::GET | Method::HEAD) {
             return (Response::new(Body::from("ok\n")), Noted { route: "healthz", ..noted });
         }
@@ -149,15 +163,7 @@ impl ForwardAuth {
 
     /// A question of a proxy.
     async fn question(&self, asked: &Asked<'_>, dialect: Dialect, request: &Parts) -> (Response<Body>, Noted) {
-        let mut noted = Noted {
-            route: "forward_auth",
-            verdict: "refuse",
-            target: None,
-            method: request.method.clone(),
-            rule: None,
-            reported: None,
-            identity: None,
-        };
+        let mut noted = Noted::of("forward_auth", "refuse", &request.method);
         if !asked.trusted {
             self.log_stranger(asked);
             return (status(StatusCode::FORBIDDEN), noted);
@@ -180,6 +186,9 @@ impl ForwardAuth {
         }
         noted.rule = outcome.rule;
         noted.reported = outcome.reported;
+        noted.headers = outcome.headers;
+        noted.credential = outcome.credential;
+        noted.decided_at = outcome.decided_at;
         noted.identity = outcome.identity;
         (response, noted)
     }
@@ -260,15 +269,17 @@ impl ForwardAuth {
             request_id: asked.correlation.request_id(),
             trace_id: asked.correlation.trace_id(),
             client: asked.client.known(),
-            user: noted.identity.as_deref().map(|identity| &*identity.user),
+            caller: noted.identity.as_deref(),
             method: noted.method.as_str(),
-            scheme: noted.target.as_ref().map_or("", |target| target.scheme().as_str()),
-            host: noted.target.as_ref().map_or("", Target::host),
-            path: noted.target.as_ref().map_or("", Target::path),
+            target: noted.target.as_ref(),
             route: noted.route,
             rule: noted.rule.as_deref(),
-            reported: noted.reported.as_ref().map(|reported| (&*reported.rule, reported.ruling.as_str())),
             verdict: noted.verdict,
+            reported: noted.reported.as_ref(),
+            headers: noted.headers.as_ref(),
+            credential: noted.credential,
+            decided_at: noted.decided_at,
+            rules: &asked.site.rules,
             status: status.as_u16(),
             took,
         });

@@ -23,7 +23,7 @@ use crate::{
         site::Site,
         target::{ENCODED_SLASH, EncodedSlashes},
         time::Timestamp,
-        verdict::{Outcome, Rejection, SignIn, Verdict},
+        verdict::{Credential, Outcome, Rejection, SignIn, Verdict},
     },
     observe::metrics::Metrics,
     ports::{Clock, Entropy, Keys, LiveSession, Sessions, SourceLimit},
@@ -108,14 +108,15 @@ impl Gate {
                     Some(bearer) if !matches!(anonymous.verdict, Verdict::Forward(_)) => {
                         self.by_token(site, facts, route, bearer, anonymous, now).await
                     }
-                    _ => anonymous,
+                    Some(_) => Outcome { credential: Credential::Unread, ..anonymous },
+                    None => anonymous,
                 }
             }
             Err(unavailable) => {
                 // A bypass rule needs no identity: it holds with every store down. Anything else fails closed.
                 let anonymous = self.decided(site, facts, route, None, now);
                 if matches!(anonymous.verdict, Verdict::Forward(_)) {
-                    anonymous
+                    Outcome { credential: Credential::Unread, ..anonymous }
                 } else {
                     tracing::warn!(store = unavailable.store, error = %unavailable, "cannot identify the caller");
                     Outcome { verdict: Verdict::Unavailable { store: unavailable.store }, ..anonymous }
@@ -138,7 +139,9 @@ impl Gate {
     ) -> Outcome {
         match self.session_of_token(site, bearer.0).await {
             Ok(Some(session)) => self.decided(site, facts, route, Some(&session), now),
-            Ok(None) => Outcome { verdict: Verdict::SignIn(SignIn::FailedBearer), ..anonymous },
+            Ok(None) => {
+                Outcome { verdict: Verdict::SignIn(SignIn::FailedBearer), credential: Credential::Failed, ..anonymous }
+            }
             Err(unavailable) => {
                 tracing::warn!(store = unavailable.store, error = %unavailable, "cannot check a token");
                 Outcome { verdict: Verdict::Unavailable { store: unavailable.store }, ..anonymous }
@@ -171,7 +174,9 @@ impl Gate {
         if has_failed {
             self.metrics.rule_error(&rule);
         }
-        Outcome { verdict, rule: Some(rule), route: None, identity, carries_our_token: false, reported, roles: None }
+        let headers = site.rules.recorded_headers(facts.target.host(), facts.headers);
+        let undecided = Outcome::undecided(verdict);
+        Outcome { identity, rule: Some(rule), reported, headers, decided_at: Some(now), ..undecided }
     }
 
     /// The request id and trace context under which this request is known.

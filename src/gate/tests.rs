@@ -206,6 +206,23 @@ async fn a_public_page_does_not_look_at_the_token_but_knows_that_it_is_there() {
     assert_eq!((outcome.verdict.as_str(), outcome.carries_our_token), ("forward", true));
 }
 
+/// Under other rules it would matter; nobody must be taken for nobody where that was not looked at.
+#[tokio::test]
+async fn what_the_identity_does_not_say_of_a_credential() {
+    let asked = async |f: Fixture, path: &str| {
+        let outcome = f.ask("app.example.com", path).await;
+        (outcome.verdict.as_str(), outcome.credential, outcome.decided_at)
+    };
+    let bearer = |key: u8| fixture().header("authorization", &format!("Bearer {}", token(key, |_| {})));
+    assert_eq!(asked(bearer(2), "/public/x").await, ("forward", Credential::Unread, Some(NOW)));
+    assert_eq!(asked(bearer(2), "/staff/x").await, ("sign_in", Credential::Failed, Some(NOW)));
+    assert_eq!(asked(fixture(), "/public/x").await, ("forward", Credential::Settled, Some(NOW)));
+    assert_eq!(asked(fixture(), "/staff/x").await, ("sign_in", Credential::Settled, Some(NOW)));
+    let down = fixture().cookie("a");
+    down.stores.down.store(true, Ordering::SeqCst);
+    assert_eq!(asked(down, "/public/x").await, ("forward", Credential::Unread, Some(NOW)));
+}
+
 #[tokio::test]
 async fn what_is_not_served_is_rejected_before_any_rule() {
     let f = fixture();

@@ -23,6 +23,7 @@ mod jupyter;
 mod lifecycle;
 mod limits;
 mod reload;
+mod replay;
 mod roles;
 mod startup;
 mod stores;

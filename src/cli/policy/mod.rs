@@ -2,6 +2,7 @@
 //! that answer (invariant 6).
 
 mod explain;
+mod replay;
 mod terminal;
 mod test;
 
@@ -28,6 +29,13 @@ enum Command {
     /// Reads the rules of a folder and its `*.cases.yaml`, asks the rules about each case, and shows those that do not hold with
     /// what every rule said. Exit 1 if there is one.
     Test(test::Args),
+    /// Decide a recorded access log again under other rules, and show what would change
+    ///
+    /// Reads an access log in JSON (`log.format: json`) line by line, asks the rules of a folder about each request, and shows by rule and by
+    /// user what they would decide otherwise: first what would be let in that was not. A decision that depends on something that the
+    /// log does not hold counts as unknown, never as unchanged. Exit 0 whatever would change; 1 where the rules have a fault or the
+    /// log cannot be read.
+    Replay(replay::Args),
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -35,6 +43,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let written = match &args.command {
         Command::Explain(args) => explain::run(args, &mut out, &mut notes),
         Command::Test(args) => test::run(args, &mut out, &mut notes),
+        Command::Replay(args) => replay::run(args, &mut out, &mut notes),
     };
     match written {
         // Whoever reads has seen enough (`| head`).

@@ -13,6 +13,7 @@ use super::{
     pattern::{Anatomy, Pattern},
     query::Condition,
     reach,
+    reads::Reads,
     roles::Roles,
     rule::Rule,
     subject::{self, Told},
@@ -52,6 +53,7 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
     compiler.read_networks(draft);
     let mut names = HashSet::new();
     let mut index = IndexBuilder::default();
+    let mut reads = Reads::default();
     let mut rules = Vec::with_capacity(draft.rules.len());
     for (place, written) in draft.rules.iter().enumerate() {
         let name = compiler.name(place, written, &mut names);
@@ -59,6 +61,7 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
         let Some(level) = compiler.level(place, written, &clauses) else { continue };
         let Ok(number) = u32::try_from(place) else { continue };
         keys.add_to(&mut index, number);
+        reads.add(&clauses, &keys.hosts);
         rules.push(Rule { name, level, mode: written.mode, max_auth_age: written.max_auth_age, clauses });
     }
     if !compiler.faults.is_empty() {
@@ -74,6 +77,7 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
         default_name: Arc::from(DEFAULT),
         index: index.build(),
         reads_resource,
+        reads,
     };
     Ok((rules, compiler.warnings))
 }

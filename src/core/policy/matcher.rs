@@ -1,13 +1,14 @@
 //! The clauses of a rule, each a question with one of four answers, and the words for each answer. Only `rule` asks them.
 //! A clause answers from the facts at hand alone; it must never turn a missing fact into a `Yes` or a `No`.
 
-use http::HeaderMap;
 use ipnet::IpNet;
 
 use super::{
     glob::Glob,
     pattern::Pattern,
     query::Condition,
+    reads::Extent,
+    record::{Headers, Query},
     roles::Roles,
     subject,
     when::{Stop, When},
@@ -21,11 +22,10 @@ pub(super) struct Reading<'q> {
     pub(super) path: &'q str,
     /// The path, followed by `?` and the raw query where there is one: what `resources` sees.
     pub(super) resource: &'q [u8],
-    /// The raw query.
-    pub(super) query: Option<&'q str>,
+    pub(super) query: Query<'q>,
     pub(super) method: &'q str,
     pub(super) scheme: &'static str,
-    pub(super) headers: Option<&'q HeaderMap>,
+    pub(super) headers: Headers<'q>,
     /// Name of the route, at the edge.
     pub(super) route: Option<&'q str>,
     pub(super) now: Timestamp,
@@ -33,6 +33,8 @@ pub(super) struct Reading<'q> {
     /// `None`: nobody is signed in.
     pub(super) caller: Option<Caller<'q>>,
     pub(super) roles: &'q Roles,
+    /// What a clause answers that looks at something which was not written down. On the live path everything is there.
+    pub(super) unrecorded: Answer,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -119,17 +121,43 @@ impl Clause {
                 None => Answer::Unknown,
             },
             Self::Query(alternatives) => any(alternatives.iter().map(|all| {
-                all.iter().map(|condition| condition.answer(reading.query)).max().unwrap_or(Answer::Unknown)
+                let answers = all.iter().map(|condition| condition.answer(reading.query, reading.unrecorded));
+                answers.max().unwrap_or(Answer::Unknown)
             })),
-            Self::Resources(patterns) => {
-                any(patterns.iter().map(|pattern| named_answer(pattern, reading.resource, reading.caller)))
-            }
+            Self::Resources(patterns) => match reading.query {
+                // There was a query, and nobody wrote it down as it came.
+                Query::Recorded(Some(_)) => any(patterns.iter().map(|pattern| {
+                    let matches = pattern.is_match_before_query(reading.path);
+                    matches.map_or(reading.unrecorded, Answer::of)
+                })),
+                _ => any(patterns.iter().map(|pattern| named_answer(pattern, reading.resource, reading.caller))),
+            },
             Self::When(when) => when.answer(reading),
             Self::Subject(alternatives) => match reading.caller {
                 None => Answer::Anyone,
                 Some(caller) => Answer::of(alternatives.iter().any(|all| all.are(caller, reading.now))),
             },
         }
+    }
+
+    /// The parameters of the query that it asks about.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = (&str, Extent)> {
+        let (alternatives, when) = match self {
+            Self::Query(alternatives) => (alternatives.as_slice(), None),
+            Self::When(when) => (&[][..], Some(when.reads())),
+            _ => (&[][..], None),
+        };
+        let conditions = alternatives.iter().flatten().map(|condition| (condition.key(), condition.extent()));
+        conditions.chain(when.into_iter().flat_map(|reads| &reads.query).map(|(name, extent)| (&**name, *extent)))
+    }
+
+    /// The headers that it reads.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, Extent)> {
+        let reads = match self {
+            Self::When(when) => Some(when.reads()),
+            _ => None,
+        };
+        reads.into_iter().flat_map(|reads| &reads.headers).map(|(name, extent)| (&**name, *extent))
     }
 
     /// Whether it depends on who asks.
@@ -183,7 +211,10 @@ impl Clause {
                     let all: Vec<_> = all.iter().map(Condition::written).collect();
                     all.join(" and ")
                 }));
-                let query = reading.query.map_or_else(|| "that is empty".to_owned(), |query| format!("?{query}"));
+                let query = match reading.query {
+                    Query::Raw(Some(query)) => format!("?{query}"),
+                    Query::Raw(None) | Query::Recorded(_) => "that is empty".to_owned(),
+                };
                 if answer == Answer::Unknown {
                     return format!(
                         "applications read the query {query} in different ways, so nobody can say whether it has {written}: refused"
@@ -195,6 +226,7 @@ impl Clause {
                 Ok(true) => format!("{} is true", when.written()),
                 Ok(false) => format!("{} is false", when.written()),
                 Err(Stop::Anonymous) => format!("{} could be true: nobody is signed in", when.written()),
+                Err(Stop::Unrecorded) => format!("{} reads what was not written down", when.written()),
                 Err(Stop::Failed(why)) => format!("{} could not be worked out ({why}): refused", when.written()),
             },
             Self::Subject(alternatives) => {

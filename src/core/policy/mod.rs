@@ -3,8 +3,9 @@
 //!
 //! `compile` turns a draft into rules or faults, `roles` works out who holds what, `reach` warns of rules that cannot be reached, `rule` and `matcher` (with `glob`,
 //! `pattern`, `query`, `subject` and `when`) answer, `index` picks the candidates, `trace` tells a person about it,
-//! `case` asks about made-up requests. A new key of the language is a new `matcher::Clause`.
+//! `case` asks about made-up requests, `record` about those of the access log, which `reads` says what to write of. A new key of the language is a new `matcher::Clause`.
 
+mod beginning;
 mod case;
 mod compile;
 mod glob;
@@ -13,6 +14,8 @@ mod matcher;
 mod pattern;
 mod query;
 mod reach;
+mod reads;
+mod record;
 mod roles;
 mod rule;
 mod subject;
@@ -30,6 +33,8 @@ use serde::Serialize;
 pub use self::{
     case::{Case, Expected, Failure, Imagined, ImaginedCaller},
     query::{Operator, QueryDraft},
+    reads::{Extent, Reads},
+    record::{Parameter, Record, Recorded, Unrecorded},
     roles::{BindingDraft, HeldRole, OrgDraft, RoleDraft},
     trace::{Explanation, Line, OtherReading},
     when::AttributeType,
@@ -37,6 +42,7 @@ pub use self::{
 use self::{
     index::Index,
     matcher::{Answer, Caller, Reading},
+    record::{Headers, Query, strictest, sure},
     roles::Roles,
     rule::Rule,
 };
@@ -80,7 +86,7 @@ pub struct Question<'q> {
 }
 
 /// What the rules say. In the order of strictness: the strictest reading of a path holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ruling {
     Forward,
@@ -141,18 +147,14 @@ pub struct RuleSet {
     index: Index,
     /// Whether any rule looks at path and query in one, by `resources`.
     reads_resource: bool,
+    reads: Reads,
 }
 
 impl RuleSet {
     /// The strictest reading of the path holds.
     #[must_use]
     pub fn decide<'p>(&'p self, question: &Question<'_>) -> Decided<'p> {
-        let mut readings = question.target.readings();
-        let first = self.decide_path(question, readings.next().unwrap_or("/"), None);
-        readings.fold(first, |strictest, path| {
-            let decided = self.decide_path(question, path, None);
-            if decided.ruling > strictest.ruling { decided } else { strictest }
-        })
+        sure(strictest(question.target.readings(), |path| Ok(self.decide_path(question, path, None))))
     }
 
     /// The names of all rules in their order, then `default`: the labels of metrics.
@@ -179,16 +181,25 @@ impl RuleSet {
     }
 
     fn decide_path(&self, question: &Question<'_>, path: &str, client: Option<&str>) -> Decided<'_> {
-        self.with_reading(question, path, client, |reading| self.decide_reading(reading))
+        self.with_reading(question, path, client, |reading| {
+            sure(self.decide_reading(reading, |rule| Ok(rule.answer(reading))))
+        })
     }
 
-    fn decide_reading(&self, reading: &Reading<'_>) -> Decided<'_> {
+    /// `answer` asks one rule. Only a record can lack what a rule looks at.
+    fn decide_reading<'p, E>(
+        &'p self,
+        reading: &Reading<'_>,
+        answer: impl Fn(&'p Rule) -> Result<Answer, E>,
+    ) -> Result<Decided<'p>, E> {
         let decided = match self.index.candidates(reading.host, reading.path.as_bytes()) {
-            Some(candidates) => self.first_match(reading, candidates.filter_map(|rule| self.rules.get(rule as usize))),
-            None => self.first_match(reading, self.rules.iter()),
+            Some(candidates) => {
+                self.first_match(reading, candidates.filter_map(|rule| self.rules.get(rule as usize)), answer)
+            }
+            None => self.first_match(reading, self.rules.iter(), answer),
         };
-        let (decisive, reported) = decided;
-        match decisive {
+        let (decisive, reported) = decided?;
+        Ok(match decisive {
             Some((answer, rule)) => {
                 let (ruling, is_stale) = rule.ruling(answer, reading);
                 let has_failed = answer == Answer::Unknown && rule.has_failed(reading);
@@ -199,23 +210,24 @@ impl RuleSet {
                 let (level, rule) = (self.default, &self.default_name);
                 Decided { ruling, level, rule, is_stale: false, reported, has_failed: false }
             }
-        }
+        })
     }
 
     /// The rule that decides, and what the first one that only reports would have said.
-    fn first_match<'p>(
+    fn first_match<'p, E>(
         &self,
         reading: &Reading<'_>,
         candidates: impl Iterator<Item = &'p Rule>,
-    ) -> (Option<(Answer, &'p Rule)>, Option<Reported>) {
+        answer: impl Fn(&'p Rule) -> Result<Answer, E>,
+    ) -> Result<FirstMatch<'p>, E> {
         let mut reported = None;
         for rule in candidates {
-            let answer = rule.answer(reading);
+            let answer = answer(rule)?;
             if answer == Answer::No {
                 continue;
             }
             match rule.mode {
-                Mode::Enforce => return (Some((answer, rule)), reported),
+                Mode::Enforce => return Ok((Some((answer, rule)), reported)),
                 Mode::Report if reported.is_none() => {
                     let (ruling, _) = rule.ruling(answer, reading);
                     reported = Some(Reported { rule: Arc::clone(&rule.name), ruling });
@@ -223,7 +235,7 @@ impl RuleSet {
                 Mode::Report => {}
             }
         }
-        (None, reported)
+        Ok((None, reported))
     }
 
     /// Lays path and query side by side where a rule reads both, on the stack where they fit.
@@ -238,15 +250,16 @@ impl RuleSet {
             host: question.target.host(),
             path,
             resource: path.as_bytes(),
-            query: question.target.query(),
+            query: Query::Raw(question.target.query()),
             method: question.method,
             scheme: question.target.scheme().as_str(),
-            headers: question.headers,
+            headers: Headers::Raw(question.headers),
             route: question.route,
             now: question.now,
             address: question.client,
             caller: question.caller.map(|identity| Caller { identity, client }),
             roles: &self.roles,
+            unrecorded: Answer::Unknown,
         };
         let Some(query) = question.target.query().filter(|_| self.reads_resource) else { return ask(&reading) };
         let parts = [path.as_bytes(), b"?", query.as_bytes()];
@@ -270,6 +283,9 @@ impl RuleSet {
         ask(&reading)
     }
 }
+
+/// What [`RuleSet::first_match`] found.
+type FirstMatch<'p> = (Option<(Answer, &'p Rule)>, Option<Reported>);
 
 /// A rule as written, before it is compiled. `config::policy_file` fills it from YAML, tests by hand.
 #[derive(Debug, Clone, Default)]

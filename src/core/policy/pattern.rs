@@ -9,6 +9,8 @@ use regex_syntax::{
     hir::{Hir, HirKind, Look, literal::Extractor},
 };
 
+use super::beginning::Beginning;
+
 /// Bytes that one automaton may take. What could come near is built when the rules are loaded.
 const SIZE_LIMIT: usize = 1 << 20;
 /// Longest pattern without counted repetitions and Unicode classes that is surely below the limit.
@@ -23,6 +25,8 @@ pub(super) struct Pattern {
     compiled: OnceLock<Option<Regex>>,
     names_user: bool,
     names_group: bool,
+    /// For records, whose query nobody knows.
+    beginning: OnceLock<Option<Box<Beginning>>>,
 }
 
 /// What the groups `User` and `Group` caught.
@@ -82,6 +86,7 @@ impl Pattern {
             compiled: OnceLock::new(),
             names_user: false,
             names_group: false,
+            beginning: OnceLock::new(),
         };
         pattern.read_names(&tree)?;
         let small = written.len() <= SURELY_SMALL && written.is_ascii() && !written.contains(['{', 'p', 'P']);
@@ -100,6 +105,7 @@ impl Pattern {
             compiled: OnceLock::new(),
             names_user: false,
             names_group: false,
+            beginning: OnceLock::new(),
         }
     }
 
@@ -122,6 +128,15 @@ impl Pattern {
     /// `None`: the automaton could not be built.
     pub(super) fn is_match(&self, text: &[u8]) -> Option<bool> {
         Some(self.regex()?.is_match(text))
+    }
+
+    /// Whether it matches this path followed by `?` and a query that nobody knows; `None` where that depends on the query. It is
+    /// anchored at its start.
+    pub(super) fn is_match_before_query(&self, path: &str) -> Option<bool> {
+        let build = || Beginning::of(&self.source, self.dot == Dot::MatchesAnything).map(Box::new);
+        let matches = self.beginning.get_or_init(build).as_ref()?.is_match([path, "?"])?;
+        // Whom it names may stand in the query.
+        (!matches || !self.names_subject()).then_some(matches)
     }
 
     /// `None`: the automaton could not be built; `Some(None)`: no match.

@@ -5,12 +5,16 @@ use std::borrow::Cow;
 use super::{
     matcher::Answer,
     pattern::{Dot, Pattern},
+    reads::Extent,
+    record::{Parameter, Query},
 };
 
 /// More parameters in one query are not looked through.
 const MOST_PARAMETERS: usize = 512;
 /// More values that could be meant are not held against a condition.
 const MOST_READINGS: usize = 16;
+/// Bytes of the longest value that is written down.
+pub(super) const LONGEST_RECORDED: usize = 1024;
 
 /// How a parameter is held against a value; spelled as Authelia spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,11 +108,28 @@ impl Condition {
 
     /// A query is read in more than one way: which of two values counts, whether `;` parts parameters, what a name is. Where that
     /// makes a difference to this condition, the answer is unknown (invariant 2: never laxer than any reading).
-    pub(super) fn answer(&self, query: Option<&str>) -> Answer {
-        let Some(readings) = readings(query.unwrap_or_default(), &self.key) else { return Answer::Unknown };
-        let first = self.answer_to(readings.usual.as_deref());
-        let agrees = |value: &Option<Cow<'_, str>>| self.answer_to(value.as_deref()) == first;
-        if readings.others.iter().all(agrees) { first } else { Answer::Unknown }
+    pub(super) fn answer(&self, query: Query<'_>, unrecorded: Answer) -> Answer {
+        match query {
+            Query::Raw(query) => match readings(query.unwrap_or_default(), &self.key) {
+                Some(readings) => self.answer_to_all(readings.all()),
+                None => Answer::Unknown,
+            },
+            // Where there was no query, nothing was in it.
+            Query::Recorded(None) => self.answer_to(None),
+            Query::Recorded(Some(recorded)) => match recorded.get(&*self.key) {
+                None => unrecorded,
+                Some(parameters) if self.extent() == Extent::Value && parameters.contains(&Parameter::Present) => {
+                    unrecorded
+                }
+                Some(parameters) => self.answer_to_all(parameters.iter().map(Parameter::value)),
+            },
+        }
+    }
+
+    /// The one answer to all values that could be meant.
+    fn answer_to_all<'v>(&self, mut values: impl Iterator<Item = Option<&'v str>>) -> Answer {
+        let Some(first) = values.next().map(|value| self.answer_to(value)) else { return Answer::Unknown };
+        if values.all(|value| self.answer_to(value) == first) { first } else { Answer::Unknown }
     }
 
     /// What is not there is "" to the two `not` operators, and nothing to the others (CONTRACT 4).
@@ -124,6 +145,18 @@ impl Condition {
             Test::NotPattern(pattern) => {
                 pattern.is_match(text.as_bytes()).map_or(Answer::Unknown, |matched| Answer::of(!matched))
             }
+        }
+    }
+
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// What of the parameter it looks at.
+    pub(super) fn extent(&self) -> Extent {
+        match self.test {
+            Test::Present | Test::Absent => Extent::Presence,
+            Test::Equal(_) | Test::NotEqual(_) | Test::Pattern(_) | Test::NotPattern(_) => Extent::Value,
         }
     }
 
@@ -156,11 +189,53 @@ impl Condition {
     }
 }
 
-/// The value of a parameter, `None` where it is not there. Nothing at all where applications read it in different ways.
-#[expect(clippy::option_option, reason = "no answer is another thing than no value")]
-pub(super) fn value<'q>(query: Option<&'q str>, key: &str) -> Option<Option<Cow<'q, str>>> {
-    let Readings { usual, others } = readings(query.unwrap_or_default(), key)?;
-    others.iter().all(|other| *other == usual).then_some(usual)
+/// What an expression learns of a parameter.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Told<T> {
+    Known(T),
+    /// Applications read it in different ways.
+    Ambiguous,
+    /// It was not written down.
+    Unrecorded,
+}
+
+/// The value of a parameter, `None` where it is not there.
+pub(super) fn value<'q>(query: Query<'q>, key: &str) -> Told<Option<Cow<'q, str>>> {
+    match query {
+        Query::Raw(query) => match readings(query.unwrap_or_default(), key) {
+            Some(Readings { usual, others, .. }) if others.iter().all(|other| *other == usual) => Told::Known(usual),
+            _ => Told::Ambiguous,
+        },
+        Query::Recorded(None) => Told::Known(None),
+        Query::Recorded(Some(recorded)) => match recorded.get(key).map(Vec::as_slice) {
+            None => Told::Unrecorded,
+            Some(parameters) if parameters.contains(&Parameter::Present) => Told::Unrecorded,
+            Some([one]) => Told::Known(one.value().map(Cow::Borrowed)),
+            Some(_) => Told::Ambiguous,
+        },
+    }
+}
+
+/// Whether a parameter is there.
+pub(super) fn is_present(query: Query<'_>, key: &str) -> Told<bool> {
+    match query {
+        Query::Raw(query) => match readings(query.unwrap_or_default(), key) {
+            Some(readings) => agreed(readings.all().map(|value| value.is_some())),
+            None => Told::Ambiguous,
+        },
+        Query::Recorded(None) => Told::Known(false),
+        Query::Recorded(Some(recorded)) => match recorded.get(key) {
+            None => Told::Unrecorded,
+            Some(parameters) => agreed(parameters.iter().map(|one| *one != Parameter::Absent)),
+        },
+    }
+}
+
+fn agreed(mut all: impl Iterator<Item = bool>) -> Told<bool> {
+    match all.next() {
+        Some(first) if all.all(|other| other == first) => Told::Known(first),
+        _ => Told::Ambiguous,
+    }
 }
 
 /// What applications take for the value of a parameter.
@@ -168,6 +243,34 @@ struct Readings<'q> {
     /// As most do: forms as the WHATWG reads them, the first value.
     usual: Option<Cow<'q, str>>,
     others: Vec<Option<Cow<'q, str>>>,
+    /// A value may hold another parameter, behind a `;`.
+    has_semicolon: bool,
+}
+
+impl Readings<'_> {
+    fn all(&self) -> impl Iterator<Item = Option<&str>> {
+        std::iter::once(&self.usual).chain(&self.others).map(Option::as_deref)
+    }
+}
+
+/// What the access log holds of a parameter: every way to read it, once. Empty where nobody looks through all of it.
+pub(super) fn recorded(query: &str, key: &str, extent: Extent) -> Vec<Parameter> {
+    let Some(readings) = readings(query, key) else { return Vec::new() };
+    let is_long = readings.all().flatten().map(str::len).sum::<usize>() > LONGEST_RECORDED;
+    // What stands behind a `;` is another parameter to many, which no rule may have asked for.
+    let with_value = extent == Extent::Value && !is_long && !readings.has_semicolon;
+    let mut parameters = Vec::new();
+    for value in readings.all() {
+        let parameter = match value {
+            None => Parameter::Absent,
+            Some(value) if with_value => Parameter::Value(value.to_owned()),
+            Some(_) => Parameter::Present,
+        };
+        if !parameters.contains(&parameter) {
+            parameters.push(parameter);
+        }
+    }
+    parameters
 }
 
 /// `None`: more than anybody needs, so nobody looks through all of it.
@@ -177,6 +280,7 @@ struct Readings<'q> {
 fn readings<'q>(query: &'q str, key: &str) -> Option<Readings<'q>> {
     let mut usual = None;
     let mut others = Vec::new();
+    let mut semicolon_counts = false;
     for (count, parameter) in query.split('&').enumerate() {
         if count >= MOST_PARAMETERS || others.len() > MOST_READINGS {
             return None;
@@ -187,6 +291,7 @@ fn readings<'q>(query: &'q str, key: &str) -> Option<Readings<'q>> {
         if names.any(has_broken_escape) {
             return None;
         }
+        let before = others.len();
         if let Some((name, value)) = named(parameter, key) {
             if has_broken_escape(parameter) || value.contains('\0') {
                 return None;
@@ -206,6 +311,7 @@ fn readings<'q>(query: &'q str, key: &str) -> Option<Readings<'q>> {
                 return None;
             }
             others.extend(parameter.split(';').filter_map(|part| named(part, key)).map(|(_, value)| Some(value)));
+            semicolon_counts |= others.len() > before;
         }
     }
     if others.iter().any(|other| *other != usual) {
@@ -213,7 +319,7 @@ fn readings<'q>(query: &'q str, key: &str) -> Option<Readings<'q>> {
         let all: Vec<&str> = usual.iter().chain(others.iter().flatten()).map(|value| &**value).collect();
         others.push(Some(Cow::Owned(all.join(","))));
     }
-    Some(Readings { usual, others })
+    Some(Readings { usual, others, has_semicolon: semicolon_counts })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

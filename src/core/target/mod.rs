@@ -109,6 +109,15 @@ impl Target {
             // Servlet containers take parameters off before they decode: what is encoded behind a `;` is gone by then.
             others.extend(stripped.map(|stripped| resolved(&stripped)));
             others.push(resolved(&split));
+            // What several read alike is decided once.
+            let mut known: Vec<String> = Vec::with_capacity(others.len());
+            others.retain(|reading| {
+                let is_new = *reading != path && !known.contains(reading);
+                if is_new {
+                    known.push(reading.clone());
+                }
+                is_new
+            });
         }
         let raw = if raw.starts_with('/') { raw.to_owned() } else { format!("/{raw}") };
         Ok(Self { scheme, host, port, raw, path, others, has_encoded_slash })

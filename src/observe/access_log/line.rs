@@ -4,7 +4,12 @@
 use std::fmt::Write as _;
 
 use super::Entry;
-use crate::core::time::Timestamp;
+use crate::core::{
+    identity::Identity,
+    policy::{Parameter, Recorded, RuleSet},
+    target::{Scheme, Target},
+    time::Timestamp,
+};
 
 /// Appends the line to `line`.
 pub(super) fn json(line: &mut String, entry: &Entry<'_>) {
@@ -19,17 +24,30 @@ pub(super) fn json(line: &mut String, entry: &Entry<'_>) {
         Some(client) => drop(write!(line, ",\"client\":\"{client}\"")),
         None => line.push_str(",\"client\":null"),
     }
-    push_field(line, "user", entry.user);
+    push_field(line, "user", entry.caller.map(|caller| &*caller.user));
+    if let Some(caller) = entry.caller {
+        push_caller(line, caller, entry.decided_at);
+    }
     push_field(line, "method", Some(entry.method));
-    push_field(line, "scheme", Some(entry.scheme));
-    push_field(line, "host", Some(entry.host));
-    push_field(line, "path", Some(entry.path));
+    push_field(line, "scheme", Some(scheme(entry)));
+    push_field(line, "host", Some(host(entry)));
+    push_field(line, "path", Some(path(entry)));
+    if let (Some(target), Some(_)) = (entry.target, entry.rule) {
+        push_other_paths(line, target);
+        push_query(line, entry.rules, target);
+        if let Some(headers) = entry.headers {
+            push_headers(line, headers);
+        }
+    }
     push_field(line, "route", Some(entry.route));
     push_field(line, "rule", entry.rule);
     push_field(line, "verdict", Some(entry.verdict));
-    if let Some((rule, verdict)) = entry.reported {
-        push_field(line, "reported_rule", Some(rule));
-        push_field(line, "reported_verdict", Some(verdict));
+    if let Some(credential) = entry.credential.as_str() {
+        push_field(line, "credential", Some(credential));
+    }
+    if let Some(reported) = entry.reported {
+        push_field(line, "reported_rule", Some(&reported.rule));
+        push_field(line, "reported_verdict", Some(reported.ruling.as_str()));
     }
     line.push_str(",\"status\":");
     push_number(line, u64::from(entry.status), 1);
@@ -44,20 +62,20 @@ pub(super) fn text(line: &mut String, entry: &Entry<'_>) {
     let _ = write!(line, " {} {} {} ", entry.role, entry.status, entry.verdict);
     push_quoted(line, entry.method);
     line.push_str(" \"");
-    line.push_str(entry.scheme);
+    line.push_str(scheme(entry));
     line.push_str("://");
-    push_escaped(line, entry.host);
-    push_escaped(line, entry.path);
+    push_escaped(line, host(entry));
+    push_escaped(line, path(entry));
     line.push('"');
     if let Some(client) = entry.client {
         let _ = write!(line, " client={client}");
     }
     for (name, value) in [
-        ("user", entry.user),
+        ("user", entry.caller.map(|caller| &*caller.user)),
         ("route", Some(entry.route)),
         ("rule", entry.rule),
-        ("reported_rule", entry.reported.map(|(rule, _)| rule)),
-        ("reported_verdict", entry.reported.map(|(_, verdict)| verdict)),
+        ("reported_rule", entry.reported.map(|reported| &*reported.rule)),
+        ("reported_verdict", entry.reported.map(|reported| reported.ruling.as_str())),
         ("request_id", Some(entry.request_id)),
         ("trace_id", Some(entry.trace_id)),
     ] {
@@ -71,6 +89,93 @@ pub(super) fn text(line: &mut String, entry: &Entry<'_>) {
     line.push(' ');
     push_millis(line, entry);
     line.push_str("ms\n");
+}
+
+fn scheme(entry: &Entry<'_>) -> &'static str {
+    entry.target.map_or("", |target| Scheme::as_str(target.scheme()))
+}
+
+fn host<'e>(entry: &Entry<'e>) -> &'e str {
+    entry.target.map_or("", Target::host)
+}
+
+/// The canonical path.
+fn path<'e>(entry: &Entry<'e>) -> &'e str {
+    entry.target.map_or("", Target::path)
+}
+
+/// What rules may look at of somebody. How old the sign-in was when they did: a request may last for hours after that.
+fn push_caller(line: &mut String, caller: &Identity, decided_at: Option<Timestamp>) {
+    line.push_str(",\"groups\":[");
+    push_list(line, &caller.groups, |line, group| push_quoted(line, group));
+    line.push(']');
+    push_field(line, "factor", Some(caller.factor.as_str()));
+    if let Some(decided_at) = decided_at {
+        line.push_str(",\"auth_age_ms\":");
+        let (now, then) = (decided_at.unix_millis(), caller.signed_in_at.unix_millis());
+        if now < then {
+            line.push('-');
+        }
+        push_number(line, now.abs_diff(then), 1);
+    }
+}
+
+/// Most paths are read in one way.
+fn push_other_paths(line: &mut String, target: &Target) {
+    let mut others = target.readings().skip(1).peekable();
+    if others.peek().is_some() {
+        line.push_str(",\"other_paths\":[");
+        push_list(line, others, push_quoted);
+        line.push(']');
+    }
+}
+
+/// `null` where there was none; else an object of the parameters that a rule of this host asks about, and of nothing else.
+fn push_query(line: &mut String, rules: &RuleSet, target: &Target) {
+    if target.query().is_none() {
+        line.push_str(",\"query\":null");
+        return;
+    }
+    line.push_str(",\"query\":{");
+    push_list(line, rules.recorded(target), |line, (key, readings)| push_readings(line, key, &readings));
+    line.push('}');
+}
+
+/// The headers that a rule of this host asks about; nothing where none does.
+fn push_headers(line: &mut String, headers: &Recorded) {
+    line.push_str(",\"headers\":{");
+    push_list(line, headers, |line, (name, readings)| push_readings(line, name, readings));
+    line.push('}');
+}
+
+fn push_readings(line: &mut String, name: &str, readings: &[Parameter]) {
+    push_quoted(line, name);
+    line.push(':');
+    match readings {
+        [one] => push_parameter(line, one),
+        several => {
+            line.push('[');
+            push_list(line, several, push_parameter);
+            line.push(']');
+        }
+    }
+}
+
+fn push_parameter(line: &mut String, parameter: &Parameter) {
+    match parameter {
+        Parameter::Absent => line.push_str("null"),
+        Parameter::Present => line.push_str("true"),
+        Parameter::Value(value) => push_quoted(line, value),
+    }
+}
+
+fn push_list<T>(line: &mut String, entries: impl IntoIterator<Item = T>, push: impl Fn(&mut String, T)) {
+    for (place, entry) in entries.into_iter().enumerate() {
+        if place > 0 {
+            line.push(',');
+        }
+        push(line, entry);
+    }
 }
 
 fn push_field(line: &mut String, name: &str, value: Option<&str>) {

@@ -1,5 +1,6 @@
-//! The access log: one line a request, written off the hot path. Both roles record here. It must never hold a cookie, a
-//! token or a password, and nothing of the query (THREATS 68).
+//! The access log: one line a request, written off the hot path. Both roles record here. It holds what a decision looked at, so that
+//! `postern policy replay` can decide again. It must never hold a cookie, a token or a password, and of the query only what a rule
+//! reads (THREATS 68).
 //!
 //! Lines are formatted by hand: at 100,000 requests a second a serialiser would cost more than the decision.
 
@@ -10,7 +11,13 @@ use std::{cell::RefCell, net::IpAddr, sync::Arc, thread::JoinHandle, time::Durat
 
 use prometheus::IntCounter;
 
-use crate::core::time::Timestamp;
+use crate::core::{
+    identity::Identity,
+    policy::{Recorded, Reported, RuleSet},
+    target::Target,
+    time::Timestamp,
+    verdict::Credential,
+};
 use writer::{Lines, Writer};
 
 /// Bytes that may wait for the disk; lines beyond are dropped and counted.
@@ -32,17 +39,23 @@ pub struct Entry<'e> {
     pub request_id: &'e str,
     pub trace_id: &'e str,
     pub client: Option<IpAddr>,
-    pub user: Option<&'e str>,
+    /// Who asked, where that is known.
+    pub caller: Option<&'e Identity>,
     pub method: &'e str,
-    pub scheme: &'static str,
-    pub host: &'e str,
-    /// The canonical path.
-    pub path: &'e str,
+    /// Absent where it could not be read.
+    pub target: Option<&'e Target>,
     pub route: &'e str,
+    /// The rule that decided; absent where none was asked.
     pub rule: Option<&'e str>,
     pub verdict: &'static str,
-    /// The rule that only reports, and what it would have said.
-    pub reported: Option<(&'e str, &'static str)>,
+    pub reported: Option<&'e Reported>,
+    /// What rules of this host read of the headers.
+    pub headers: Option<&'e Recorded>,
+    pub credential: Credential,
+    /// When the rules were asked.
+    pub decided_at: Option<Timestamp>,
+    /// Those that were asked: they say what of the query is written.
+    pub rules: &'e RuleSet,
     pub status: u16,
     pub took: Duration,
 }

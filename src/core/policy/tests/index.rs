@@ -54,7 +54,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_rule()(
+    pub(super) fn any_rule()(
         domain in some_of(&["a.test", "b.test", "*.test", "*.a.test", "{user}.test", "{group}.a.test"], 2),
         domain_regex in some_of(&[r"^a\.test$", r"^(a|b)\.test$", r"^.*\.test$", r"^(?P<User>\w+)\.a\.test$"], 1),
         path in some_of(&["/", "/a", "/a/**", "/a/*", "/a/b", "/*/b", "/**", "/**/c"], 2),
@@ -68,6 +68,8 @@ prop_compose! {
         mode in prop::sample::select(vec![Mode::Enforce, Mode::Enforce, Mode::Report]),
         when in prop::sample::select(vec![
             "", "", "", r#"user.name == "a""#, r#""b" in user.groups"#, r#"request.method == "GET""#, r#"request.query.x == "/a""#,
+            r#"request.headers["x-h"] == "1" || user.name == "a""#, r#"!("x-h" in request.headers) && route.name == "r""#,
+            r#"user.claims.t == "a" && request.scheme == "https""#,
             r#"request.path.startsWith("/a") || user.level / 0 == 1"#, r#"!(user.name == "a") && has(request.query.y)"#,
         ]),
     ) -> RuleDraft {
@@ -95,6 +97,21 @@ fn names() -> PolicyDraft {
     }
 }
 
+/// A bypass that names a subject is a fault, so such rules ask for one factor here, as does a deny with an age.
+pub(super) fn sound(drafts: Vec<RuleDraft>, default: Level) -> RuleSet {
+    let rules = drafts
+        .into_iter()
+        .map(|mut draft| {
+            let alone = PolicyDraft { rules: vec![draft.clone()], ..names() };
+            if RuleSet::compile(&alone).is_err() {
+                draft.policy = Some(Level::OneFactor);
+            }
+            draft
+        })
+        .collect();
+    RuleSet::compile(&PolicyDraft { default: Some(default), rules, ..names() }).expect("sound").0
+}
+
 proptest! {
     #[test]
     fn index_and_naive_agree_and_nobody_is_forwarded_but_by_bypass(
@@ -107,15 +124,7 @@ proptest! {
         who in prop::sample::select(vec![None, Some("a"), Some("b"), Some("c")]),
         age in prop::sample::select(vec![0, 60, 61]),
     ) {
-        // A bypass that names a subject is a fault, so such rules ask for one factor here, as does a deny with an age.
-        let rules: Vec<RuleDraft> = drafts.into_iter().map(|mut draft| {
-            let alone = PolicyDraft { rules: vec![draft.clone()], ..names() };
-            if RuleSet::compile(&alone).is_err() {
-                draft.policy = Some(Level::OneFactor);
-            }
-            draft
-        }).collect();
-        let rules = RuleSet::compile(&PolicyDraft { default: Some(default), rules, ..names() }).expect("sound").0;
+        let rules = sound(drafts, default);
         let who = who.map(|name| caller(name, if name == "b" { &["b"] } else { &[] }, Factor::One));
         let target = Target::parse_url(&format!("https://{host}{path}")).expect("a URL");
         let client = ip.map_or(ClientAddress::Unknown, |ip| ClientAddress::Known(ip.parse().expect("an address")));

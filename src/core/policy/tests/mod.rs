@@ -3,6 +3,7 @@
 mod faults;
 mod index;
 mod matching;
+mod record;
 
 use std::{net::IpAddr, time::Duration};
 

@@ -9,11 +9,14 @@ use super::{
     value::Value,
 };
 use crate::core::{
+    identity::Identity,
     policy::{
         matcher::{Caller, Reading},
-        query,
+        query::{self, Told},
+        record::{Headers, Parameter, Query, header_value},
     },
     time::Timestamp,
+    user::Attributes,
 };
 
 /// Steps of one evaluation: nodes looked at, entries and characters gone through.
@@ -25,6 +28,8 @@ pub(in super::super) enum Stop {
     /// It reads the caller, and nobody is signed in.
     Anonymous,
     Failed(Cow<'static, str>),
+    /// It reads what was not written down of a request that is decided again.
+    Unrecorded,
 }
 
 impl Stop {
@@ -87,21 +92,21 @@ impl<'v> Evaluation<'v> {
             Node::Duration(length) => Ok(Value::Duration(*length)),
             Node::Fact(fact) => self.fact(*fact),
             Node::Attribute(name, kind) => self.attribute(name, *kind),
-            Node::HasAttribute(name) => Ok(Value::Bool(self.caller()?.identity.attributes.contains_key(&**name))),
+            Node::HasAttribute(name) => self.has_attribute(name).map(Value::Bool),
             Node::Header(name) => match self.header(name)? {
                 Some(value) => Ok(Value::String(value)),
                 None => {
                     Stop::failed(format!("the request has no header {name:?}; ask {name:?} in request.headers first"))
                 }
             },
-            Node::HasHeader(name) => Ok(Value::Bool(self.header(name)?.is_some())),
+            Node::HasHeader(name) => self.has_header(name).map(Value::Bool),
             Node::Parameter(name) => match self.parameter(name)? {
                 Some(value) => Ok(Value::String(value)),
                 None => {
                     Stop::failed(format!("the query has no parameter {name:?}; ask {name:?} in request.query first"))
                 }
             },
-            Node::HasParameter(name) => Ok(Value::Bool(self.parameter(name)?.is_some())),
+            Node::HasParameter(name) => told(query::is_present(self.reading.query, name), name).map(Value::Bool),
             Node::Variable(slot) => {
                 let size = self.variables.get(*slot).and_then(|value| value.as_ref().ok()?.size());
                 self.spend(size.unwrap_or_default())?;
@@ -109,7 +114,7 @@ impl<'v> Evaluation<'v> {
             }
             Node::Select(of, name) if matches!(**of, Node::Fact(Fact::UserClaims)) => self.claim(name),
             Node::HasField(of, name) if matches!(**of, Node::Fact(Fact::UserClaims)) => {
-                Ok(Value::Bool(self.caller()?.identity.attributes.contains_key(&**name)))
+                self.has_attribute(name).map(Value::Bool)
             }
             Node::Select(of, name) => {
                 let of = self.value(of)?;
@@ -226,6 +231,7 @@ impl<'v> Evaluation<'v> {
             (_, Ok(false)) => Ok(false),
             (Ok(_), right) => right,
             (left, Ok(_)) => left,
+            (Err(Stop::Unrecorded), _) | (_, Err(Stop::Unrecorded)) => Err(Stop::Unrecorded),
             // An error refuses, whoever may sign in.
             (Err(Stop::Anonymous), Err(right)) => Err(right),
             (left, Err(_)) => left,
@@ -241,6 +247,7 @@ impl<'v> Evaluation<'v> {
             (_, Ok(true)) => Ok(true),
             (Ok(_), right) => right,
             (left, Ok(_)) => left,
+            (Err(Stop::Unrecorded), _) | (_, Err(Stop::Unrecorded)) => Err(Stop::Unrecorded),
             (_, Err(Stop::Anonymous)) => Err(Stop::Anonymous),
             (left, Err(_)) => left,
         }
@@ -248,6 +255,23 @@ impl<'v> Evaluation<'v> {
 
     fn caller(&self) -> Result<Caller<'v>, Stop> {
         self.reading.caller.ok_or(Stop::Anonymous)
+    }
+
+    /// Of somebody in a record only the name, the groups and the sign-in are known.
+    fn whole_identity(&self) -> Result<&'v Identity, Stop> {
+        let caller = self.caller()?;
+        match self.reading.query {
+            Query::Raw(_) => Ok(caller.identity),
+            Query::Recorded(_) => Err(Stop::Unrecorded),
+        }
+    }
+
+    fn attributes(&self) -> Result<&'v Attributes, Stop> {
+        self.whole_identity().map(|identity| &identity.attributes)
+    }
+
+    fn has_attribute(&self, name: &str) -> Result<bool, Stop> {
+        Ok(self.attributes()?.contains_key(name))
     }
 
     fn fact(&mut self, fact: Fact) -> Outcome<'v> {
@@ -259,8 +283,8 @@ impl<'v> Evaluation<'v> {
                 Some(_) => text(""),
                 None => text(&self.caller()?.identity.user),
             },
-            Fact::UserDisplayName => text(&self.caller()?.identity.display_name),
-            Fact::UserEmail => text(self.caller()?.identity.email.as_deref().unwrap_or_default()),
+            Fact::UserDisplayName => text(&self.whole_identity()?.display_name),
+            Fact::UserEmail => text(self.whole_identity()?.email.as_deref().unwrap_or_default()),
             Fact::UserGroups => Ok(Value::Strings(&self.caller()?.identity.groups)),
             Fact::UserRoles => {
                 let held = self.reading.roles.of(self.caller()?, reading.now);
@@ -286,7 +310,7 @@ impl<'v> Evaluation<'v> {
     }
 
     fn attribute(&self, name: &str, kind: AttributeType) -> Outcome<'v> {
-        let Some(json) = self.caller()?.identity.attributes.get(name) else {
+        let Some(json) = self.attributes()?.get(name) else {
             return Stop::failed(format!("the user has no attribute {name:?}; ask has(user.{name}) first"));
         };
         let value = Value::of(json);
@@ -308,30 +332,38 @@ impl<'v> Evaluation<'v> {
     }
 
     fn claim(&self, name: &str) -> Outcome<'v> {
-        match self.caller()?.identity.attributes.get(name) {
+        match self.attributes()?.get(name) {
             Some(json) => Ok(Value::of(json)),
             None => Stop::failed(format!("the user has no claim {name:?}; ask has(…) first")),
         }
     }
 
-    /// Several fields of a name are one, separated by commas (RFC 9110 §5.3).
     fn header(&self, name: &str) -> Result<Option<Cow<'v, str>>, Stop> {
-        let Some(headers) = self.reading.headers else { return Ok(None) };
-        let mut values = headers.get_all(name).iter().map(|value| std::str::from_utf8(value.as_bytes()));
-        let Some(first) = values.next() else { return Ok(None) };
-        let mut whole = Cow::Borrowed(first.or_else(|_| Stop::failed(format!("the header {name:?} is not UTF-8")))?);
-        for next in values {
-            let next = next.or_else(|_| Stop::failed(format!("the header {name:?} is not UTF-8")))?;
-            whole = Cow::Owned(format!("{whole}, {next}"));
+        let unreadable = || Stop::failed(format!("the header {name:?} is not UTF-8"));
+        match self.reading.headers {
+            Headers::Raw(None) => Ok(None),
+            Headers::Raw(Some(headers)) => header_value(headers, name).or_else(|_| unreadable()),
+            Headers::Recorded(recorded) => match recorded.get(name).map(Vec::as_slice) {
+                Some([Parameter::Absent]) => Ok(None),
+                Some([Parameter::Value(value)]) => Ok(Some(Cow::Borrowed(value))),
+                Some([]) => unreadable(),
+                _ => Err(Stop::Unrecorded),
+            },
         }
-        Ok(Some(whole))
+    }
+
+    fn has_header(&self, name: &str) -> Result<bool, Stop> {
+        match self.reading.headers {
+            Headers::Raw(headers) => Ok(headers.is_some_and(|headers| headers.contains_key(name))),
+            Headers::Recorded(recorded) => match recorded.get(name) {
+                Some(parameters) => Ok(!parameters.contains(&Parameter::Absent)),
+                None => Err(Stop::Unrecorded),
+            },
+        }
     }
 
     fn parameter(&self, name: &str) -> Result<Option<Cow<'v, str>>, Stop> {
-        match query::value(self.reading.query, name) {
-            Some(value) => Ok(value),
-            None => Stop::failed(format!("applications read the parameter {name:?} of this query in different ways")),
-        }
+        told(query::value(self.reading.query, name), name)
     }
 
     fn index(&mut self, of: &'v Node, index: &'v Node) -> Outcome<'v> {
@@ -357,7 +389,7 @@ impl<'v> Evaluation<'v> {
     fn is_in(&mut self, wanted: &'v Node, list: &'v Node) -> Result<bool, Stop> {
         let wanted = self.value(wanted)?;
         if let (Node::Fact(Fact::UserClaims), Value::String(name)) = (list, &wanted) {
-            return Ok(self.caller()?.identity.attributes.contains_key(&**name));
+            return self.has_attribute(name);
         }
         // A list that is written out is not built first.
         if let Node::List(nodes) = list {
@@ -407,6 +439,16 @@ impl<'v> Evaluation<'v> {
         if let Some(place) = self.variables.get_mut(slot) {
             *place = value;
         }
+    }
+}
+
+fn told<T>(told: Told<T>, name: &str) -> Result<T, Stop> {
+    match told {
+        Told::Known(value) => Ok(value),
+        Told::Ambiguous => {
+            Stop::failed(format!("applications read the parameter {name:?} of this query in different ways"))
+        }
+        Told::Unrecorded => Err(Stop::Unrecorded),
     }
 }
 

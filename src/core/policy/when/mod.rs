@@ -21,6 +21,7 @@ pub(super) use self::eval::Stop;
 use self::{check::Checker, tree::Node};
 use super::{
     matcher::{Answer, Reading},
+    reads::Extent,
     roles::Roles,
 };
 
@@ -47,11 +48,8 @@ pub(super) struct Reads {
     /// `user` or `session`: then it depends on who asks.
     pub(super) caller: bool,
     /// Names in lower case.
-    pub(super) headers: Vec<Box<str>>,
-    /// Names of query parameters whose value is read.
-    pub(super) query: Vec<Box<str>>,
-    /// Names of query parameters of which only the presence is asked.
-    pub(super) present: Vec<Box<str>>,
+    pub(super) headers: BTreeMap<Box<str>, Extent>,
+    pub(super) query: BTreeMap<Box<str>, Extent>,
 }
 
 /// A fault, and where in the expression.
@@ -106,6 +104,7 @@ impl When {
             Ok(held) => Answer::of(held),
             Err(Stop::Anonymous) => Answer::Anyone,
             Err(Stop::Failed(_)) => Answer::Unknown,
+            Err(Stop::Unrecorded) => reading.unrecorded,
         }
     }
 

@@ -3,6 +3,8 @@
 
 mod calls;
 
+use std::collections::BTreeMap;
+
 use cel::common::ast::{
     CallExpr, ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue, SelectExpr, SourceInfo, operators,
 };
@@ -13,7 +15,11 @@ use super::{
     environment::{Field, ROOTS, Type, fields},
     tree::{Fold, Node, Operation, Order},
 };
-use crate::core::{header::is_spoofed, policy::roles::Roles, spelling::nearest};
+use crate::core::{
+    header::is_spoofed,
+    policy::{reads::Extent, roles::Roles},
+    spelling::nearest,
+};
 
 /// Headers that hold a credential: never read by a rule, so never in a log.
 const CREDENTIALS: [HeaderName; 4] =
@@ -209,10 +215,10 @@ impl<'c> Checker<'c> {
     fn parameter(&mut self, name: &str, test: bool) -> Typed {
         let name: Box<str> = Box::from(name);
         if test {
-            self.reads.presence(&name);
+            self.reads.query(&name, Extent::Presence);
             return (Node::HasParameter(name), Type::Bool);
         }
-        self.reads.query(&name);
+        self.reads.query(&name, Extent::Value);
         (Node::Parameter(name), Type::String)
     }
 
@@ -231,7 +237,7 @@ impl<'c> Checker<'c> {
             return self.faulty(tree, message);
         }
         let name: Box<str> = Box::from(parsed.as_str());
-        self.reads.header(&name);
+        self.reads.header(&name, if test { Extent::Presence } else { Extent::Value });
         if test { (Node::HasHeader(name), Type::Bool) } else { (Node::Header(name), Type::String) }
     }
 
@@ -464,21 +470,16 @@ fn string_literal(tree: &IdedExpr) -> Option<&str> {
 }
 
 impl Reads {
-    fn query(&mut self, name: &str) {
-        add(&mut self.query, name);
+    fn query(&mut self, name: &str, extent: Extent) {
+        widen(&mut self.query, name, extent);
     }
 
-    fn presence(&mut self, name: &str) {
-        add(&mut self.present, name);
-    }
-
-    fn header(&mut self, name: &str) {
-        add(&mut self.headers, name);
+    fn header(&mut self, name: &str, extent: Extent) {
+        widen(&mut self.headers, name, extent);
     }
 }
 
-fn add(names: &mut Vec<Box<str>>, name: &str) {
-    if !names.iter().any(|known| **known == *name) {
-        names.push(Box::from(name));
-    }
+fn widen(names: &mut BTreeMap<Box<str>, Extent>, name: &str, extent: Extent) {
+    let widest = names.entry(Box::from(name)).or_insert(extent);
+    *widest = extent.max(*widest);
 }
