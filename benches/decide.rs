@@ -8,7 +8,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use postern::core::{
     client_ip::ClientAddress,
     identity::{Factor, Identity},
-    policy::{Level, PolicyDraft, Question, RuleDraft, RuleSet, Ruling},
+    policy::{AttributeType, BindingDraft, Level, PolicyDraft, Question, RoleDraft, RuleDraft, RuleSet, Ruling},
     target::Target,
     time::Timestamp,
     user::User,
@@ -78,6 +78,49 @@ fn decide(criterion: &mut Criterion) {
     }
 }
 
+/// What a role and an expression cost beside a group.
+fn one_rule(criterion: &mut Criterion) {
+    let mut alice = staff();
+    alice.attributes = [("tier".to_owned(), "premium".into())].into();
+    let target = Target::parse_url("https://app.example.com/some/page?id=17").expect("a URL");
+    let roles = RoleDraft { name: "admin".to_owned(), level: Some(60), ..RoleDraft::default() };
+    let binding = BindingDraft {
+        roles: vec!["admin".to_owned()],
+        subjects: vec!["group:staff".to_owned()],
+        ..BindingDraft::default()
+    };
+    let mut group = criterion.benchmark_group("decide, one rule");
+    for kind in ["role", "when"] {
+        let mut rule = rule(0, false);
+        rule.path = Vec::new();
+        match kind {
+            "role" => rule.subject = vec![vec!["role:admin".to_owned()]],
+            _ => rule.when = Some(r#"user.tier in ["gold", "premium"] && request.path.startsWith("/some")"#.to_owned()),
+        }
+        let draft = PolicyDraft {
+            roles: vec![roles.clone()],
+            bindings: vec![binding.clone()],
+            attributes: vec![("tier".to_owned(), AttributeType::String)],
+            rules: vec![rule],
+            ..PolicyDraft::default()
+        };
+        let (rules, _) = RuleSet::compile(&draft).expect("a sound rule");
+        let question = Question {
+            target: &target,
+            method: "GET",
+            client: ClientAddress::Unknown,
+            caller: Some(&alice),
+            now: Timestamp::default(),
+            headers: None,
+            route: None,
+        };
+        assert_eq!(rules.decide(&question).ruling, Ruling::Forward);
+        group.bench_function(BenchmarkId::new(kind, 1), |bencher| {
+            bencher.iter(|| rules.decide(black_box(&question)).ruling);
+        });
+    }
+}
+
 fn compile(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("compile");
     group.sample_size(20);
@@ -89,5 +132,5 @@ fn compile(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decide, compile);
+criterion_group!(benches, decide, one_rule, compile);
 criterion_main!(benches);

@@ -30,6 +30,7 @@ mod stores;
 mod threats_headers;
 mod threats_path;
 mod threats_portal;
+mod threats_rules;
 mod threats_sessions;
 mod threats_wire;
 mod verdicts;

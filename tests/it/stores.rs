@@ -155,6 +155,8 @@ async fn threat_32_67_a_database_that_is_gone_under_load_fails_closed_and_comes_
         let reply = wire::send(server.forward_auth(), &question.bytes()).await;
         assert_eq!(reply.status, 200, "a bypass asks no store ({dialect}): {reply:?}");
     }
+    let public = server.ask(Role::Edge, &Request::get("/public/x").cookie(bob.gate.clone())).await;
+    assert_eq!(public.status, 200, "a bypass asks no store at the edge: {public:?}");
     for role in Role::BOTH {
         let by_token = Request::get("/members/x").header("Authorization", format!("Bearer {}", bob.access_token));
         assert_eq!(server.ask(role, &by_token).await.status, 503, "a token dies with its session: {role:?}");

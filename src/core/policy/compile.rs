@@ -135,11 +135,39 @@ impl<'d> Compiler<'d> {
                     }),
                 }
             }
+            self.warn_of_overlaps(place, name, addresses, &networks);
             if self.networks.insert(name, networks).is_some() {
                 let message =
                     format!("the network {name:?} is there twice: give one of them another name, or join them");
                 self.faults.push(DraftFault { place: Place::Network { network: place, entry: None }, message });
             }
+        }
+    }
+
+    /// An address in two places of one list, or in two networks of different names: whoever changes one of them may not think of the other.
+    /// `networks` has an entry for each of `addresses` unless one of those is a fault.
+    fn warn_of_overlaps(&mut self, network: usize, name: &str, addresses: &[String], networks: &[IpNet]) {
+        if networks.len() != addresses.len() {
+            return;
+        }
+        for (entry, (written, one)) in addresses.iter().zip(networks).enumerate() {
+            let earlier = networks.iter().take(entry).find(|other| overlap(one, other)).map(|other| (name, other));
+            let elsewhere = || {
+                let mut named: Vec<_> = self.networks.iter().collect();
+                named.sort_unstable_by_key(|(other, _)| **other);
+                named.into_iter().find_map(|(other, all)| Some((*other, all.iter().find(|net| overlap(one, net))?)))
+            };
+            let message = match earlier.or_else(elsewhere) {
+                Some((other, net)) if other == name => {
+                    format!("{written} overlaps with {net} of the same network: keep the wider one")
+                }
+                Some((other, net)) => format!(
+                    "{written} overlaps with {net} of the network {other:?}: an address in both is in either, whichever a rule names"
+                ),
+                None => continue,
+            };
+            let place = Place::Network { network, entry: Some(entry) };
+            self.warnings.push(DraftFault { place, message });
         }
     }
 
@@ -458,6 +486,10 @@ fn host_keys(anatomy: Anatomy) -> Vec<HostKey> {
         Some(hosts) if anatomy.exact && !hosts.is_empty() => hosts,
         _ => vec![HostKey::Any],
     }
+}
+
+fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
 }
 
 /// An address or a CIDR. IPv4 mapped into IPv6 counts as IPv4, as it does for clients.

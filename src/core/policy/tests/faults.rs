@@ -181,3 +181,31 @@ fn what_holds_and_is_hardly_meant_is_a_warning() {
         }
     }
 }
+
+#[test]
+fn networks_that_overlap_are_warned_of() {
+    let networks = [
+        ("office", &["10.0.0.0/8", "fd00::/8"][..]),
+        ("home", &["192.0.2.7", "192.0.2.0/24"]),
+        ("lab", &["10.1.0.0/16", "::ffff:198.51.100.0/120"]),
+        ("guests", &["198.51.0.0/16"]),
+    ];
+    let networks = networks.map(|(name, all)| (name.to_owned(), strings(all))).into();
+    let (_, warnings) = RuleSet::compile(&PolicyDraft { networks, ..PolicyDraft::default() }).expect("sound networks");
+    let told: Vec<_> = warnings.iter().map(|warning| (warning.place, warning.message.as_str())).collect();
+    let at = |network, entry| Place::Network { network, entry: Some(entry) };
+    assert_eq!(
+        told,
+        [
+            (at(1, 1), "192.0.2.0/24 overlaps with 192.0.2.7/32 of the same network: keep the wider one"),
+            (
+                at(2, 0),
+                "10.1.0.0/16 overlaps with 10.0.0.0/8 of the network \"office\": an address in both is in either, whichever a rule names"
+            ),
+            (
+                at(3, 0),
+                "198.51.0.0/16 overlaps with 198.51.100.0/24 of the network \"lab\": an address in both is in either, whichever a rule names"
+            ),
+        ]
+    );
+}
