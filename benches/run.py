@@ -156,7 +156,8 @@ policies: {folder}/policies
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()
-        return int(re.search(r'postern_config_reload_total\{status="success"\} (\d+)', text)[1])
+        found = re.search(r'^postern_config_reload_total\{status="success"\} (\d+)', text, re.MULTILINE)
+        return int(found[1]) if found else 0
 
     @contextlib.contextmanager
     def reloading(self):
