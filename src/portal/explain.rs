@@ -21,6 +21,8 @@ pub(super) struct Explained {
     pub(super) policy: &'static str,
     /// `None`: no rule matched.
     pub(super) rule: Option<String>,
+    /// That the caller holds; empty: none.
+    pub(super) roles: String,
     /// The reading of the path that decided, the other one, its verdict and rule.
     pub(super) readings: Option<(String, String, &'static str, String)>,
     pub(super) rows: Vec<Row>,
@@ -124,6 +126,7 @@ fn told(question: &Question<'_>, explanation: &Explanation, tells_other_hosts: b
         verdict: explanation.ruling.as_str(),
         policy: explanation.level.as_str(),
         rule: decisive.map(|_| explanation.rule.clone()),
+        roles: explanation.roles.join(", "),
         readings: explanation
             .reading
             .clone()

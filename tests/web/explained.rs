@@ -58,6 +58,20 @@ async fn whoever_may_know_is_told_why() {
 }
 
 #[tokio::test]
+async fn the_roles_that_are_held_are_told() {
+    let mut world = World::of(TO_DEV).await;
+    let policies = r#"
+default: deny
+roles: { editor: { permissions: ["write:pages"] }, viewer: {} }
+bindings: [ { role: editor, subject: "group:dev" }, { role: viewer, subject: "user:alice" } ]
+rules: [ { name: viewers, domain: app.example.com, subject: "role:viewer", policy: one_factor } ]
+"#;
+    world.policies(policies);
+    let page = Browser::signed_in(&world, HTTPS, "bob").await.load(&denied("https://app.example.com/x")).await;
+    assert!(page.body.contains("<div><dt>Your roles</dt><dd>editor</dd></div>"), "{}", page.body);
+}
+
+#[tokio::test]
 async fn the_default_is_told_too_and_hostile_names_are_text() {
     let world = World::of(TO_DEV).await;
     let mut browser = Browser::signed_in(&world, HTTPS, "bob").await;

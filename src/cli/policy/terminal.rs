@@ -86,9 +86,10 @@ impl Terminal {
             let said = format!(
                 "decided for the path read as {reading}; read as {path} it would be {verdict} (rule {rule:?}); the stricter holds"
             );
-            for line in broken(&printable(&said), self.width) {
-                _ = writeln!(text, "{line}");
-            }
+            self.paragraph(&mut text, &said);
+        }
+        if !explanation.roles.is_empty() {
+            self.paragraph(&mut text, &format!("roles held: {}", explanation.roles.join(", ")));
         }
         let rows = self.rows(&explanation.trace);
         if !rows.is_empty() {
@@ -110,6 +111,12 @@ impl Terminal {
             }
         }
         text
+    }
+
+    fn paragraph(self, text: &mut String, said: &str) {
+        for line in broken(&printable(said), self.width) {
+            _ = writeln!(text, "{line}");
+        }
     }
 
     fn rows(self, trace: &[Line]) -> Vec<Row<'_>> {
@@ -186,7 +193,7 @@ mod tests {
     use crate::core::{
         client_ip::ClientAddress,
         identity::Factor,
-        policy::{Imagined, ImaginedCaller, Level, Mode, PolicyDraft, RuleDraft, RuleSet},
+        policy::{BindingDraft, Imagined, ImaginedCaller, Level, Mode, PolicyDraft, RoleDraft, RuleDraft, RuleSet},
         target::EncodedSlashes,
         time::Timestamp,
         user::Attributes,
@@ -218,7 +225,13 @@ mod tests {
             rule("far away", "elsewhere.test", "/**", Level::Deny),
             rule("members", "app.test", "/**", Level::OneFactor),
         ]);
-        let (rules, _) = RuleSet::compile(&PolicyDraft { rules, ..PolicyDraft::default() }).unwrap();
+        let roles = vec![RoleDraft { name: "editor".to_owned(), ..RoleDraft::default() }];
+        let bindings = vec![BindingDraft {
+            roles: vec!["editor".to_owned()],
+            subjects: vec!["group:dev".to_owned()],
+            ..BindingDraft::default()
+        }];
+        let (rules, _) = RuleSet::compile(&PolicyDraft { rules, roles, bindings, ..PolicyDraft::default() }).unwrap();
         let who = ImaginedCaller {
             user: Some("bob".to_owned()),
             groups: vec!["dev".to_owned()],
@@ -274,7 +287,8 @@ mod tests {
         let told = shown(&Terminal { width: 60, all: false }.explained(&explained("/admin;v=1/x")));
         let readings: Vec<&str> = told.lines().skip(1).take_while(|line| !line.is_empty()).collect();
         assert!(readings.len() > 1 && readings.iter().all(|line| line.len() <= 60), "{told}");
-        let whole = "decided for the path read as /admin/x; read as /admin;v=1/x it would be forward (rule \"members\"); the stricter holds";
+        let whole = "decided for the path read as /admin/x; read as /admin;v=1/x it would be forward (rule \"members\"); the stricter holds \
+                     roles held: editor";
         assert_eq!(readings.join(" "), whole);
     }
 

@@ -1,5 +1,8 @@
 //! From a draft to rules, or to every fault in it at once. Called when policies are loaded, never on a request.
 
+mod domains;
+mod networks;
+
 use std::collections::{HashMap, HashSet};
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +22,7 @@ use super::{
     subject::{self, Told},
     when::{Attributes, When},
 };
-use crate::core::{request::is_method, spelling::nearest, target::canonical_host};
+use crate::core::{request::is_method, spelling::nearest};
 
 /// Name of what decides where no rule matches.
 const DEFAULT: &str = "default";
@@ -118,59 +121,6 @@ impl<'d> Compiler<'d> {
         self.faults.push(DraftFault { place: Place::Rule { rule, key, entry }, message });
     }
 
-    fn read_networks(&mut self, draft: &'d PolicyDraft) {
-        for (place, (name, addresses)) in draft.networks.iter().enumerate() {
-            let mut networks = Vec::with_capacity(addresses.len());
-            if addresses.is_empty() {
-                let message =
-                    format!("the network {name:?} holds no address: write one such as 10.0.0.0/8, or take it out");
-                self.faults.push(DraftFault { place: Place::Network { network: place, entry: None }, message });
-            }
-            for (entry, address) in addresses.iter().enumerate() {
-                match parse_network(address) {
-                    Some(network) => networks.push(network),
-                    None => self.faults.push(DraftFault {
-                        place: Place::Network { network: place, entry: Some(entry) },
-                        message: not_a_network(address),
-                    }),
-                }
-            }
-            self.warn_of_overlaps(place, name, addresses, &networks);
-            if self.networks.insert(name, networks).is_some() {
-                let message =
-                    format!("the network {name:?} is there twice: give one of them another name, or join them");
-                self.faults.push(DraftFault { place: Place::Network { network: place, entry: None }, message });
-            }
-        }
-    }
-
-    /// An address in two places of one list, or in two networks of different names: whoever changes one of them may not think of the other.
-    /// `networks` has an entry for each of `addresses` unless one of those is a fault.
-    fn warn_of_overlaps(&mut self, network: usize, name: &str, addresses: &[String], networks: &[IpNet]) {
-        if networks.len() != addresses.len() {
-            return;
-        }
-        for (entry, (written, one)) in addresses.iter().zip(networks).enumerate() {
-            let earlier = networks.iter().take(entry).find(|other| overlap(one, other)).map(|other| (name, other));
-            let elsewhere = || {
-                let mut named: Vec<_> = self.networks.iter().collect();
-                named.sort_unstable_by_key(|(other, _)| **other);
-                named.into_iter().find_map(|(other, all)| Some((*other, all.iter().find(|net| overlap(one, net))?)))
-            };
-            let message = match earlier.or_else(elsewhere) {
-                Some((other, net)) if other == name => {
-                    format!("{written} overlaps with {net} of the same network: keep the wider one")
-                }
-                Some((other, net)) => format!(
-                    "{written} overlaps with {net} of the network {other:?}: an address in both is in either, whichever a rule names"
-                ),
-                None => continue,
-            };
-            let place = Place::Network { network, entry: Some(entry) };
-            self.warnings.push(DraftFault { place, message });
-        }
-    }
-
     fn name(&mut self, place: usize, written: &RuleDraft, names: &mut HashSet<Arc<str>>) -> Arc<str> {
         let name: Arc<str> = match &written.name {
             Some(name) => Arc::from(name.as_str()),
@@ -261,40 +211,6 @@ impl<'d> Compiler<'d> {
         (clauses, keys)
     }
 
-    fn domains(&mut self, place: usize, written: &RuleDraft, hosts: &mut Vec<HostKey>) -> Vec<Domain> {
-        if written.domain.is_empty() && written.domain_regex.is_empty() {
-            let message =
-                "the rule has no domain: write one such as app.example.com or \"*.example.com\", or a domain_regex";
-            self.fault(place, "domain", None, message.to_owned());
-        }
-        let mut domains = Vec::with_capacity(written.domain.len() + written.domain_regex.len());
-        for (entry, pattern) in written.domain.iter().enumerate() {
-            match parse_domain(pattern) {
-                Ok(domain) => {
-                    hosts.push(match &domain {
-                        Domain::Exact(host) => HostKey::Exact(host.clone()),
-                        Domain::Below(suffix) | Domain::User(suffix) | Domain::Group(suffix) => {
-                            HostKey::Below(suffix.clone())
-                        }
-                        Domain::Regex(_) => HostKey::Any,
-                    });
-                    domains.push(domain);
-                }
-                Err(message) => self.fault(place, "domain", Some(entry), message),
-            }
-        }
-        for (entry, regex) in written.domain_regex.iter().enumerate() {
-            match parse_domain_regex(regex) {
-                Ok((pattern, anatomy)) => {
-                    hosts.extend(host_keys(anatomy));
-                    domains.push(Domain::Regex(pattern));
-                }
-                Err(message) => self.fault(place, "domain_regex", Some(entry), message),
-            }
-        }
-        domains
-    }
-
     fn methods(&mut self, place: usize, written: &RuleDraft) -> Vec<Box<str>> {
         let mut methods = Vec::with_capacity(written.methods.len());
         for (entry, method) in written.methods.iter().enumerate() {
@@ -328,29 +244,6 @@ impl<'d> Compiler<'d> {
             }
         }
         globs
-    }
-
-    fn networks(&mut self, place: usize, written: &RuleDraft) -> Vec<IpNet> {
-        let mut networks = Vec::new();
-        for (entry, text) in written.networks.iter().enumerate() {
-            if let Some(named) = self.networks.get(text.as_str()) {
-                networks.extend(named);
-            } else if let Some(network) = parse_network(text) {
-                networks.push(network);
-            } else {
-                let looks_like_an_address =
-                    text.contains(['/', ':']) || text.starts_with(|first: char| first.is_ascii_digit());
-                let message = match nearest(text, self.networks.keys().copied()) {
-                    _ if looks_like_an_address => not_a_network(text),
-                    Some(near) => format!("there is no network {text:?}: did you mean {near:?}?"),
-                    None => format!(
-                        "there is no network {text:?}: define it under networks, or write an address such as 10.0.0.0/8"
-                    ),
-                };
-                self.fault(place, "networks", Some(entry), message);
-            }
-        }
-        networks
     }
 
     /// The second value: what every path that matches begins with; empty where nothing is known.
@@ -428,85 +321,4 @@ impl<'d> Compiler<'d> {
         }
         alternatives
     }
-}
-
-type MakeDomain = fn(Box<str>) -> Domain;
-
-fn parse_domain(written: &str) -> Result<Domain, String> {
-    if written.contains("://") {
-        return Err(format!("the domain {written:?} has a scheme: write the host alone"));
-    }
-    if written.contains('/') {
-        return Err(format!("the domain {written:?} has a path: write the host alone, and the path under path"));
-    }
-    let forms: [(&str, MakeDomain); 3] =
-        [("*.", Domain::Below), ("{user}.", Domain::User), ("{group}.", Domain::Group)];
-    let (make, name) = forms
-        .iter()
-        .find_map(|(form, make)| Some((*make, written.strip_prefix(form)?)))
-        .unwrap_or((Domain::Exact as MakeDomain, written));
-    if name.contains(['*', '{', '}']) {
-        return Err(format!(
-            "the domain {written:?}: *, {{user}} and {{group}} stand only at the beginning and before a dot, as in \
-             \"*.example.com\"; for anything else write a domain_regex"
-        ));
-    }
-    if name.contains(':') && !name.ends_with(']') && !is_ipv6(name) {
-        return Err(format!("the domain {written:?} has a port, but rules never see one: write the host alone"));
-    }
-    let bracketed = if is_ipv6(name) { format!("[{name}]") } else { name.to_owned() };
-    match canonical_host(&bracketed) {
-        Some(host) => Ok(make(host.into_boxed_str())),
-        None => Err(format!("{written:?} is not a domain: write one such as app.example.com or \"*.example.com\"")),
-    }
-}
-
-fn is_ipv6(name: &str) -> bool {
-    name.parse::<std::net::Ipv6Addr>().is_ok()
-}
-
-fn parse_domain_regex(written: &str) -> Result<(Pattern, Anatomy), String> {
-    let (pattern, anatomy) = Pattern::parse(written)?;
-    if !anatomy.anchored_at_start || !anatomy.anchored_at_end {
-        return Err(format!(
-            "the regex {written:?} is not anchored at both ends, so it would match hosts that only contain it: write ^(…)$ around it"
-        ));
-    }
-    Ok((pattern, anatomy))
-}
-
-/// A regex that matches a few hosts and no others stands under these in the index.
-fn host_keys(anatomy: Anatomy) -> Vec<HostKey> {
-    let hosts: Option<Vec<HostKey>> = anatomy
-        .prefixes
-        .into_iter()
-        .map(|host| String::from_utf8(host).ok().map(|host| HostKey::Exact(host.into_boxed_str())))
-        .collect();
-    match hosts {
-        Some(hosts) if anatomy.exact && !hosts.is_empty() => hosts,
-        _ => vec![HostKey::Any],
-    }
-}
-
-fn overlap(one: &IpNet, other: &IpNet) -> bool {
-    one.contains(other) || other.contains(one)
-}
-
-/// An address or a CIDR. IPv4 mapped into IPv6 counts as IPv4, as it does for clients.
-fn parse_network(text: &str) -> Option<IpNet> {
-    if let Ok(address) = text.parse::<std::net::IpAddr>() {
-        return Some(IpNet::from(address.to_canonical()));
-    }
-    let network: IpNet = text.parse().ok()?;
-    if let IpNet::V6(six) = network
-        && let Some(four) = six.addr().to_ipv4_mapped()
-        && let Some(length) = six.prefix_len().checked_sub(96)
-    {
-        return ipnet::Ipv4Net::new(four, length).ok().map(IpNet::V4);
-    }
-    Some(network.trunc())
-}
-
-fn not_a_network(text: &str) -> String {
-    format!("{text:?} is not an address or a network: write one such as 192.0.2.7, 10.0.0.0/8 or fd00::/8")
 }
