@@ -8,6 +8,7 @@
 mod beginning;
 mod case;
 mod compile;
+mod credential;
 mod glob;
 mod index;
 mod matcher;

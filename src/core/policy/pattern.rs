@@ -65,6 +65,11 @@ impl Pattern {
     /// # Errors
     /// What is wrong with it and what to write instead.
     pub(super) fn parse_with(written: &str, dot: Dot) -> Result<(Self, Anatomy), String> {
+        if written.contains(char::is_control) {
+            return Err(format!(
+                "the regex {written:?} holds a control character, as \"\\b\" in double quotes is one: write it in single quotes"
+            ));
+        }
         let source = with_ascii_classes(written)?;
         let any = dot == Dot::MatchesAnything;
         let tree =

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
+    credential::holds_credential,
     matcher::Answer,
     pattern::{Dot, Pattern},
     reads::Extent,
@@ -243,8 +244,8 @@ struct Readings<'q> {
     /// As most do: forms as the WHATWG reads them, the first value.
     usual: Option<Cow<'q, str>>,
     others: Vec<Option<Cow<'q, str>>>,
-    /// A value may hold another parameter, behind a `;`.
-    has_semicolon: bool,
+    /// A value may be another parameter's: behind a `;`, or of `user[password]` where `user` is asked for.
+    holds_others: bool,
 }
 
 impl Readings<'_> {
@@ -257,8 +258,9 @@ impl Readings<'_> {
 pub(super) fn recorded(query: &str, key: &str, extent: Extent) -> Vec<Parameter> {
     let Some(readings) = readings(query, key) else { return Vec::new() };
     let is_long = readings.all().flatten().map(str::len).sum::<usize>() > LONGEST_RECORDED;
-    // What stands behind a `;` is another parameter to many, which no rule may have asked for.
-    let with_value = extent == Extent::Value && !is_long && !readings.has_semicolon;
+    let tells = readings.all().flatten().any(holds_credential);
+    // Another parameter is one that no rule may have asked for.
+    let with_value = extent == Extent::Value && !is_long && !tells && !readings.holds_others;
     let mut parameters = Vec::new();
     for value in readings.all() {
         let parameter = match value {
@@ -280,7 +282,7 @@ pub(super) fn recorded(query: &str, key: &str, extent: Extent) -> Vec<Parameter>
 fn readings<'q>(query: &'q str, key: &str) -> Option<Readings<'q>> {
     let mut usual = None;
     let mut others = Vec::new();
-    let mut semicolon_counts = false;
+    let mut holds_others = false;
     for (count, parameter) in query.split('&').enumerate() {
         if count >= MOST_PARAMETERS || others.len() > MOST_READINGS {
             return None;
@@ -296,6 +298,7 @@ fn readings<'q>(query: &'q str, key: &str) -> Option<Readings<'q>> {
             if has_broken_escape(parameter) || value.contains('\0') {
                 return None;
             }
+            holds_others |= name == Name::Within;
             if usual.is_none() && name == Name::Same {
                 usual = Some(value);
                 // Go drops it.
@@ -311,7 +314,7 @@ fn readings<'q>(query: &'q str, key: &str) -> Option<Readings<'q>> {
                 return None;
             }
             others.extend(parameter.split(';').filter_map(|part| named(part, key)).map(|(_, value)| Some(value)));
-            semicolon_counts |= others.len() > before;
+            holds_others |= others.len() > before;
         }
     }
     if others.iter().any(|other| *other != usual) {
@@ -319,7 +322,7 @@ fn readings<'q>(query: &'q str, key: &str) -> Option<Readings<'q>> {
         let all: Vec<&str> = usual.iter().chain(others.iter().flatten()).map(|value| &**value).collect();
         others.push(Some(Cow::Owned(all.join(","))));
     }
-    Some(Readings { usual, others, has_semicolon: semicolon_counts })
+    Some(Readings { usual, others, holds_others })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -327,19 +330,21 @@ enum Name {
     Same,
     /// Some application takes it for the same.
     Alike,
+    /// `key[more]`: of a part of it, which is the whole to some.
+    Within,
 }
 
 /// The value, where the parameter is called `key` or what somebody takes for it.
 fn named<'q>(parameter: &'q str, key: &str) -> Option<(Name, Cow<'q, str>)> {
     let (raw, _) = parameter.split_once('=').unwrap_or((parameter, ""));
     // Most parameters are other ones, and cost no more than a look at their first letters.
-    let is_alike = is_alike(decoded(raw), key);
-    if !is_alike && !decoded(raw).eq(key.bytes()) {
+    let likeness = likeness(decoded(raw), key);
+    if likeness.is_none() && !decoded(raw).eq(key.bytes()) {
         return None;
     }
     // Alone, so that it is one pair.
     let (name, value) = form_urlencoded::parse(parameter.as_bytes()).next()?;
-    Some((if name == key { Name::Same } else { Name::Alike }, value))
+    Some((if name == key { Name::Same } else { likeness.unwrap_or(Name::Alike) }, value))
 }
 
 /// Percent-decoded, with `+` for a space; a broken escape stays as it is.
@@ -352,27 +357,27 @@ fn decoded(raw: &str) -> impl Iterator<Item = u8> + '_ {
 
 /// Letters and digits alone are compared, since what stands around and between them is read in many ways: `[action]` and `action]`
 /// (Rack, qs), `is[admin`, `is.admin` and `is admin` for `is_admin` (PHP). What follows in brackets or behind a NUL may not count.
-fn is_alike(name: impl Iterator<Item = u8>, key: &str) -> bool {
+fn likeness(mut name: impl Iterator<Item = u8>, key: &str) -> Option<Name> {
     let counts = |byte: &u8| byte.is_ascii_alphanumeric() || !byte.is_ascii();
     let mut key = key.bytes().filter(counts).peekable();
-    if key.peek().is_none() {
-        return false;
-    }
-    for byte in name {
+    key.peek()?;
+    while let Some(byte) = name.next() {
         match key.peek() {
             Some(wanted) if counts(&byte) => {
                 if !wanted.eq_ignore_ascii_case(&byte) {
-                    return false;
+                    return None;
                 }
                 key.next();
             }
             Some(_) => {}
-            None if matches!(byte, b'[' | b']' | 0) => return true,
-            None if counts(&byte) => return false,
+            None if matches!(byte, b'[' | b']' | 0) => {
+                return Some(if name.any(|byte| counts(&byte)) { Name::Within } else { Name::Alike });
+            }
+            None if counts(&byte) => return None,
             None => {}
         }
     }
-    key.peek().is_none()
+    key.peek().is_none().then_some(Name::Alike)
 }
 
 fn has_broken_escape(text: &str) -> bool {

@@ -6,7 +6,7 @@ use std::{
     iter,
 };
 
-use super::{index::HostKey, matcher::Clause};
+use super::{credential::names_credential, index::HostKey, matcher::Clause};
 
 /// How much of a parameter some rule looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,45 +84,6 @@ impl ByHost {
     }
 }
 
-/// Whether a parameter of this name may well hold what lets somebody in. Such a value is never written down, whatever the rules read.
-fn names_credential(name: &str) -> bool {
-    /// Anywhere in the name.
-    const TELLING: &[&str] = &[
-        "accesskey",
-        "apikey",
-        "assertion",
-        "authorization",
-        "bearer",
-        "cookie",
-        "credential",
-        "hmac",
-        "jwt",
-        "logincode",
-        "magiclink",
-        "nonce",
-        "passcode",
-        "passphrase",
-        "passw",
-        "privatekey",
-        "saml",
-        "secret",
-        "session",
-        "signature",
-        "ticket",
-        "token",
-        "verifier",
-    ];
-    /// The whole name.
-    const ALONE: &[&str] = &[
-        "auth", "authcode", "code", "csrf", "hash", "invite", "key", "mac", "oobcode", "otp", "pass", "pin", "proof",
-        "psk", "pwd", "sid", "sig", "state", "totp", "xsrf",
-    ];
-    // `api_key`, `api-key`, `X-Api-Key` and `api[key]` are one.
-    let plain: String =
-        name.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
-    TELLING.iter().any(|word| plain.contains(word)) || ALONE.contains(&plain.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,45 +133,5 @@ mod tests {
         let headers: Vec<_> = rules.reads().headers("a.test").collect();
         assert_eq!(headers, [("x-plan", Extent::Value), ("x-token", Extent::Presence), ("accept", Extent::Presence)]);
         assert_eq!(rules.reads().headers("b.test").collect::<Vec<_>>(), [("accept", Extent::Presence)]);
-    }
-
-    #[test]
-    fn threat_68_what_may_be_a_credential() {
-        for name in [
-            "authorization",
-            "Cookie",
-            "Proxy-Authorization",
-            "token",
-            "ACCESS_TOKEN",
-            "id-token",
-            "refresh_token",
-            "code",
-            "Password",
-            "passwd",
-            "client_secret",
-            "api_key",
-            "X-Api-Key",
-            "apikey",
-            "key",
-            "signature",
-            "X-Amz-Signature",
-            "sig",
-            "session",
-            "session_id",
-            "PHPSESSION",
-            "sid",
-            "jwt",
-            "otp",
-            "SAMLResponse",
-            "csrf_token",
-            "state",
-        ] {
-            assert!(names_credential(name), "{name}");
-        }
-        for name in
-            ["debug", "action", "page", "codec", "keyboard", "monkey", "country_code", "sort", "id", "user", "status"]
-        {
-            assert!(!names_credential(name), "{name}");
-        }
     }
 }

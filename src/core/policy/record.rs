@@ -1,12 +1,13 @@
 //! What was written down of a decision, and the same decision under other rules, for `postern policy replay`. It asks the very rules
 //! that the live path asks (invariant 6). What the record lacks is never made up: then the answer is that nobody can say.
 
-use std::{borrow::Cow, collections::BTreeMap, convert::Infallible, str::Utf8Error, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use http::HeaderMap;
 
 use super::{
     Decided, Mode, RuleSet, Ruling,
+    credential::holds_credential,
     matcher::{Answer, Caller, Reading},
     query,
     reads::{Extent, Reads},
@@ -144,25 +145,31 @@ impl RuleSet {
     }
 }
 
-/// The value of a header; several fields of a name are one, separated by commas (RFC 9110 §5.3).
-///
-/// # Errors
-/// It is not UTF-8.
-pub(super) fn header_value<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<Cow<'h, str>>, Utf8Error> {
-    let mut values = headers.get_all(name).iter().map(|value| std::str::from_utf8(value.as_bytes()));
+/// Why a header has no value that everybody reads alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    NotUtf8,
+    /// One of the fields may be a client's and another one a proxy's, and applications take the first, the last or all joined.
+    Repeated,
+}
+
+/// The value of a header, `None` where it is not there.
+pub(super) fn header_value<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Unreadable> {
+    let mut values = headers.get_all(name).iter();
     let Some(first) = values.next() else { return Ok(None) };
-    let mut whole = Cow::Borrowed(first?);
-    for next in values {
-        whole = Cow::Owned(format!("{whole}, {}", next?));
+    if values.next().is_some() {
+        return Err(Unreadable::Repeated);
     }
-    Ok(Some(whole))
+    std::str::from_utf8(first.as_bytes()).map(Some).map_err(|_| Unreadable::NotUtf8)
 }
 
 fn recorded_header(headers: &HeaderMap, name: &str, extent: Extent) -> Vec<Parameter> {
     match header_value(headers, name) {
         Ok(None) => vec![Parameter::Absent],
-        Ok(Some(value)) if extent == Extent::Value && value.len() <= query::LONGEST_RECORDED => {
-            vec![Parameter::Value(value.into_owned())]
+        Ok(Some(value))
+            if extent == Extent::Value && value.len() <= query::LONGEST_RECORDED && !holds_credential(value) =>
+        {
+            vec![Parameter::Value(value.to_owned())]
         }
         Ok(Some(_)) => vec![Parameter::Present],
         Err(_) if extent == Extent::Presence => vec![Parameter::Present],

@@ -73,6 +73,15 @@ fn what_is_written_of_a_query() {
         ("X=1&Y", vec![not_there.clone(), value("1")], vec![not_there.clone(), there.clone()], vec![not_there.clone()]),
         // What stands behind a `;` is another parameter to some.
         ("x=1;token=c", vec![there.clone(), not_there.clone()], vec![not_there.clone()], vec![not_there.clone()]),
+        // So is what stands in brackets, and a look tells too.
+        (
+            "x[email]=a&x%5Bpassword%5D=hunter2",
+            vec![not_there.clone(), there.clone()],
+            vec![not_there.clone()],
+            vec![not_there.clone()],
+        ),
+        ("x[]=1", vec![not_there.clone(), value("1")], vec![not_there.clone()], vec![not_there.clone()]),
+        ("x=Bearer+abc", vec![there.clone()], vec![not_there.clone()], vec![not_there.clone()]),
         ("x=%zz", vec![], vec![not_there.clone()], vec![not_there.clone()]),
         ("other=c", vec![not_there.clone()], vec![not_there.clone()], vec![not_there.clone()]),
     ] {

@@ -95,7 +95,10 @@ impl Type {
 
     /// Whether it is a value, and no name for a group of them.
     pub(super) fn is_value(&self) -> bool {
-        !matches!(self, Self::User | Self::Request | Self::Session | Self::Route | Self::Query | Self::Headers)
+        !matches!(
+            self,
+            Self::Claims | Self::User | Self::Request | Self::Session | Self::Route | Self::Query | Self::Headers
+        )
     }
 }
 
@@ -111,7 +114,7 @@ impl fmt::Display for Type {
             Self::Timestamp => "timestamp",
             Self::Duration => "duration",
             Self::List(of) => return write!(f, "list({of})"),
-            Self::Claims => "map(string, dyn)",
+            Self::Claims => "user.claims",
             Self::User => "user",
             Self::Request => "request",
             Self::Session => "session",

@@ -13,7 +13,7 @@ use crate::core::{
     policy::{
         matcher::{Caller, Reading},
         query::{self, Told},
-        record::{Headers, Parameter, Query, header_value},
+        record::{Headers, Parameter, Query, Unreadable, header_value},
     },
     time::Timestamp,
     user::Attributes,
@@ -21,6 +21,8 @@ use crate::core::{
 
 /// Steps of one evaluation: nodes looked at, entries and characters gone through.
 const BUDGET: u32 = 100_000;
+/// Bytes of a query or a header that cost about as much as a step.
+const BYTES_A_STEP: usize = 4;
 
 /// Why an expression has no value. An error on one side of `&&` and `||` counts only where the other side does not decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +96,7 @@ impl<'v> Evaluation<'v> {
             Node::Attribute(name, kind) => self.attribute(name, *kind),
             Node::HasAttribute(name) => self.has_attribute(name).map(Value::Bool),
             Node::Header(name) => match self.header(name)? {
-                Some(value) => Ok(Value::String(value)),
+                Some(value) => Ok(Value::String(Cow::Borrowed(value))),
                 None => {
                     Stop::failed(format!("the request has no header {name:?}; ask {name:?} in request.headers first"))
                 }
@@ -106,10 +108,10 @@ impl<'v> Evaluation<'v> {
                     Stop::failed(format!("the query has no parameter {name:?}; ask {name:?} in request.query first"))
                 }
             },
-            Node::HasParameter(name) => told(query::is_present(self.reading.query, name), name).map(Value::Bool),
+            Node::HasParameter(name) => self.has_parameter(name).map(Value::Bool),
             Node::Variable(slot) => {
-                let size = self.variables.get(*slot).and_then(|value| value.as_ref().ok()?.size());
-                self.spend(size.unwrap_or_default())?;
+                let weight = self.variables.get(*slot).and_then(|value| Some(value.as_ref().ok()?.weight()));
+                self.spend(weight.unwrap_or_default())?;
                 self.variables.get(*slot).cloned().unwrap_or_else(|| Stop::failed("a variable has no value"))
             }
             Node::Select(of, name) if matches!(**of, Node::Fact(Fact::UserClaims)) => self.claim(name),
@@ -144,12 +146,11 @@ impl<'v> Evaluation<'v> {
             }
             Node::Equal(left, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
-                self.spend(left.size().unwrap_or_default())?;
-                Ok(Value::Bool(left.equals(&right)))
+                self.equal(&left, &right).map(Value::Bool)
             }
             Node::Compare(order, left, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
-                self.spend(left.size().unwrap_or_default())?;
+                self.spend(left.weight().min(right.weight()))?;
                 match left.compared(&right) {
                     Some(ordering) => Ok(Value::Bool(match order {
                         Order::Less => ordering.is_lt(),
@@ -163,11 +164,12 @@ impl<'v> Evaluation<'v> {
             Node::In(wanted, list) => self.is_in(wanted, list).map(Value::Bool),
             Node::Arithmetic(operation, left, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
-                self.spend(left.size().unwrap_or_default() + right.size().unwrap_or_default())?;
+                self.spend(left.weight() + right.weight())?;
                 arithmetic(*operation, left, right)
             }
             Node::Size(of) => {
                 let of = self.value(of)?;
+                self.spend(of.weight())?;
                 match of.size().and_then(|size| i64::try_from(size).ok()) {
                     Some(size) => Ok(Value::Int(size)),
                     None => Stop::failed(format!("a {} has no size", of.kind())),
@@ -243,14 +245,7 @@ impl<'v> Evaluation<'v> {
         if left == Ok(true) {
             return left;
         }
-        match (left, self.truth(right)) {
-            (_, Ok(true)) => Ok(true),
-            (Ok(_), right) => right,
-            (left, Ok(_)) => left,
-            (Err(Stop::Unrecorded), _) | (_, Err(Stop::Unrecorded)) => Err(Stop::Unrecorded),
-            (_, Err(Stop::Anonymous)) => Err(Stop::Anonymous),
-            (left, Err(_)) => left,
-        }
+        one_of(left, self.truth(right))
     }
 
     fn caller(&self) -> Result<Caller<'v>, Stop> {
@@ -338,18 +333,24 @@ impl<'v> Evaluation<'v> {
         }
     }
 
-    fn header(&self, name: &str) -> Result<Option<Cow<'v, str>>, Stop> {
-        let unreadable = || Stop::failed(format!("the header {name:?} is not UTF-8"));
-        match self.reading.headers {
-            Headers::Raw(None) => Ok(None),
-            Headers::Raw(Some(headers)) => header_value(headers, name).or_else(|_| unreadable()),
+    fn header(&mut self, name: &str) -> Result<Option<&'v str>, Stop> {
+        let value = match self.reading.headers {
+            Headers::Raw(None) => None,
+            Headers::Raw(Some(headers)) => header_value(headers, name).or_else(|why| {
+                Stop::failed(match why {
+                    Unreadable::NotUtf8 => format!("the header {name:?} is not UTF-8"),
+                    Unreadable::Repeated => format!("the request has more than one header {name:?}"),
+                })
+            })?,
             Headers::Recorded(recorded) => match recorded.get(name).map(Vec::as_slice) {
-                Some([Parameter::Absent]) => Ok(None),
-                Some([Parameter::Value(value)]) => Ok(Some(Cow::Borrowed(value))),
-                Some([]) => unreadable(),
-                _ => Err(Stop::Unrecorded),
+                Some([Parameter::Absent]) => None,
+                Some([Parameter::Value(value)]) => Some(value.as_str()),
+                Some([]) => return Stop::failed(format!("the header {name:?} could not be read")),
+                _ => return Err(Stop::Unrecorded),
             },
-        }
+        };
+        self.spend(value.unwrap_or_default().len() / BYTES_A_STEP)?;
+        Ok(value)
     }
 
     fn has_header(&self, name: &str) -> Result<bool, Stop> {
@@ -362,8 +363,22 @@ impl<'v> Evaluation<'v> {
         }
     }
 
-    fn parameter(&self, name: &str) -> Result<Option<Cow<'v, str>>, Stop> {
+    /// To find one parameter, all of them are looked at.
+    fn spend_on_query(&mut self) -> Result<(), Stop> {
+        match self.reading.query {
+            Query::Raw(Some(query)) => self.spend(query.len() / BYTES_A_STEP),
+            Query::Raw(None) | Query::Recorded(_) => Ok(()),
+        }
+    }
+
+    fn parameter(&mut self, name: &str) -> Result<Option<Cow<'v, str>>, Stop> {
+        self.spend_on_query()?;
         told(query::value(self.reading.query, name), name)
+    }
+
+    fn has_parameter(&mut self, name: &str) -> Result<bool, Stop> {
+        self.spend_on_query()?;
+        told(query::is_present(self.reading.query, name), name)
     }
 
     fn index(&mut self, of: &'v Node, index: &'v Node) -> Outcome<'v> {
@@ -378,7 +393,7 @@ impl<'v> Evaluation<'v> {
                 of.field(&name).map_or_else(|| Stop::failed(format!("there is no {name:?}; ask has(…) first")), Ok)
             }
             Value::Int(place) => {
-                self.spend(of.size().unwrap_or_default())?;
+                self.spend(of.weight())?;
                 let item = of.items().and_then(|items| items.into_iter().nth(usize::try_from(place).ok()?));
                 item.map_or_else(|| Stop::failed(format!("there is no entry {place}")), Ok)
             }
@@ -393,32 +408,52 @@ impl<'v> Evaluation<'v> {
         }
         // A list that is written out is not built first.
         if let Node::List(nodes) = list {
-            let mut failed = None;
+            let mut held = Ok(false);
             for node in nodes {
-                match self.value(node) {
-                    Ok(item) if wanted.equals(&item) => return Ok(true),
-                    Ok(_) => {}
-                    Err(stop) => failed = Some(stop),
+                let is_this = self.value(node).and_then(|item| self.equal(&wanted, &item));
+                held = one_of(held, is_this);
+                if held == Ok(true) {
+                    break;
                 }
             }
-            return failed.map_or(Ok(false), Err);
+            return held;
         }
         let list = self.value(list)?;
-        self.spend(list.size().unwrap_or_default())?;
         match (&list, &wanted) {
-            (Value::Strings(texts), Value::String(wanted)) => Ok(texts.iter().any(|text| **text == **wanted)),
+            (Value::Strings(texts), Value::String(wanted)) => {
+                self.spend(texts.len())?;
+                Ok(texts.iter().any(|text| **text == **wanted))
+            }
             (list, Value::String(name)) if list.is_object() => Ok(list.field(name).is_some()),
-            _ => match list.items() {
-                Some(items) => Ok(items.iter().any(|item| wanted.equals(item))),
-                None => Stop::failed(format!("a {} is no list", list.kind())),
-            },
+            _ => {
+                self.spend(list.weight())?;
+                let Some(items) = list.items() else { return Stop::failed(format!("a {} is no list", list.kind())) };
+                let mut held = Ok(false);
+                for item in &items {
+                    held = one_of(held, self.equal(&wanted, item));
+                    if held == Ok(true) {
+                        break;
+                    }
+                }
+                held
+            }
+        }
+    }
+
+    /// Two types that are only seen here to differ are no plain "not equal" (cel-spec has it so): a text `"true"` where a rule
+    /// asks for `true` would pass a deny over without a word.
+    fn equal(&mut self, left: &Value<'v>, right: &Value<'v>) -> Result<bool, Stop> {
+        self.spend(left.weight().min(right.weight()))?;
+        match left.equals(right) {
+            Some(held) => Ok(held),
+            None => Stop::failed(format!("a {} and a {} are never equal", left.kind(), right.kind())),
         }
     }
 
     fn fold(&mut self, fold: &'v Fold) -> Outcome<'v> {
         let over = self.value(&fold.over)?;
+        self.spend(over.weight())?;
         let Some(items) = over.items() else { return Stop::failed(format!("a {} is no list", over.kind())) };
-        self.spend(items.len())?;
         let start = self.value(&fold.start);
         self.set(fold.accumulator, start);
         for item in items {
@@ -439,6 +474,18 @@ impl<'v> Evaluation<'v> {
         if let Some(place) = self.variables.get_mut(slot) {
             *place = value;
         }
+    }
+}
+
+/// Whether either holds; an error counts where the other does not hold.
+fn one_of(left: Result<bool, Stop>, right: Result<bool, Stop>) -> Result<bool, Stop> {
+    match (left, right) {
+        (Ok(true), _) | (_, Ok(true)) => Ok(true),
+        (Ok(_), right) => right,
+        (left, Ok(_)) => left,
+        (Err(Stop::Unrecorded), _) | (_, Err(Stop::Unrecorded)) => Err(Stop::Unrecorded),
+        (_, Err(Stop::Anonymous)) => Err(Stop::Anonymous),
+        (left, Err(_)) => left,
     }
 }
 

@@ -12,7 +12,7 @@ mod time;
 mod tree;
 mod value;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use cel::parser::Parser;
 
@@ -55,9 +55,24 @@ pub(super) struct Reads {
 /// A fault, and where in the expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fault {
-    /// In characters, from 1.
-    column: usize,
+    position: Position,
     message: String,
+}
+
+/// Both from 1; the column in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Position {
+    line: usize,
+    column: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { line: 1, column } => write!(f, "column {column}"),
+            Self { line, column } => write!(f, "line {line}, column {column}"),
+        }
+    }
 }
 
 impl When {
@@ -87,8 +102,8 @@ impl When {
         if faults.is_empty() {
             return Ok(Self { written: Box::from(written), root, reads });
         }
-        faults.sort_by_key(|fault| fault.column);
-        Err(faults.into_iter().map(|Fault { column, message }| told(column, &message)).collect())
+        faults.sort_by_key(|fault| fault.position);
+        Err(faults.into_iter().map(|Fault { position, message }| told(position, &message)).collect())
     }
 
     pub(super) fn written(&self) -> &str {
@@ -115,11 +130,12 @@ impl When {
     }
 }
 
-fn told(column: usize, message: &str) -> String {
-    format!("in the expression at column {column}: {message}")
+fn told(position: Position, message: &str) -> String {
+    format!("in the expression at {position}: {message}")
 }
 
 fn parse_error(error: &cel::ParseError) -> String {
-    let column = usize::try_from(error.pos.1).unwrap_or_default().max(1);
-    told(column, &format!("it is not valid CEL ({})", error.msg.lines().next().unwrap_or_default()))
+    let from_one = |place: isize| usize::try_from(place).unwrap_or_default().max(1);
+    let position = Position { line: from_one(error.pos.0), column: from_one(error.pos.1) };
+    told(position, &format!("it is not valid CEL ({})", error.msg.lines().next().unwrap_or_default()))
 }

@@ -83,25 +83,41 @@ impl<'v> Value<'v> {
         matches!(self, Self::Json(Json::Object(_)))
     }
 
-    /// Values of two types are not equal, but for the numbers (cel-spec, "Equality").
-    pub(super) fn equals(&self, other: &Self) -> bool {
+    /// What it takes to go through it, or to copy it.
+    pub(super) fn weight(&self) -> usize {
+        let of_json = |json| Value::of(json).weight() + 1;
+        match self {
+            Self::String(text) => text.len(),
+            Self::List(items) => items.iter().map(|item| item.weight() + 1).sum(),
+            Self::Strings(texts) => texts.len(),
+            Self::Json(Json::Array(items)) => items.iter().map(of_json).sum(),
+            Self::Json(Json::Object(entries)) => entries.values().map(of_json).sum(),
+            _ => 0,
+        }
+    }
+
+    /// `None`: of two types, neither of them null, so that somebody is mistaken. The two kinds of numbers compare.
+    pub(super) fn equals(&self, other: &Self) -> Option<bool> {
         match (self, other) {
-            (Self::Null, Self::Null) => true,
-            (Self::Bool(left), Self::Bool(right)) => left == right,
-            (Self::String(left), Self::String(right)) => left == right,
+            (Self::Null, Self::Null) => Some(true),
+            (Self::Null, _) | (_, Self::Null) => Some(false),
+            (Self::Bool(left), Self::Bool(right)) => Some(left == right),
+            (Self::String(left), Self::String(right)) => Some(left == right),
             (Self::Timestamp(left), Self::Timestamp(right)) | (Self::Duration(left), Self::Duration(right)) => {
-                left == right
+                Some(left == right)
             }
-            (Self::Json(left), Self::Json(right)) => left == right,
             (Self::Int(_) | Self::Double(_), Self::Int(_) | Self::Double(_)) => {
-                self.compared(other) == Some(Ordering::Equal)
+                Some(self.compared(other) == Some(Ordering::Equal))
             }
-            _ => match (self.items(), other.items()) {
-                (Some(left), Some(right)) => {
-                    left.len() == right.len() && left.iter().zip(&right).all(|(left, right)| left.equals(right))
+            (Self::Json(left @ Json::Object(_)), Self::Json(right @ Json::Object(_))) => Some(left == right),
+            _ => {
+                let (left, right) = (self.items()?, other.items()?);
+                if left.len() != right.len() {
+                    return Some(false);
                 }
-                _ => false,
-            },
+                let all: Option<Vec<bool>> = left.iter().zip(&right).map(|(left, right)| left.equals(right)).collect();
+                all.map(|all| all.into_iter().all(|equal| equal))
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use cel::common::ast::{CallExpr, IdedExpr};
 use super::{Checker, Typed, string_literal};
 use crate::core::{
     policy::{
-        pattern::Pattern,
+        pattern::{Dot, Pattern},
         subject,
         when::{
             environment::Type,
@@ -104,7 +104,13 @@ impl Checker<'_> {
         let Some(written) = string_literal(regex) else {
             return self.faulty(regex, "the regex must be written out, so that it can be checked now");
         };
-        let pattern = match Pattern::parse(written) {
+        if written.contains(char::is_control) {
+            let message =
+                "the regex holds a control character, as \"\\b\" is one: write r\"…\", where a backslash stays one";
+            return self.faulty(regex, message);
+        }
+        // A line break in a decoded parameter is no way around `.`.
+        let pattern = match Pattern::parse_with(written, Dot::MatchesAnything) {
             Ok((_, anatomy)) if !anatomy.anchored_at_start => {
                 let message = format!(
                     "the regex {written:?} is not anchored, so it would match in the middle of any text: begin it with ^, and every \

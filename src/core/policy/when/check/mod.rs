@@ -11,7 +11,7 @@ use cel::common::ast::{
 use http::{HeaderName, header};
 
 use super::{
-    Attributes, Fault, Reads,
+    Attributes, Fault, Position, Reads,
     environment::{Field, ROOTS, Type, fields},
     tree::{Fold, Node, Operation, Order},
 };
@@ -79,7 +79,9 @@ impl<'c> Checker<'c> {
     fn fault(&mut self, at: &IdedExpr, message: impl Into<String>) {
         let start = self.source.offset_for(at.id).map_or(0, |(start, _)| start as usize);
         let before = self.source.source.get(..start).unwrap_or_default();
-        self.faults.push(Fault { column: before.chars().count() + 1, message: message.into() });
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let position = Position { line: before.matches('\n').count() + 1, column: line.chars().count() + 1 };
+        self.faults.push(Fault { position, message: message.into() });
     }
 
     fn faulty(&mut self, at: &IdedExpr, message: impl Into<String>) -> Typed {
@@ -97,6 +99,7 @@ impl<'c> Checker<'c> {
         let instead = match kind {
             Type::Query => "write request.query.NAME".to_owned(),
             Type::Headers => "write request.headers[\"NAME\"]".to_owned(),
+            Type::Claims => "write user.claims.NAME".to_owned(),
             _ => format!("write one of {}", names.join(", ")),
         };
         self.faulty(tree, format!("`{kind}` has no value of its own: {instead}"))
@@ -304,7 +307,7 @@ impl<'c> Checker<'c> {
                 ),
             };
         }
-        if !kind.is_value() {
+        if !kind.is_value() && kind != Type::Claims {
             return self.faulty(of, format!("`{kind}` is no list: write {kind}.NAME"));
         }
         let (index_node, index_kind) = self.value(index);
