@@ -49,8 +49,8 @@ use self::{
 };
 use super::{client_ip::ClientAddress, identity::Identity, target::Target, time::Timestamp};
 
-/// What a rule asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// What a rule asks for; the laxer the less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     Bypass,

@@ -44,6 +44,15 @@ impl All {
     /// `told` hears of every fault, and of every warning as such.
     pub(super) fn parse(written: &[String], roles: &Roles, mut told: impl FnMut(Told)) -> Self {
         let orgs: Vec<Box<str>> = written.iter().filter_map(|text| text.strip_prefix("org:")).map(Box::from).collect();
+        let is_held_within = |text: &&String| text.starts_with("role:") || text.starts_with("permission:");
+        if let (2.., Some(held)) = (orgs.len(), written.iter().find(is_held_within)) {
+            let message = format!(
+                "{held} stands beside two organisations, so that nobody can tell within which it must hold: write a list for each, \
+                 as in [[{held}, org:{}], …]",
+                orgs.first().map_or("NAME", |org| org)
+            );
+            told(Told::Fault(message));
+        }
         let mut subjects = Vec::with_capacity(written.len());
         for text in written {
             match Subject::parse(text, roles) {

@@ -114,7 +114,9 @@ fn told(Change { then, now }: &Change) -> String {
 
 fn because(why: &Why) -> String {
     match why {
-        Why::Rule(rule) => format!("rule {rule:?} reads something of the query that the log does not hold"),
+        Why::Rule(rule) => {
+            format!("rule {rule:?} reads something of the request or the user that the log does not hold")
+        }
         Why::Credential => "a credential came along that was not looked at then, and would be now".to_owned(),
         Why::Incomplete => "the line lacks fields: another version of Postern wrote it".to_owned(),
     }

@@ -70,13 +70,14 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
     if !compiler.faults.is_empty() {
         return Err(compiler.faults);
     }
-    compiler.warnings.extend(reach::warnings(&rules));
+    let default = draft.default.unwrap_or(Level::Deny);
+    compiler.warnings.extend(reach::warnings(&rules, default));
     let reads_resource =
         rules.iter().any(|rule| rule.clauses.iter().any(|clause| matches!(clause, Clause::Resources(_))));
     let rules = RuleSet {
         rules,
         roles: compiler.roles,
-        default: draft.default.unwrap_or(Level::Deny),
+        default,
         default_name: Arc::from(DEFAULT),
         index: index.build(),
         reads_resource,

@@ -171,7 +171,8 @@ impl<'d> Compiler<'d> {
         (orgs, teams)
     }
 
-    /// Who holds each role by its own name, by the role's place in the draft. Whoever is bound within an organisation belongs to it.
+    /// Who holds each role by its own name, by the role's place in the draft. Whoever is bound by name within an organisation belongs
+    /// to it.
     fn bindings(
         &mut self,
         by_name: &BTreeMap<&'d str, usize>,
@@ -200,7 +201,7 @@ impl<'d> Compiler<'d> {
             }
             if let Some(org) = &written.org {
                 match orgs.get_mut(org.as_str()) {
-                    Some(members) => members.join(&bearers.everywhere()),
+                    Some(members) => members.join(&bearers.named_everywhere()),
                     None => {
                         let names: Vec<String> = orgs.keys().map(ToString::to_string).collect();
                         let message = unknown("organisation", org, names.iter().map(String::as_str), "orgs");
@@ -266,11 +267,11 @@ impl<'d> Compiler<'d> {
 }
 
 impl Bearers {
-    /// The same people, without an organisation.
-    fn everywhere(&self) -> Self {
-        let mut all = self.clone();
+    /// The same people, without an organisation. `everyone` within one is each of its members, and makes nobody one.
+    fn named_everywhere(&self) -> Self {
+        let mut all = Self { everyone: Vec::new(), ..self.clone() };
         let lists = all.users.values_mut().chain(all.groups.values_mut()).chain(all.clients.values_mut());
-        for term in lists.flatten().chain(&mut all.everyone) {
+        for term in lists.flatten() {
             term.org = None;
         }
         all

@@ -31,7 +31,7 @@ pub struct BindingDraft {
     pub roles: Vec<String>,
     /// `user:NAME`, `group:NAME`, `client:NAME` or `everyone`; any of them.
     pub subjects: Vec<String>,
-    /// The role counts only where a rule names this organisation too.
+    /// The role counts only where a rule names this organisation too; `everyone` is each of its members.
     pub org: Option<String>,
     /// The first moment at which it does not hold any more.
     pub until: Option<Timestamp>,
@@ -181,7 +181,11 @@ impl Roles {
     pub(super) fn of<'p>(&'p self, caller: Caller<'p>, now: Timestamp) -> Vec<HeldRole<'p>> {
         let mut held: Vec<HeldRole<'p>> = Vec::new();
         for Role { name, bearers, .. } in &self.roles {
-            for term in bearers.terms(caller).filter(|term| term.is_in_force(now)) {
+            // Of everyone who is bound within an organisation, only its members are.
+            let belongs = |term: &&Term| {
+                term.org.as_ref().is_none_or(|org| self.orgs.get(&**org).is_some_and(|all| all.hold(caller, &[], now)))
+            };
+            for term in bearers.terms(caller).filter(|term| term.is_in_force(now)).filter(belongs) {
                 let role = HeldRole { role: name, org: term.org.as_deref() };
                 if !held.contains(&role) {
                     held.push(role);

@@ -276,6 +276,51 @@ fn faults_say_what_and_where() {
     }
 }
 
+/// `everyone` within an organisation is each of its members; it does not put everybody into it.
+#[test]
+fn everyone_within_an_organisation() {
+    let globex = OrgDraft { name: "globex".to_owned(), members: strings(&["group:globex"]), teams: Vec::new() };
+    let compiled = |subject: &[&[&str]]| {
+        let mut draft = with_rule(subject);
+        draft.roles.push(role("reader", &[], 1, &["read:wiki"]));
+        draft.bindings.push(BindingDraft { org: Some("acme".to_owned()), ..binding("reader", &["everyone"]) });
+        draft.orgs.push(globex.clone());
+        RuleSet::compile(&draft).expect("sound rules").0
+    };
+    for (subject, name, groups, expected) in [
+        (&[&["org:acme"][..]][..], "bob", &["globex"][..], false),
+        (&[&["org:acme"]], "bob", &["acme"], true),
+        (&[&["role:reader", "org:acme"]], "bob", &["globex"], false),
+        (&[&["permission:read:wiki", "org:acme"]], "bob", &["globex"], false),
+        (&[&["role:reader", "org:acme"]], "bob", &["acme"], true),
+        (&[&["role:reader", "org:acme"]], "ann", &[], true),
+        (&[&["role:reader", "org:globex"]], "bob", &["globex"], false),
+    ] {
+        assert_eq!(
+            may(&compiled(subject), &caller(name, groups), None, 0),
+            expected,
+            "{name} {groups:?} as {subject:?}"
+        );
+    }
+    let rules = compiled(&[&["org:acme"]]);
+    let held =
+        |name, groups| rules.roles_of(&caller(name, groups), None, at(0)).iter().map(ToString::to_string).collect();
+    let (inside, outside): (Vec<String>, Vec<String>) = (held("bob", &["acme"]), held("bob", &["globex"]));
+    assert!(inside.contains(&"acme/reader".to_owned()), "{inside:?}");
+    assert!(!outside.iter().any(|role| role.contains("reader")), "{outside:?}");
+}
+
+#[test]
+fn a_role_beside_two_organisations_is_a_fault() {
+    let mut draft = with_rule(&[&["org:acme", "role:admin", "org:globex"]]);
+    draft.orgs.push(OrgDraft { name: "globex".to_owned(), ..OrgDraft::default() });
+    let faults = told(&draft);
+    assert!(faults.iter().any(|(_, message)| message.contains("[[role:admin, org:acme], …]")), "{faults:?}");
+    // Whoever is in both.
+    draft.rules[0].subject = vec![strings(&["org:acme", "org:globex"])];
+    assert!(RuleSet::compile(&draft).is_ok());
+}
+
 #[test]
 fn faults_of_subjects() {
     for (subject, words) in [

@@ -153,6 +153,49 @@ fn rules_that_no_request_can_reach() {
     }
 }
 
+/// `/x/**` leaves `/x` to whatever comes next.
+#[test]
+fn folders_whose_bare_name_falls_to_a_laxer_rule() {
+    let paths = |name, domain, path: &[&str]| RuleDraft { path: strings(path), ..rule(name, domain, Level::Deny) };
+    let closed = || paths("closed", "a.test", &["/x/**"]);
+    let open = |domain| rule("open", domain, Level::OneFactor);
+    let by_method = |method: &str, rule: RuleDraft| RuleDraft { methods: strings(&[method]), ..rule };
+    for (rules, expected) in [
+        (vec![closed(), open("a.test")], Some("falls to \"open\" (one_factor): write [\"/x\", \"/x/**\"]")),
+        (vec![closed(), open("*.test")], Some("\"open\"")),
+        (vec![paths("closed", "*.test", &["/x/**"]), open("*.test")], Some("\"open\"")),
+        // It is not the next for all of the domain.
+        (vec![paths("closed", "*.test", &["/x/**"]), open("a.test")], None),
+        (vec![closed(), open("b.test")], None),
+        (vec![paths("closed", "a.test", &["/x/**", "/x"]), open("a.test")], None),
+        (vec![paths("closed", "a.test", &["/x/**", "/x*"]), open("a.test")], None),
+        (vec![paths("bare", "a.test", &["/x"]), closed(), open("a.test")], None),
+        (vec![closed(), paths("bare", "a.test", &["/x"]), open("a.test")], None),
+        (vec![closed(), rule("strict", "a.test", Level::Deny), open("*.test")], None),
+        (vec![paths("closed", "a.test", &["/x/y/**", "/z/**"]), paths("inner", "a.test", &["/x/**"])], None),
+        (vec![RuleDraft { policy: Some(Level::Bypass), ..closed() }, open("a.test")], None),
+        (vec![RuleDraft { mode: Mode::Report, ..closed() }, open("a.test")], None),
+        (vec![closed(), RuleDraft { mode: Mode::Report, ..open("a.test") }], None),
+        (vec![by_method("POST", closed()), by_method("GET", open("a.test"))], None),
+        (vec![by_method("POST", closed()), by_method("POST", open("a.test"))], Some("\"open\"")),
+        // Nobody can tell whether that takes it.
+        (vec![closed(), RuleDraft { resources: strings(&["^/x$"]), ..rule("r", "a.test", Level::Bypass) }], None),
+        // All of the site has no bare name.
+        (vec![paths("site", "a.test", &["/**"])], None),
+        (vec![closed()], None),
+    ] {
+        let case = format!("{rules:?}");
+        let found = warnings(rules);
+        assert_eq!(found.len(), usize::from(expected.is_some()), "{case} {found:?}");
+        for (warning, expected) in found.iter().zip(expected) {
+            assert!(warning.message.contains(expected), "{case} {warning:?}");
+        }
+    }
+    let lax = PolicyDraft { rules: vec![closed()], default: Some(Level::OneFactor), ..PolicyDraft::default() };
+    let (_, found) = RuleSet::compile(&lax).expect("sound rules");
+    assert!(matches!(&found[..], [one] if one.message.contains("falls to \"default\"")), "{found:?}");
+}
+
 #[test]
 fn what_holds_and_is_hardly_meant_is_a_warning() {
     let query = |operator, value| RuleDraft {

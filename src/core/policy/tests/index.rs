@@ -123,13 +123,24 @@ proptest! {
         ip in prop::sample::select(vec![None, Some("10.1.1.1"), Some("192.0.2.1"), Some("198.51.100.1")]),
         who in prop::sample::select(vec![None, Some("a"), Some("b"), Some("c")]),
         age in prop::sample::select(vec![0, 60, 61]),
+        header in prop::sample::select(vec![&[][..], &["1"], &["2"], &["1", "1"]]),
+        claim in prop::sample::select(vec![None, Some(serde_json::json!("a")), Some(serde_json::json!(1))]),
+        route in prop::sample::select(vec![None, Some("r")]),
     ) {
         let rules = sound(drafts, default);
-        let who = who.map(|name| caller(name, if name == "b" { &["b"] } else { &[] }, Factor::One));
+        let who = who.map(|name| {
+            let mut who = caller(name, if name == "b" { &["b"] } else { &[] }, Factor::One);
+            who.attributes = claim.into_iter().map(|claim| ("t".to_owned(), claim)).collect();
+            who
+        });
+        let mut headers = http::HeaderMap::new();
+        for value in header {
+            headers.append("x-h", http::HeaderValue::from_static(value));
+        }
         let target = Target::parse_url(&format!("https://{host}{path}")).expect("a URL");
         let client = ip.map_or(ClientAddress::Unknown, |ip| ClientAddress::Known(ip.parse().expect("an address")));
         let now = Timestamp::default().after(Duration::from_secs(age));
-        let question = Question { target: &target, method, client, caller: who.as_ref(), now, headers: None, route: None };
+        let question = Question { target: &target, method, client, caller: who.as_ref(), now, headers: Some(&headers), route };
         let decided = rules.decide(&question);
         let told = (decided.ruling, decided.rule.to_string(), decided.is_stale, decided.reported.clone());
         prop_assert_eq!(told, naive(&rules, &question));
@@ -153,9 +164,9 @@ proptest! {
     ) {
         let rules: Vec<RuleDraft> = drafts
             .into_iter()
-            .map(|draft| RuleDraft { when: None, networks: Vec::new(), max_auth_age: None, subject: Vec::new(), domain: strings(&["a.test"]), domain_regex: Vec::new(), resources: Vec::new(), ..draft })
+            .map(|draft| RuleDraft { networks: Vec::new(), domain: strings(&["a.test"]), domain_regex: Vec::new(), resources: Vec::new(), ..draft })
             .collect();
-        let rules = RuleSet::compile(&PolicyDraft { default: Some(default), rules, ..names() }).expect("sound").0;
+        let rules = sound(rules, default);
         let who = who.map(|name| caller(name, &["b"], Factor::One));
         let decide = |target: &Target| {
             let question = Question { target, method: "GET", client: ClientAddress::Unknown, caller: who.as_ref(), now: Timestamp::default(), headers: None, route: None };

@@ -1,10 +1,12 @@
 //! Warns of rules that no request can reach, because one rule above them, without any other condition, takes all they could match.
 //! It only ever warns of what is certain; `compile` asks it once all rules are known to be sound.
 
+mod folder;
+
 use std::collections::HashMap;
 
 use super::{
-    DraftFault, Mode, Place,
+    DraftFault, Level, Mode, Place,
     glob::Glob,
     matcher::{Clause, Domain},
     rule::Rule,
@@ -13,7 +15,7 @@ use super::{
 /// What one rule takes whole: a domain as written, and below it paths: "" for all, `/a/` for all below, `=/a` for one entry.
 type Taken = HashMap<String, HashMap<String, usize>>;
 
-pub(super) fn warnings(rules: &[Rule]) -> Vec<DraftFault> {
+pub(super) fn warnings(rules: &[Rule], default: Level) -> Vec<DraftFault> {
     let mut taken = Taken::new();
     let mut warnings = Vec::new();
     for (place, rule) in rules.iter().enumerate() {
@@ -29,6 +31,7 @@ pub(super) fn warnings(rules: &[Rule]) -> Vec<DraftFault> {
             take(&mut taken, rule, place);
         }
     }
+    warnings.extend(folder::warnings(rules, default));
     warnings
 }
 
@@ -56,11 +59,7 @@ fn take(taken: &mut Taken, rule: &Rule, place: usize) {
         return;
     }
     for domain in domains {
-        let key = match domain {
-            Domain::Exact(host) => host.to_string(),
-            Domain::Below(suffix) => format!("*.{suffix}"),
-            Domain::User(_) | Domain::Group(_) | Domain::Regex(_) => continue,
-        };
+        let Some(key) = domain_key(domain) else { continue };
         let paths = taken.entry(key).or_default();
         match globs {
             None => {
@@ -74,6 +73,15 @@ fn take(taken: &mut Taken, rule: &Rule, place: usize) {
                 }
             }
         }
+    }
+}
+
+/// As it is written; `None` where it depends on more than the host.
+fn domain_key(domain: &Domain) -> Option<String> {
+    match domain {
+        Domain::Exact(host) => Some(host.to_string()),
+        Domain::Below(suffix) => Some(format!("*.{suffix}")),
+        Domain::User(_) | Domain::Group(_) | Domain::Regex(_) => None,
     }
 }
 
