@@ -62,7 +62,7 @@ pub(super) async fn login(visit: Visit, body: Bytes) -> Response<String> {
         "session_id": session.id.0,
         "factor": session.factor.as_str(),
     });
-    if let Landing::To(url) = landing::decided(&visit, &signed_in.session, false, &form.rd, &form.rm)
+    if let Landing::To(url) = landing::decided(&visit, &signed_in.session, &form.rd, &form.rm)
         && let Some(fields) = body.as_object_mut()
     {
         fields.insert("next".to_owned(), url.as_str().into());

@@ -11,7 +11,7 @@ use crate::core::{
 
 /// Rules for the host that are shown unfolded; with more of them only those that matched are.
 const SHOWN: usize = 20;
-/// Rules in one list; the command shows the others.
+/// Rules for the host, and as many for others; the command shows the rest.
 const LISTED: usize = 500;
 
 /// For the template.
@@ -27,15 +27,16 @@ pub(super) struct Explained {
     pub(super) readings: Option<(String, String, &'static str, String)>,
     pub(super) rows: Vec<Row>,
     pub(super) folded: Vec<Folded>,
-    /// Rules of other hosts that are not told here.
-    pub(super) untold: usize,
+    /// Rules of other hosts are not told here.
+    pub(super) hides_other_hosts: bool,
+    /// Rules beyond those that fit.
+    pub(super) more: usize,
 }
 
 /// A list behind a click.
 pub(super) struct Folded {
     pub(super) title: String,
     pub(super) rows: Vec<Row>,
-    pub(super) more: usize,
 }
 
 #[derive(Clone)]
@@ -85,7 +86,7 @@ pub(super) fn on_the_portal(site: &Site, question: &Question<'_>) -> Option<Expl
 
 fn explained(site: &Site, question: &Question<'_>, tells_other_hosts: bool) -> Option<Explained> {
     question.caller.filter(|caller| may_read(site, caller))?;
-    let explanation = site.rules.explain(question, None);
+    let explanation = site.rules.explain_within(question, None, LISTED);
     // A moment has passed since the rules refused: what they would say now by another time of day explains nothing.
     (explanation.ruling == Ruling::Refuse).then(|| told(question, &explanation, tells_other_hosts))
 }
@@ -112,14 +113,16 @@ fn told(question: &Question<'_>, explanation: &Explanation, tells_other_hosts: b
     let mut folded = Vec::new();
     let rows = if here.len() > SHOWN {
         let matched = here.iter().filter(|row| row.said != Said::No).take(SHOWN).cloned().collect();
-        folded.push(list(format!("All {} rules for this host", here.len()), here));
+        let which = if explanation.untold == 0 { "All" } else { "The first" };
+        folded.push(Folded { title: format!("{which} {} rules for this host", here.len()), rows: here });
         matched
     } else {
         here
     };
     if tells_other_hosts && elsewhere > 0 {
         let others = all().filter(|(_, line)| line.is_for_other_hosts).map(row).collect();
-        folded.push(list(format!("{} for other hosts", counted(elsewhere)), others));
+        let which = if explanation.untold == 0 { "" } else { "The first " };
+        folded.push(Folded { title: format!("{which}{} for other hosts", counted(elsewhere)), rows: others });
     }
     Explained {
         request: format!("{} {}{}", question.method, question.target.host(), question.target.path()),
@@ -134,14 +137,9 @@ fn told(question: &Question<'_>, explanation: &Explanation, tells_other_hosts: b
             .map(|(reading, other)| (reading, other.path.clone(), other.ruling.as_str(), other.rule.clone())),
         rows,
         folded,
-        untold: if tells_other_hosts { 0 } else { elsewhere },
+        hides_other_hosts: !tells_other_hosts && elsewhere > 0,
+        more: explanation.untold,
     }
-}
-
-fn list(title: String, mut rows: Vec<Row>) -> Folded {
-    let more = rows.len().saturating_sub(LISTED);
-    rows.truncate(LISTED);
-    Folded { title, rows, more }
 }
 
 pub(super) fn counted(rules: usize) -> String {

@@ -40,8 +40,6 @@ pub(super) enum Landing {
     Denied {
         rule: Arc<str>,
         wanted: Target,
-        /// Why, for those who may know.
-        explained: Option<Box<Explained>>,
     },
     /// `rd` leads nowhere that we follow.
     Home,
@@ -57,47 +55,41 @@ pub(super) fn followed(visit: &Visit, rd: &str) -> Option<(Url, Target)> {
     visit.arrival.site.portal_path(&target).is_none().then_some((url, target))
 }
 
-/// `is_own`: whoever asks has shown more than the session cookie, which every application of the domain may know (THREATS 59).
-pub(super) fn decided(visit: &Visit, live: &LiveSession, is_own: bool, rd: &str, rm: &str) -> Landing {
-    let Some((url, wanted)) = followed(visit, rd) else { return Landing::Home };
-    let method = if !rm.is_empty() && rm.bytes().all(|byte| byte.is_ascii_uppercase()) { rm } else { "GET" };
-    let question = Question {
-        target: &wanted,
-        method,
+/// What the rules are asked about `wanted`.
+fn question<'q>(visit: &'q Visit, live: &'q LiveSession, wanted: &'q Target, rm: &'q str) -> Question<'q> {
+    let is_method = !rm.is_empty() && rm.bytes().all(|byte| byte.is_ascii_uppercase());
+    Question {
+        target: wanted,
+        method: if is_method { rm } else { "GET" },
         client: visit.arrival.client,
         caller: Some(&live.identity),
         now: visit.portal.clock.now(),
         // Those that matter to rules come again with the request itself.
         headers: Some(&visit.headers),
         route: visit.arrival.site.routes.find(wanted.host(), wanted.path()).map(|route| route.name.as_str()),
-    };
-    let decided = visit.arrival.site.rules.decide(&question);
+    }
+}
+
+pub(super) fn decided(visit: &Visit, live: &LiveSession, rd: &str, rm: &str) -> Landing {
+    let Some((url, wanted)) = followed(visit, rd) else { return Landing::Home };
+    let decided = visit.arrival.site.rules.decide(&question(visit, live, &wanted, rm));
     let rule = Arc::clone(decided.rule);
     match decided.ruling {
         Ruling::Forward => Landing::To(url),
         Ruling::StepUp if decided.is_stale => Landing::Again,
         Ruling::StepUp | Ruling::SignIn => Landing::StepUp { rule, wanted },
-        Ruling::Refuse => {
-            let site = &visit.arrival.site;
-            let explained = match (is_own, visit.is_on_apps_origin) {
-                (false, _) => None,
-                (true, false) => explain::on_the_portal(site, &question),
-                (true, true) => explain::on_an_application(site, &question),
-            };
-            Landing::Denied { rule, wanted, explained: explained.map(Box::new) }
-        }
+        Ruling::Refuse => Landing::Denied { rule, wanted },
     }
 }
 
-/// The answer for somebody who is signed in.
+/// The answer for somebody who is signed in. `is_own`: whoever asks has shown more than the session cookie, which every application of
+/// the domain may know (THREATS 59).
 pub(super) fn land(visit: &Visit, live: &LiveSession, is_own: bool, rd: &str, rm: &str) -> Response<String> {
-    match decided(visit, live, is_own, rd, rm) {
+    match decided(visit, live, rd, rm) {
         Landing::To(url) => on_to(visit, &url),
         Landing::Again => sign_in_again(visit, live, rd, rm),
         Landing::StepUp { rule, wanted } => step_up(visit, Some((&rule, &wanted)), &live.identity),
-        Landing::Denied { rule, wanted, explained } => {
-            denied(visit, Some((&rule, &wanted)), Some(&live.identity), explained)
-        }
+        Landing::Denied { rule, wanted } => refused(visit, live, is_own, (&rule, &wanted), rm),
         Landing::Home => {
             let default = visit.scope.default_redirect.as_ref().map(Url::as_str);
             match default.and_then(|url| followed(visit, url)) {
@@ -107,6 +99,23 @@ pub(super) fn land(visit: &Visit, live: &LiveSession, is_own: bool, rd: &str, rm
             }
         }
     }
+}
+
+/// The denied page of somebody who is signed in, with the reasons for those who may know. `is_own` as for [`land`].
+pub(super) fn refused(
+    visit: &Visit,
+    live: &LiveSession,
+    is_own: bool,
+    (rule, wanted): (&str, &Target),
+    rm: &str,
+) -> Response<String> {
+    let (site, question) = (&visit.arrival.site, question(visit, live, wanted, rm));
+    let explained = match (is_own, visit.is_on_apps_origin) {
+        (false, _) => None,
+        (true, false) => explain::on_the_portal(site, &question),
+        (true, true) => explain::on_an_application(site, &question),
+    };
+    denied(visit, Some((rule, wanted)), Some(&live.identity), explained.map(Box::new))
 }
 
 /// Sends the browser on, and counts how often it comes back from there: the gate did not know it, though we do. Cookies of a

@@ -116,7 +116,7 @@ pub(super) async fn root(visit: Visit, RawQuery(query): RawQuery) -> Response<St
         Err(error) => unavailable(&visit, &error),
         Ok(Named::One(live)) => {
             let is_own = visit.is_bound_to(&live);
-            let leads_nowhere = matches!(landing::decided(&visit, &live, is_own, &form.rd, &form.rm), Landing::Home);
+            let leads_nowhere = landing::followed(&visit, &form.rd).is_none();
             if !leads_nowhere {
                 landing::land(&visit, &live, is_own, &form.rd, &form.rm)
             } else if !is_own {
@@ -294,7 +294,7 @@ pub(super) async fn two_factor(visit: Visit, RawQuery(query): RawQuery) -> Respo
     let form = Form::of(query.as_deref());
     match visit.named().await {
         Err(error) => unavailable(&visit, &error),
-        Ok(Named::One(live)) => match landing::decided(&visit, &live, false, &form.rd, &form.rm) {
+        Ok(Named::One(live)) => match landing::decided(&visit, &live, &form.rd, &form.rm) {
             Landing::StepUp { rule, wanted } => landing::step_up(&visit, Some((&rule, &wanted)), &live.identity),
             Landing::Again => landing::land(&visit, &live, false, &form.rd, &form.rm),
             _ => landing::step_up(&visit, None, &live.identity),
@@ -308,9 +308,9 @@ pub(super) async fn denied(visit: Visit, RawQuery(query): RawQuery) -> Response<
     match visit.named().await {
         Err(error) => unavailable(&visit, &error),
         // Which rule it was is asked of the rules, never of the query: anybody can write a link.
-        Ok(Named::One(live)) => match landing::decided(&visit, &live, visit.is_bound_to(&live), &form.rd, &form.rm) {
-            Landing::Denied { rule, wanted, explained } => {
-                landing::denied(&visit, Some((&rule, &wanted)), Some(&live.identity), explained)
+        Ok(Named::One(live)) => match landing::decided(&visit, &live, &form.rd, &form.rm) {
+            Landing::Denied { rule, wanted } => {
+                landing::refused(&visit, &live, visit.is_bound_to(&live), (&rule, &wanted), &form.rm)
             }
             Landing::StepUp { rule, wanted } => landing::step_up(&visit, Some((&rule, &wanted)), &live.identity),
             Landing::Again => landing::land(&visit, &live, false, &form.rd, &form.rm),

@@ -165,7 +165,7 @@ async fn on_an_applications_origin_the_rules_of_other_hosts_are_left_out() {
     };
     let page = body(&["dev"], "refuse", true);
     assert!(page.contains(HEADING) && page.contains("user bob of dev is not group:admins"), "{page}");
-    assert!(page.contains("1 rule for other hosts, which are told at the portal alone"), "{page}");
+    assert!(page.contains("Rules for other hosts are told at the portal alone"), "{page}");
     assert!(!page.contains("other.example.org"), "{page}");
     for page in [body(&["users"], "refuse", true), body(&["dev"], "unavailable", true), body(&["dev"], "refuse", false)]
     {
@@ -185,10 +185,20 @@ async fn a_long_list_is_folded() {
     let (before, folded) = page.body.split_once("<details>").unwrap();
     assert_eq!(before.matches("<tr class=").count(), 1, "{before}");
     assert!(before.contains(r#"<tr class="decides"><th scope="row">r7</th>"#), "{before}");
-    assert!(folded.contains("<summary>All 600 rules for this host</summary>"));
+    assert!(folded.contains("<summary>The first 500 rules for this host</summary>"));
     assert_eq!(folded.matches("<tr class=").count(), 500);
-    assert!(folded.contains("And 100 more"));
+    assert!(folded.contains("100 rules more: <code>postern policy explain</code>"), "{folded}");
+    // The one that decides is told, wherever it stands.
+    let page = browser.load(&denied("https://app.example.com/r/590")).await;
+    let (before, folded) = page.body.split_once("<details>").unwrap();
+    assert!(before.contains(r#"<tr class="decides"><th scope="row">r590</th>"#), "{before}");
+    assert!(folded.contains("<summary>The first 501 rules for this host</summary>"));
     let page = browser.load(&denied("https://app.example.com/s")).await;
     let (before, _) = page.body.split_once("<details>").unwrap();
     assert!(before.contains("<dd>none matched; the default is deny</dd>") && !before.contains("<table>"), "{before}");
+    let rules: String =
+        (0..30).map(|n| format!("  - {{ domain: app.example.com, path: /r/{n}, policy: deny }}\n")).collect();
+    world.policies(&format!("default: deny\nrules:\n{rules}"));
+    let page = Browser::signed_in(&world, HTTPS, "bob").await.load(&denied("https://app.example.com/r/7")).await;
+    assert!(page.body.contains("<summary>All 30 rules for this host</summary>") && !page.body.contains("more: <code>"));
 }

@@ -175,7 +175,10 @@ impl Clause {
     pub(super) fn reason(&self, reading: &Reading<'_>, answer: Answer) -> String {
         match self {
             Self::Domain(domains) => {
-                let written = listed(domains.iter().map(Domain::written));
+                // Where one of them is the request's, the others are no matter, and other people's hosts perhaps.
+                let of_matter =
+                    domains.iter().filter(|domain| answer == Answer::No || domain.answer(reading) == answer);
+                let written = listed(of_matter.map(Domain::written));
                 outcome("host", reading.host, answer, ("is", "is not"), &written)
             }
             Self::Methods(methods) => {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Level, Mode, Ruling,
-    matcher::{Answer, Caller, Clause, Reading},
+    matcher::{Answer, Caller, Clause, Domain, Reading},
 };
 use crate::core::identity::Factor;
 
@@ -37,6 +37,11 @@ impl Rule {
         self.clauses
             .first()
             .is_some_and(|first| matches!(first, Clause::Domain(_)) && first.answer(&of_anybody) == Answer::No)
+    }
+
+    pub(super) fn has_domain_regex(&self) -> bool {
+        let is_regex = |domain: &Domain| matches!(domain, Domain::Regex(_));
+        matches!(self.clauses.first(), Some(Clause::Domain(domains)) if domains.iter().any(is_regex))
     }
 
     /// What the rule says to somebody whom it matches, and whether a fresh sign-in is all that is missing.

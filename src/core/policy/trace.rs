@@ -1,7 +1,10 @@
 //! Why the rules say what they say, for `postern policy explain` and the denied page. It asks the very rules that `decide` asks; it must never decide
 //! anything by itself.
 
-use std::fmt::{self, Write as _};
+use std::{
+    collections::HashSet,
+    fmt::{self, Write as _},
+};
 
 use serde::Serialize;
 
@@ -26,6 +29,9 @@ pub struct Explanation {
     pub roles: Vec<String>,
     /// Every rule in its order, under the reading that decided.
     pub trace: Vec<Line>,
+    /// Rules that are not in the trace, since it has become long enough.
+    #[serde(skip)]
+    pub untold: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -61,12 +67,20 @@ impl RuleSet {
     /// Decides as [`RuleSet::decide`] does and tells of every rule. `client` is the OAuth client that `question.caller` stands for, if any.
     #[must_use]
     pub fn explain(&self, question: &Question<'_>, client: Option<&str>) -> Explanation {
+        self.explain_within(question, client, usize::MAX)
+    }
+
+    /// As [`RuleSet::explain`], with no more than `most` rules for the host in the trace and as many for others, beside the one that
+    /// decides: what a request may ask for must not take longer the more rules there are.
+    #[must_use]
+    pub fn explain_within(&self, question: &Question<'_>, client: Option<&str>, most: usize) -> Explanation {
         let decided: Vec<(&str, Decided<'_>)> =
             question.target.readings().map(|path| (path, self.decide_path(question, path, client))).collect();
         // The first of the strictest, as `decide` has it; `max_by_key` alone would take the last.
         let strictest = decided.iter().rev().max_by_key(|(_, decided)| decided.ruling).cloned();
         let (path, holds) = strictest.unwrap_or_else(|| ("/", self.decide_path(question, "/", client)));
         let other = decided.iter().find(|(other, _)| *other != path);
+        let (trace, untold) = self.trace(question, path, client, most);
         Explanation {
             ruling: holds.ruling,
             level: holds.level,
@@ -80,19 +94,42 @@ impl RuleSet {
             roles: question.caller.map_or_else(Vec::new, |identity| {
                 self.roles_of(identity, client, question.now).iter().map(ToString::to_string).collect()
             }),
-            trace: self.trace(question, path, client),
+            trace,
+            untold,
         }
     }
 
-    fn trace(&self, question: &Question<'_>, path: &str, client: Option<&str>) -> Vec<Line> {
+    /// The second value: how many rules are left out.
+    fn trace(&self, question: &Question<'_>, path: &str, client: Option<&str>, most: usize) -> (Vec<Line>, usize) {
         self.with_reading(question, path, client, |reading| {
+            let candidates: Option<HashSet<u32>> =
+                self.index.candidates(reading.host, reading.path.as_bytes()).map(Iterator::collect);
             let mut decided_by: Option<&str> = None;
-            let mut lines = Vec::with_capacity(self.rules.len());
-            for rule in &self.rules {
+            let (mut here, mut elsewhere, mut untold) = (0, 0, 0);
+            let mut lines = Vec::with_capacity(self.rules.len().min(most));
+            for (place, rule) in (0_u32..).zip(&self.rules) {
+                let is_candidate = candidates.as_ref().is_none_or(|candidates| candidates.contains(&place));
+                // Nobody is to build a thousand automata for a page.
+                if !is_candidate && elsewhere >= most && rule.has_domain_regex() {
+                    untold += 1;
+                    continue;
+                }
+                let is_for_other_hosts = rule.is_for_other_hosts(reading);
+                let told = if is_for_other_hosts { &mut elsewhere } else { &mut here };
+                let is_over = *told >= most;
+                if is_over && (decided_by.is_some() || !is_candidate) {
+                    untold += 1;
+                    continue;
+                }
                 let answer = rule.answer(reading);
                 let matched = answer != Answer::No;
-                let mut because = rule.reason(reading, answer);
                 let reports = (rule.mode == Mode::Report).then_some("report");
+                if is_over && (!matched || reports.is_some()) {
+                    untold += 1;
+                    continue;
+                }
+                *told += 1;
+                let mut because = rule.reason(reading, answer);
                 match decided_by {
                     _ if !matched => {}
                     Some(earlier) => {
@@ -104,10 +141,9 @@ impl RuleSet {
                     }
                     None => decided_by = Some(&rule.name),
                 }
-                let is_for_other_hosts = rule.is_for_other_hosts(reading);
                 lines.push(Line { rule: rule.name.to_string(), matched, mode: reports, because, is_for_other_hosts });
             }
-            lines
+            (lines, untold)
         })
     }
 }

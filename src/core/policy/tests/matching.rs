@@ -372,3 +372,60 @@ fn query_conditions_are_an_or_of_ands_and_name_nobody() {
         assert_eq!((ruling, rule.as_str()), expected, "{query}");
     }
 }
+
+/// A page on one host tells nothing of the others that a rule is for.
+#[test]
+fn the_reason_names_the_domain_that_matched() {
+    let draft =
+        RuleDraft { domain: strings(&["a.test", "payroll.test", "*.b.test"]), ..rule("r", "a.test", Level::OneFactor) };
+    let rules = compiled(vec![draft]);
+    let because = |url: &str| {
+        let target = Target::parse_url(url).expect("a URL");
+        let question = Question {
+            target: &target,
+            method: "GET",
+            client: ClientAddress::Unknown,
+            caller: None,
+            now: Timestamp::default(),
+            headers: None,
+            route: None,
+        };
+        rules.explain(&question, None).trace.remove(0).because
+    };
+    assert_eq!(because("https://a.test/"), "host is a.test");
+    assert_eq!(because("https://x.b.test/"), "host x.b.test is *.b.test");
+    assert_eq!(because("https://c.test/"), "host c.test is not a.test or payroll.test or *.b.test");
+}
+
+/// A page is told no more than it asks for, and the rule that decides always.
+#[test]
+fn a_trace_within_bounds_holds_what_decides() {
+    let many = |domain: &str, count: usize| -> Vec<RuleDraft> {
+        let folder = |number| RuleDraft {
+            path: vec![format!("/{number}")],
+            ..rule(&format!("{domain} {number}"), domain, Level::Deny)
+        };
+        (0..count).map(folder).collect()
+    };
+    let rules =
+        compiled([many("b.test", 40), many("a.test", 40), vec![rule("last", "a.test", Level::Bypass)]].concat());
+    for (path, decisive, here) in [("7", "a.test 7", 10), ("33", "a.test 33", 11), ("none", "last", 11)] {
+        let target = Target::parse_url(&format!("https://a.test/{path}")).expect("a URL");
+        let question = Question {
+            target: &target,
+            method: "GET",
+            client: ClientAddress::Unknown,
+            caller: None,
+            now: Timestamp::default(),
+            headers: None,
+            route: None,
+        };
+        let (whole, bounded) = (rules.explain(&question, None), rules.explain_within(&question, None, 10));
+        assert_eq!((whole.trace.len(), whole.untold), (81, 0));
+        assert_eq!((bounded.ruling, &bounded.rule), (whole.ruling, &whole.rule));
+        assert_eq!(bounded.decisive().map(|place| &*bounded.trace[place].rule), Some(decisive));
+        let elsewhere = bounded.trace.iter().filter(|line| line.is_for_other_hosts).count();
+        assert_eq!((elsewhere, bounded.trace.len() - elsewhere, bounded.untold), (10, here, 81 - 10 - here), "{path}");
+        assert!(bounded.trace.iter().all(|line| whole.trace.contains(line)));
+    }
+}
