@@ -3,12 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{Connection, SqliteConnection};
 use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 
 use super::{
     Stores,
-    database::{Database, FileState},
+    database::{Database, Dialect, Look, Watch},
     session::{DatabaseSessions, SessionCache},
 };
 use crate::{
@@ -61,19 +60,23 @@ impl Stores {
 struct Follower {
     background: Arc<Background>,
     readiness: Arc<Readiness>,
-    connection: Option<SqliteConnection>,
-    data_version: Option<i64>,
+    watch: Watch,
+    /// What the watch saw when all changes were last applied.
+    seen: Option<i64>,
     /// The last change applied; `None`: unknown, so memory has to be emptied first.
     seq: Option<i64>,
     /// Monotonic.
     succeeded_at: Duration,
+    /// Another database took the place of the one that is open.
+    replaced: bool,
     down: bool,
 }
 
 impl Follower {
     fn new(background: Arc<Background>, readiness: Arc<Readiness>) -> Self {
         let succeeded_at = background.database.clock.monotonic();
-        Self { background, readiness, connection: None, data_version: None, seq: None, succeeded_at, down: false }
+        let watch = Watch::of(&background.database);
+        Self { background, readiness, watch, seen: None, seq: None, succeeded_at, replaced: false, down: false }
     }
 
     async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
@@ -82,8 +85,10 @@ impl Follower {
         loop {
             tokio::select! {
                 () = stopped(&mut shutdown) => return,
-                _ = ticks.tick() => self.beat().await,
+                _ = ticks.tick() => {}
+                () = self.watch.woken() => {}
             }
+            self.beat().await;
         }
     }
 
@@ -101,8 +106,8 @@ impl Follower {
                 self.tell_up();
             }
             Err(detail) => {
-                self.connection = None;
-                self.data_version = None;
+                self.watch.disconnect();
+                self.seen = None;
                 if self.background.database.clock.monotonic().saturating_sub(self.succeeded_at) >= DOWN {
                     self.tell_down(&detail);
                 }
@@ -111,42 +116,51 @@ impl Follower {
     }
 
     async fn poll(&mut self) -> Result<(), String> {
-        self.look_at_file().await?;
-        let version = self.data_version().await.map_err(|error| error.to_string())?;
-        if self.data_version == Some(version) && self.seq.is_some() {
+        let at = match self.look().await? {
+            Some(at) if !self.down => at,
+            _ => {
+                self.reopen().await?;
+                self.look().await?.ok_or("the database was replaced once more")?
+            }
+        };
+        if self.seen == Some(at) && self.seq.is_some() {
             return Ok(());
         }
         self.catch_up().await.map_err(|error| error.detail)?;
-        self.data_version = Some(version);
+        self.seen = Some(at);
         Ok(())
     }
 
-    /// A file that is gone is an outage at once. One that took its place is opened, and nothing remembered of the old one counts.
-    async fn look_at_file(&mut self) -> Result<(), String> {
-        let database = &self.background.database;
-        let state = database.look();
-        if state == FileState::Gone {
-            self.background.cache.distrust();
-            return Err("the database file is gone".to_owned());
+    /// Where the log stands; `None`: the database has to be opened anew. One that is gone is an outage at once, and of one that took its
+    /// place nothing remembered counts.
+    async fn look(&mut self) -> Result<Option<i64>, String> {
+        match self.watch.look(&self.background.database).await? {
+            Look::At(at) => return Ok((!self.replaced).then_some(at)),
+            Look::Gone => {
+                self.background.cache.distrust();
+                return Err("the database file is gone".to_owned());
+            }
+            Look::Replaced => {}
         }
-        if state == FileState::Same && !self.down {
-            return Ok(());
+        self.background.cache.distrust();
+        if !std::mem::replace(&mut self.replaced, true) {
+            match self.background.database.dialect() {
+                Dialect::Sqlite => {
+                    tracing::warn!("another database file took the place of the one in use: opening it");
+                }
+                Dialect::Postgres => tracing::warn!("PostgreSQL was started anew, or is another server: opening it"),
+            }
         }
-        if state == FileState::Replaced {
-            self.background.cache.distrust();
-            tracing::warn!("another database file took the place of the one in use: opening it");
-        }
-        self.seq = None;
-        self.connection = None;
-        database.reopen().await.map_err(|error| error.to_string())
+        Ok(None)
     }
 
-    async fn data_version(&mut self) -> Result<i64, sqlx::Error> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(self.background.database.own_connection().await?),
-        };
-        sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
+    async fn reopen(&mut self) -> Result<(), String> {
+        self.seq = None;
+        self.seen = None;
+        self.watch.disconnect();
+        self.background.database.reopen().await.map_err(|error| error.to_string())?;
+        self.replaced = false;
+        Ok(())
     }
 
     async fn catch_up(&mut self) -> Result<(), Unavailable> {
@@ -244,9 +258,17 @@ impl Background {
             let deleted = self
                 .database
                 .run("changes", "clean", async {
-                    let done = sqlx::query(
-                        "DELETE FROM changes WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT ?1) AND at < ?2",
-                    )
+                    let done = sqlx::query(match self.database.dialect() {
+                        Dialect::Sqlite => {
+                            "DELETE FROM changes \
+                             WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT $1) AND at < $2"
+                        }
+                        // Rows that another node is at are left to it.
+                        Dialect::Postgres => {
+                            "DELETE FROM changes WHERE seq IN (\
+                             SELECT seq FROM changes WHERE at < $2 ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED)"
+                        }
+                    })
                     .bind(STEP)
                     .bind(before)
                     .execute(&self.database.pool())
@@ -257,16 +279,6 @@ impl Background {
             if i64::try_from(deleted).unwrap_or(i64::MAX) < STEP {
                 return Ok(());
             }
-        }
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(connection.close());
         }
     }
 }

@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 use zeroize::Zeroizing;
 
-use super::{changes::record, database::Database};
+use super::database::{Database, Guard};
 use crate::ports::{ChangeKind, Entropy, Keys, SigningKey, SigningKeys, Unavailable};
 
 const STORE: &str = "keys";
@@ -155,22 +155,22 @@ async fn make_first(
     let now = database.clock.now().unix_millis();
     database
         .run(STORE, "create", async {
-            let mut transaction = database.begin().await?;
             // Two processes may start at once: the first one's key stands.
+            let mut write = database.begin(Guard::SigningKeys).await?;
             let done = sqlx::query(
-                "INSERT INTO signing_keys (kid, nonce, sealed, created_at) SELECT ?, ?, ?, ? \
+                "INSERT INTO signing_keys (kid, nonce, sealed, created_at) SELECT $1, $2, $3, $4 \
                  WHERE NOT EXISTS (SELECT 1 FROM signing_keys)",
             )
             .bind(&kid)
             .bind(nonce.as_slice())
             .bind(&sealed)
             .bind(now)
-            .execute(&mut *transaction)
+            .execute(&mut *write)
             .await?;
             if done.rows_affected() > 0 {
-                record(&mut transaction, ChangeKind::Key, &kid, now).await?;
+                write.record(ChangeKind::Key, &kid);
             }
-            transaction.commit().await
+            write.commit().await
         })
         .await?;
     Ok(())
