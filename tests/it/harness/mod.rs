@@ -12,6 +12,8 @@ pub(crate) mod front;
 pub(crate) mod haproxy;
 pub(crate) mod nginx;
 pub(crate) mod port;
+#[path = "../../support/postgres.rs"]
+pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod server;
