@@ -150,7 +150,6 @@ impl Load {
             assert!(answers.public.iter().all(|status| *status == 200), "a bypass: {:?}", answers.public);
             assert!(answers.stranger.iter().all(|status| [302, 503].contains(status)), "{:?}", answers.stranger);
             assert!(answers.kept.iter().all(|status| [200, 503].contains(status)), "{:?}", answers.kept);
-            assert!(answers.kept.contains(&503), "it cannot know meanwhile: {:?}", answers.kept);
             let late = answers.revoked.iter().filter(|(came, _)| *came > revoked_at + BOUND);
             let mut late = late.map(|(_, status)| *status).peekable();
             assert!(late.peek().is_some(), "asked after the bound as well");
