@@ -206,6 +206,24 @@ fn what_is_left_of_a_rule_stands_before_a_deny_for_the_rest() {
         ("{ domain: 'a.example.com,b.example.com', policy: bypass }", "a.example.com b.example.com  bypass"),
         ("{ domain: a.example.com, resources: '^/a{1,2}', policy: bypass }", "a.example.com  deny"),
         ("nothing", "^.*$  deny"),
+        // Nobody knows which hosts these mean.
+        ("{ domain: $ADMIN_HOST, policy: deny }", "^.*$  deny"),
+        ("{ domain: 'a.${ROOT}', policy: deny }", "^.*$  deny"),
+        ("{ domain: '<% env `A` %>', policy: deny }", "^.*$  deny"),
+        ("{ domain: '((env A)).example.com', policy: deny }", "^.*$  deny"),
+        ("{ domain: '{env}.example.com', policy: deny }", "^.*$  deny"),
+        ("{ domain: '{{ f \"a.example.com,b.example.com,c\" }}', policy: bypass }", "^.*$  deny"),
+        ("{ domain: 'a.{user}.example.com', policy: deny }", "^a\\..*\\.example\\.com$  deny"),
+        ("{ domain: a.example.com, resources: ['^/$SECTION/'], policy: bypass }", "a.example.com  deny"),
+        ("{ domain: a.example.com, resources: ['^/<% env \"A\" %>'], policy: bypass }", "a.example.com  deny"),
+        ("{ domain: a.example.com, resources: ['^(/a$|/b$)'], policy: deny }", "a.example.com ^(/a$|/b$) deny"),
+        ("{ domain: a.example.com, subject: 'group:$ADMINS', policy: deny }", "a.example.com  deny"),
+        ("{ domain: a.example.com, subject: 'user:<%x%>', policy: one_factor }", "a.example.com  deny"),
+        ("{ domain: a.example.com, methods: [$METHOD], policy: bypass }", "a.example.com  deny"),
+        ("{ domain: a.example.com, methods: '{{ f \"A,GET,B\" }}', policy: bypass }", "a.example.com  deny"),
+        ("{ domain: a.example.com, networks: [$NET], policy: bypass }", "a.example.com  deny"),
+        ("{ domain: a.example.com, query: [[{ key: a, value: $VALUE }]], policy: bypass }", "a.example.com  deny"),
+        ("{ domain: a.example.com, query: [[{ key: a, value: x$$ }]], policy: bypass }", "a.example.com  deny"),
     ] {
         let (ledger, import) = import(&format!("access_control: {{ rules: [{rule}] }}\n"));
         let written: Vec<String> = import
@@ -219,5 +237,14 @@ fn what_is_left_of_a_rule_stands_before_a_deny_for_the_rest() {
             })
             .collect();
         assert_eq!(written.join(" | "), ours, "{rule}: {:?}", ledger.findings);
+    }
+}
+
+#[test]
+fn a_user_s_name_in_a_host_is_told_to_be_compared_ignoring_case() {
+    for domain in ["{user}.example.com", "{user}-app.example.com", "{USER}-app.example.com"] {
+        let (ledger, _) =
+            import(&format!("access_control: {{ rules: [{{ domain: '{domain}', policy: one_factor }}] }}\n"));
+        assert!(ledger.findings.iter().any(|finding| finding.message.contains("ignoring case")), "{domain}");
     }
 }
