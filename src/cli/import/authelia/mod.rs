@@ -87,7 +87,7 @@ fn translate(root: &Node, folder: &Path, ledger: &mut Ledger) -> Import {
     let root = Spot::root(root);
     let import = Import {
         address: server::address(&root, ledger),
-        cookies_alone: server::cookies_alone(&root),
+        cookies_alone: server::cookies_alone(&root, ledger),
         session: session::session(&root, ledger),
         users: people::users_file(&root, folder, ledger),
         log: foreign::log(&root, ledger),
