@@ -241,6 +241,36 @@ fn what_is_left_of_a_rule_stands_before_a_deny_for_the_rest() {
 }
 
 #[test]
+fn a_default_that_lets_all_in_is_none_of_authelia_s_without_rules() {
+    for (block, ours) in [
+        ("{ default_policy: bypass }", Level::Deny),
+        ("{ default_policy: bypass, rules: [] }", Level::Deny),
+        ("{ default_policy: one_factor }", Level::OneFactor),
+        ("{ default_policy: bypass, rules: [{ domain: a.example.com, policy: deny }] }", Level::Bypass),
+        // What could be the rules.
+        ("{ default_policy: one_factor, $RULES: [{ domain: a.example.com, policy: deny }] }", Level::Deny),
+    ] {
+        let (ledger, import) = import(&format!("access_control: {block}\n"));
+        assert_eq!(import.policies.default.value, ours, "{block}");
+        let is_told = ledger.findings.iter().any(|finding| finding.message.contains("`deny` was written"));
+        assert_eq!(is_told, ours == Level::Deny, "{block}: {:?}", ledger.findings);
+    }
+}
+
+/// Older versions of Authelia take it for a block within a block.
+#[test]
+fn a_dotted_key_is_a_fault() {
+    for text in [
+        "access_control.rules: [{ domain: a.example.com, policy: deny }]\n",
+        "access_control: { rules.x: 1 }\n",
+        "server: { endpoints.authz: {} }\n",
+    ] {
+        let (ledger, _) = import(&format!("session: {{ domain: example.com }}\n{text}"));
+        assert!(ledger.faults.iter().any(|fault| fault.message.contains("a dot")), "{text}: {:?}", ledger.faults);
+    }
+}
+
+#[test]
 fn a_user_s_name_in_a_host_is_told_to_be_compared_ignoring_case() {
     for domain in ["{user}.example.com", "{user}-app.example.com", "{USER}-app.example.com"] {
         let (ledger, _) =
