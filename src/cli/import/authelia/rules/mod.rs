@@ -63,6 +63,7 @@ pub(super) fn policies(root: &Spot<'_>, ledger: &mut Ledger) -> Policies {
     }
     let default = if spots.is_empty() { without_rules(root, default, ledger) } else { default };
     tell_of_factors(root, &spots, ledger);
+    tell_of_addresses(&spots, ledger);
     Policies { default, networks, read: spots.len(), rules }
 }
 
@@ -110,6 +111,19 @@ fn without_rules(root: &Spot<'_>, default: Placed<Level>, ledger: &mut Ledger) -
         "write Authelia's rules into the file that is imported, and import again",
     );
     Placed::at(&at, Level::Deny)
+}
+
+/// Once, at the first rule that looks at the client's address.
+fn tell_of_addresses(rules: &[Spot<'_>], ledger: &mut Ledger) {
+    let looks = |networks: &Spot<'_>| !networks.items().is_empty() && networks.text() != Some("");
+    let Some(first) = rules.iter().filter_map(|rule| rule.get("networks")).find(looks) else { return };
+    ledger.leave_to_do(
+        &first,
+        "looks at the client's address: Authelia takes the leftmost of `X-Forwarded-For`, Postern the rightmost that is none of \
+             `trusted_proxies`. A proxy or balancer that is missing there is taken for the client, and rules for its network \
+             match everybody",
+        "write every proxy and balancer between clients and Postern into `trusted_proxies`: rules with `networks` depend on it",
+    );
 }
 
 /// Once for all rules, at the first: it is the same for each.

@@ -271,6 +271,22 @@ fn a_dotted_key_is_a_fault() {
 }
 
 #[test]
+fn rules_that_look_at_addresses_are_told_of_once() {
+    let rule = |networks: &str| format!("{{ domain: a.example.com, policy: bypass{networks} }}");
+    let told = |rules: [&str; 3]| {
+        let rules = rules.map(rule).join(", ");
+        let (ledger, _) = import(&format!("access_control: {{ rules: [{rules}] }}\n"));
+        let told = ledger.findings.into_iter().filter(|finding| finding.message.contains("X-Forwarded-For"));
+        told.map(|finding| (finding.key, finding.to_do.is_some())).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(["", ", networks: [10.0.0.0/8]", ", networks: 10.0.0.0/8"]),
+        [("access_control.rules[1].networks".to_owned(), true)]
+    );
+    assert_eq!(told(["", ", networks: []", ""]), []);
+}
+
+#[test]
 fn a_user_s_name_in_a_host_is_told_to_be_compared_ignoring_case() {
     for domain in ["{user}.example.com", "{user}-app.example.com", "{USER}-app.example.com"] {
         let (ledger, _) =
