@@ -24,6 +24,7 @@ use crate::{
     core::{
         cookie::PORTAL_COOKIES,
         policy::{Case, RuleSet},
+        printable::printable,
         request::Role,
         route::{HostPattern, Route, RouteTable},
         site::{CookieScope, Mount, PortalSite, Site},
@@ -59,7 +60,7 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file.display(), self.line, self.column)?;
+        write!(f, "{}:{}:{}: ", printable(&self.file.to_string_lossy()), self.line, self.column)?;
         // What it quotes of a file may hold a line feed, or what a terminal takes for a command.
         for letter in self.message.chars() {
             if letter.is_control() { write!(f, "{}", letter.escape_default())? } else { f.write_char(letter)? }

@@ -7,7 +7,10 @@ use std::{
     io::{self, IsTerminal as _},
 };
 
-use crate::core::policy::{Explanation, Line, Ruling};
+use crate::core::{
+    policy::{Explanation, Line, Ruling},
+    printable::printable,
+};
 
 /// Rules of other hosts in a row, from which on they are told as one.
 const FOLDED_FROM: usize = 3;
@@ -182,11 +185,6 @@ fn broken(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// A name that a file gives must not write escape sequences to the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,7 +275,6 @@ mod tests {
             assert!(told.contains(&name), "no {name}: {told}");
         }
         assert!(!told.contains("--all"), "{told}");
-        assert_eq!(printable("a\u{1b}[2Jb\u{7}\u{9b}"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
     }
 
     #[test]
@@ -290,6 +287,29 @@ mod tests {
         let whole = "decided for the path read as /admin/x; read as /admin;v=1/x it would be forward (rule \"members\"); the stricter holds \
                      roles held: editor";
         assert_eq!(readings.join(" "), whole);
+    }
+
+    #[test]
+    fn what_a_rule_quotes_does_not_speak_to_the_terminal_where_there_are_no_colours_either() {
+        let draft = RuleDraft {
+            resources: vec!["^/\u{1b}c\u{9b}2J".to_owned()],
+            ..rule("commands", "app.test", "/**", Level::Deny)
+        };
+        let (rules, _) = RuleSet::compile(&PolicyDraft { rules: vec![draft], ..PolicyDraft::default() }).unwrap();
+        let request = Imagined {
+            url: "https://app.test/".to_owned(),
+            method: "GET".to_owned(),
+            caller: None,
+            client: None,
+            now: Timestamp::default(),
+            headers: http::HeaderMap::new(),
+            route: None,
+            address: ClientAddress::Unknown,
+            encoded_slashes: EncodedSlashes::Reject,
+        };
+        let told = rules.imagine(&request).unwrap().to_string();
+        assert!(told.contains("\u{fffd}c\u{fffd}2J"), "{told:?}");
+        assert!(!told.chars().any(|letter| letter.is_control() && letter != '\n'), "{told:?}");
     }
 
     #[test]

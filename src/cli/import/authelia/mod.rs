@@ -1,9 +1,11 @@
 //! `postern import authelia`: Authelia's configuration into ours (CONTRACT 2). The result is never laxer than Authelia's, and every key of
 //! the source is carried over or named in a finding. Called by `cli::import` alone.
 //!
-//! `spot` walks Authelia's file, `ledger` keeps what became of each key; `session`, `server`, `people`, `foreign` and `rules/` read a
-//! section each; `write` and `yaml` make the text of ours; `place` has it checked and put into its place.
+//! `siblings` makes sure that there is no second file, and `comments` looks at what the parser of YAML does not see. `spot` walks
+//! Authelia's file, `ledger` keeps what became of each key; `session`, `server`, `people`, `foreign` and `rules/` read a section each;
+//! `write` and `yaml` make the text of ours; `place` has it checked and put into its place.
 
+mod comments;
 mod foreign;
 mod ledger;
 mod length;
@@ -12,6 +14,7 @@ mod place;
 mod rules;
 mod server;
 mod session;
+mod siblings;
 mod spot;
 mod tell;
 #[cfg(test)]
@@ -63,6 +66,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = parse(&file, &text)?;
     let folder = file.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     let mut ledger = Ledger::new(file.clone());
+    comments::report(&text, &Spot::root(&root), &mut ledger);
     let import = translate(&root, &folder, &mut ledger);
 
     let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -87,15 +91,30 @@ fn translate(root: &Node, folder: &Path, ledger: &mut Ledger) -> Import {
     let root = Spot::root(root);
     let import = Import {
         address: server::address(&root, ledger),
-        cookies_alone: server::cookies_alone(&root),
+        cookies_alone: server::cookies_alone(&root, ledger),
         session: session::session(&root, ledger),
         users: people::users_file(&root, folder, ledger),
         log: foreign::log(&root, ledger),
         policies: rules::policies(&root, ledger),
     };
     foreign::report(&root, ledger);
+    dotted_keys(&root, ledger);
     ledger.sweep(&root);
     import
+}
+
+/// To older versions of Authelia, `access_control.rules:` is the same as `rules:` within `access_control:`.
+fn dotted_keys(root: &Spot<'_>, ledger: &mut Ledger) {
+    let blocks = ["access_control", "server", "server.endpoints", "session"].iter().filter_map(|keys| root.get(keys));
+    for block in std::iter::once(root.clone()).chain(blocks) {
+        for (_, spot) in block.named().filter(|(name, _)| name.contains('.')) {
+            ledger.fault(
+                &spot,
+                "holds a dot, which some versions of Authelia take for a block within a block, and others for nothing; write it as \
+                     blocks, or take it out",
+            );
+        }
+    }
 }
 
 fn configuration_file(source: &Path) -> anyhow::Result<PathBuf> {
@@ -107,6 +126,9 @@ fn configuration_file(source: &Path) -> anyhow::Result<PathBuf> {
     }
     let names = ["configuration.yml", "configuration.yaml"];
     let found: Vec<PathBuf> = names.iter().map(|name| source.join(name)).filter(|file| file.is_file()).collect();
+    if let [] | [_] = found.as_slice() {
+        siblings::ensure_alone(source, found.first().map(PathBuf::as_path))?;
+    }
     match found.as_slice() {
         [file] => Ok(file.clone()),
         [] => bail!(

@@ -65,7 +65,7 @@ fn condition(spot: &Spot<'_>, ledger: &mut Ledger) -> Result<Vec<QueryDraft>, St
     let text = |key: &str| match spot.get(key).filter(|spot| !spot.is_null()) {
         None => Ok(None),
         Some(spot) => match spot.text() {
-            Some(text) if is_templated(text) => Err(format!("a template or the environment fills in `{key}`")),
+            Some(text) if is_templated(text) => Err(format!("a template or the environment may fill in `{key}`")),
             Some(text) => Ok(Some(text.to_owned())),
             None => Err(format!("`{key}` is {}, where Authelia takes text only", kind_of(&spot))),
         },
