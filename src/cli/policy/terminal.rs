@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn what_a_rule_quotes_does_not_speak_to_the_terminal_where_there_are_no_colours_either() {
         let draft = RuleDraft {
-            resources: vec!["^/\u{1b}c\u{9b}2J".to_owned()],
+            when: Some("request.path == \"\u{1b}c\u{9b}2J\"".to_owned()),
             ..rule("commands", "app.test", "/**", Level::Deny)
         };
         let (rules, _) = RuleSet::compile(&PolicyDraft { rules: vec![draft], ..PolicyDraft::default() }).unwrap();
