@@ -65,6 +65,9 @@ impl Pattern {
     /// # Errors
     /// What is wrong with it and what to write instead.
     pub(super) fn parse_with(written: &str, dot: Dot) -> Result<(Self, Anatomy), String> {
+        if written.contains(['\n', '\r']) {
+            return Err(format!("the regex {written:?} holds a line break: write it on one line, in single quotes"));
+        }
         if written.contains(char::is_control) {
             return Err(format!(
                 "the regex {written:?} holds a control character, as \"\\b\" in double quotes is one: write it in single quotes"

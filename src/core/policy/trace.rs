@@ -111,7 +111,7 @@ impl RuleSet {
             for (place, rule) in (0_u32..).zip(&self.rules) {
                 let is_candidate = candidates.as_ref().is_none_or(|candidates| candidates.contains(&place));
                 // Nobody is to build a thousand automata for a page.
-                if !is_candidate && elsewhere >= most && rule.has_domain_regex() {
+                if !is_candidate && (elsewhere >= most || here >= most) && rule.has_domain_regex() {
                     untold += 1;
                     continue;
                 }

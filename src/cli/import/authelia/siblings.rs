@@ -9,31 +9,24 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::{
-    comments,
     spot::{Spot, is_templated},
+    templates,
 };
 use crate::{config::source, core::printable::printable};
 
-/// Of every version of Authelia.
+/// Of every version of Authelia; not those that say nothing about access and that many other programs have too (`log`, `port`).
 #[rustfmt::skip]
 const KEYS: &[&str] = &[
     "access_control", "authentication_backend", "certificates_directory", "default_2fa_method", "default_redirection_url",
-    "definitions", "duo_api", "host", "identity_providers", "identity_validation", "jwt_secret", "log", "log_file_path", "log_format",
-    "log_level", "logs_file", "logs_level", "notifier", "ntp", "password_policy", "port", "privacy_policy", "regulation", "server",
-    "session", "storage", "telemetry", "theme", "tls_cert", "tls_key", "totp", "webauthn",
+    "definitions", "duo_api", "identity_providers", "identity_validation", "jwt_secret", "notifier", "password_policy",
+    "privacy_policy", "regulation", "server", "session", "storage", "totp", "webauthn",
 ];
 const ENDINGS: &[&str] = &[".yml", ".yaml", ".toml", ".json"];
 
 /// Fails where more than `file` may be part of the configuration. The users' file is none.
 pub(super) fn ensure_alone(folder: &Path, file: Option<&Path>) -> anyhow::Result<()> {
-    let mut parts: Vec<String> = Vec::new();
-    for path in files(folder)? {
-        let content =
-            fs::read(&path).with_context(|| format!("{} cannot be read", printable(&path.to_string_lossy())))?;
-        if file == Some(path.as_path()) || may_be_part(&path, &String::from_utf8_lossy(&content)) {
-            parts.push(printable(&path.file_name().unwrap_or_default().to_string_lossy()));
-        }
-    }
+    let mut parts: Vec<String> = file.map(name_of).into_iter().collect();
+    parts.extend(parts_beside(folder, file)?);
     if parts.len() < 2 {
         return Ok(());
     }
@@ -43,6 +36,29 @@ pub(super) fn ensure_alone(folder: &Path, file: Option<&Path>) -> anyhow::Result
         parts.join(", "),
         folder.display()
     )
+}
+
+/// Names of what may be part of the configuration beside `file`.
+pub(super) fn others(folder: &Path, file: &Path) -> anyhow::Result<Vec<String>> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    parts_beside(folder, Some(file))
+}
+
+fn parts_beside(folder: &Path, file: Option<&Path>) -> anyhow::Result<Vec<String>> {
+    let name = file.and_then(Path::file_name);
+    let mut parts = Vec::new();
+    for path in files(folder)?.iter().filter(|path| name.is_none() || path.file_name() != name) {
+        match fs::read(path) {
+            Ok(content) if may_be_part(path, &String::from_utf8_lossy(&content)) => parts.push(name_of(path)),
+            Ok(_) => {}
+            Err(error) => parts.push(format!("{} (cannot be read: {error})", name_of(path))),
+        }
+    }
+    Ok(parts)
+}
+
+fn name_of(path: &Path) -> String {
+    printable(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -62,7 +78,7 @@ fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Whether a key of Authelia's stands at the top, or something that may become one.
 fn may_be_part(path: &Path, text: &str) -> bool {
-    if comments::is_templated(text) {
+    if templates::in_comments(text) {
         return true;
     }
     let is_toml = path.extension().is_some_and(|extension| extension == "toml");
@@ -106,7 +122,7 @@ mod tests {
             ("a.json", "{\n  \"session\": {}\n}\n"),
             ("a.toml", "[access_control]\ndefault_policy = 'bypass'\n"),
             ("a.toml", "[[access_control.rules]]\n"),
-            ("a.toml", "theme = 'dark'\n"),
+            ("a.toml", "totp = 'x'\n"),
             ("a.toml", "session.name = 'a'\n"),
         ] {
             assert!(may_be_part(Path::new(name), text), "{name}: {text}");
@@ -117,6 +133,8 @@ mod tests {
             ("a.yml", ""),
             ("a.yml", "# access_control: {}\n"),
             ("compose.yml", "services:\n  authelia: { environment: { A: '${A}' } }\n"),
+            ("compose.yml", "services:\n  authelia: {}\n  # volumes: [ '${DATA}/x:/x' ]\n"),
+            ("traefik.yml", "log: { level: INFO }\nentryPoints: {}\n"),
             ("a.json", "[1, 2]\n"),
             ("a.yml", "not: [yaml\n"),
             ("a.toml", "[servers]\nlogs = 1\n"),

@@ -103,12 +103,19 @@ fn below(trail: &str, key: &str) -> String {
     if trail.is_empty() { key } else { format!("{trail}.{key}") }
 }
 
-/// What a template or the environment may put there: only Authelia can tell.
-///
-/// The delimiters of a template can be others than `{{`, but what stands between them names its text in quotes.
+/// What a template or the environment may put there: only Authelia can tell. The delimiters of a template can be others than `{{`;
+/// these are the usual ones.
 pub(super) fn is_templated(text: &str) -> bool {
-    text.contains("{{") || text.contains("<%") || text.contains(['"', '`']) || has_variable(text)
+    is_templated_regex(text) || DELIMITERS.iter().any(|delimiter| text.contains(delimiter)) || text.contains(['"', '`'])
 }
+
+/// In a regex brackets and quotes are nothing unusual, but both together are.
+pub(super) fn is_templated_regex(text: &str) -> bool {
+    let is_quoted = text.contains(['"', '`']) && DELIMITERS.iter().any(|delimiter| text.contains(delimiter));
+    is_quoted || text.contains("{{") || text.contains("<%") || text.contains(".Values") || has_variable(text)
+}
+
+const DELIMITERS: &[&str] = &["[[", "((", "<<", "[%", "(%", "{%"];
 
 /// What Go's `os.Expand` takes for a variable: `$NAME`, `${NAME}`, `$1`, `$-`.
 fn has_variable(text: &str) -> bool {
@@ -155,11 +162,19 @@ mod tests {
             "<% env `A` %>",
             "[[ env \"A\" ]]",
             "((env `A`))",
+            "group:[[ .Values.contractors ]]",
+            "((.Values.x))",
         ] {
-            assert!(is_templated(text), "{text:?}");
+            assert!(is_templated(text) && is_templated_regex(text), "{text:?}");
+        }
+        for text in ["group:((x))", "[[ x ]]", "a\"b"] {
+            assert!(is_templated(text) && !is_templated_regex(text), "{text:?}");
         }
         for text in ["", "a", "$", "a$", "(a$|b$)", "a$.", "user:bob", "{user}.example.com", "a{2}"] {
-            assert!(!is_templated(text), "{text:?}");
+            assert!(!is_templated(text) && !is_templated_regex(text), "{text:?}");
+        }
+        for text in ["^/((a|b)/c)?$", "^/[[:alpha:]]+$", "^/share/[^\"]+$"] {
+            assert!(!is_templated_regex(text), "{text:?}");
         }
     }
 }

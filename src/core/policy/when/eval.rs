@@ -21,7 +21,7 @@ use crate::core::{
 
 /// Steps of one evaluation: nodes looked at, entries and characters gone through.
 const BUDGET: u32 = 100_000;
-/// Bytes of a query or a header that cost about as much as a step.
+/// Bytes of a parameter or a header that cost about as much as a step.
 const BYTES_A_STEP: usize = 4;
 
 /// Why an expression has no value. An error on one side of `&&` and `||` counts only where the other side does not decide.
@@ -42,26 +42,51 @@ impl Stop {
 
 type Outcome<'v> = Result<Value<'v>, Stop>;
 
-pub(super) fn eval(root: &Node, reading: &Reading<'_>) -> Result<bool, Stop> {
-    let mut evaluation = Evaluation { reading, variables: Vec::new(), left: BUDGET };
+pub(super) fn eval<'v>(root: &'v Node, reading: &'v Reading<'v>) -> Result<bool, Stop> {
+    let mut evaluation = Evaluation::new(reading);
     evaluation.truth(root)
 }
+
+/// How often the query was looked through.
+#[cfg(test)]
+pub(super) fn look_ups<'v>(root: &'v Node, reading: &'v Reading<'v>) -> usize {
+    let mut evaluation = Evaluation::new(reading);
+    let _ = evaluation.truth(root);
+    evaluation.parameters.len() + evaluation.presences.len()
+}
+
+type Looked<T> = Result<T, Stop>;
 
 struct Evaluation<'v> {
     reading: &'v Reading<'v>,
     variables: Vec<Outcome<'v>>,
+    /// To find one parameter all of them are looked at, so that is done once for each name.
+    parameters: Vec<(&'v str, Looked<Option<Cow<'v, str>>>)>,
+    presences: Vec<(&'v str, Looked<bool>)>,
     left: u32,
 }
 
 impl<'v> Evaluation<'v> {
+    fn new(reading: &'v Reading<'v>) -> Self {
+        Self { reading, variables: Vec::new(), parameters: Vec::new(), presences: Vec::new(), left: BUDGET }
+    }
+
     fn spend(&mut self, steps: usize) -> Result<(), Stop> {
         match u32::try_from(steps).ok().and_then(|steps| self.left.checked_sub(steps)) {
             Some(left) => {
                 self.left = left;
                 Ok(())
             }
-            None => Stop::failed("it takes too many steps"),
+            None => {
+                // Nothing that goes on after an error is for nothing.
+                self.left = 0;
+                Stop::failed("it takes too many steps")
+            }
         }
+    }
+
+    fn spend_on(&mut self, value: &Value<'v>) -> Result<(), Stop> {
+        self.spend(value.weight(self.left as usize))
     }
 
     fn truth(&mut self, node: &'v Node) -> Result<bool, Stop> {
@@ -110,7 +135,8 @@ impl<'v> Evaluation<'v> {
             },
             Node::HasParameter(name) => self.has_parameter(name).map(Value::Bool),
             Node::Variable(slot) => {
-                let weight = self.variables.get(*slot).and_then(|value| Some(value.as_ref().ok()?.weight()));
+                let most = self.left as usize;
+                let weight = self.variables.get(*slot).and_then(|value| Some(value.as_ref().ok()?.weight(most)));
                 self.spend(weight.unwrap_or_default())?;
                 self.variables.get(*slot).cloned().unwrap_or_else(|| Stop::failed("a variable has no value"))
             }
@@ -150,7 +176,8 @@ impl<'v> Evaluation<'v> {
             }
             Node::Compare(order, left, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
-                self.spend(left.weight().min(right.weight()))?;
+                self.spend_on(&left)?;
+                self.spend_on(&right)?;
                 match left.compared(&right) {
                     Some(ordering) => Ok(Value::Bool(match order {
                         Order::Less => ordering.is_lt(),
@@ -164,12 +191,13 @@ impl<'v> Evaluation<'v> {
             Node::In(wanted, list) => self.is_in(wanted, list).map(Value::Bool),
             Node::Arithmetic(operation, left, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
-                self.spend(left.weight() + right.weight())?;
+                self.spend_on(&left)?;
+                self.spend_on(&right)?;
                 arithmetic(*operation, left, right)
             }
             Node::Size(of) => {
                 let of = self.value(of)?;
-                self.spend(of.weight())?;
+                self.spend_on(&of)?;
                 match of.size().and_then(|size| i64::try_from(size).ok()) {
                     Some(size) => Ok(Value::Int(size)),
                     None => Stop::failed(format!("a {} has no size", of.kind())),
@@ -363,22 +391,24 @@ impl<'v> Evaluation<'v> {
         }
     }
 
-    /// To find one parameter, all of them are looked at.
-    fn spend_on_query(&mut self) -> Result<(), Stop> {
-        match self.reading.query {
-            Query::Raw(Some(query)) => self.spend(query.len() / BYTES_A_STEP),
-            Query::Raw(None) | Query::Recorded(_) => Ok(()),
-        }
+    fn parameter(&mut self, name: &'v str) -> Result<Option<Cow<'v, str>>, Stop> {
+        let known = self.parameters.iter().find(|(known, _)| *known == name).map(|(_, told)| told.clone());
+        let told = known.unwrap_or_else(|| {
+            let told = told(query::value(self.reading.query, name), name);
+            self.parameters.push((name, told.clone()));
+            told
+        })?;
+        self.spend(told.as_deref().unwrap_or_default().len() / BYTES_A_STEP)?;
+        Ok(told)
     }
 
-    fn parameter(&mut self, name: &str) -> Result<Option<Cow<'v, str>>, Stop> {
-        self.spend_on_query()?;
-        told(query::value(self.reading.query, name), name)
-    }
-
-    fn has_parameter(&mut self, name: &str) -> Result<bool, Stop> {
-        self.spend_on_query()?;
-        told(query::is_present(self.reading.query, name), name)
+    fn has_parameter(&mut self, name: &'v str) -> Result<bool, Stop> {
+        let known = self.presences.iter().find(|(known, _)| *known == name).map(|(_, told)| told.clone());
+        known.unwrap_or_else(|| {
+            let told = told(query::is_present(self.reading.query, name), name);
+            self.presences.push((name, told.clone()));
+            told
+        })
     }
 
     fn index(&mut self, of: &'v Node, index: &'v Node) -> Outcome<'v> {
@@ -393,7 +423,7 @@ impl<'v> Evaluation<'v> {
                 of.field(&name).map_or_else(|| Stop::failed(format!("there is no {name:?}; ask has(…) first")), Ok)
             }
             Value::Int(place) => {
-                self.spend(of.weight())?;
+                self.spend_on(&of)?;
                 let item = of.items().and_then(|items| items.into_iter().nth(usize::try_from(place).ok()?));
                 item.map_or_else(|| Stop::failed(format!("there is no entry {place}")), Ok)
             }
@@ -426,7 +456,7 @@ impl<'v> Evaluation<'v> {
             }
             (list, Value::String(name)) if list.is_object() => Ok(list.field(name).is_some()),
             _ => {
-                self.spend(list.weight())?;
+                self.spend_on(&list)?;
                 let Some(items) = list.items() else { return Stop::failed(format!("a {} is no list", list.kind())) };
                 let mut held = Ok(false);
                 for item in &items {
@@ -443,7 +473,8 @@ impl<'v> Evaluation<'v> {
     /// Two types that are only seen here to differ are no plain "not equal" (cel-spec has it so): a text `"true"` where a rule
     /// asks for `true` would pass a deny over without a word.
     fn equal(&mut self, left: &Value<'v>, right: &Value<'v>) -> Result<bool, Stop> {
-        self.spend(left.weight().min(right.weight()))?;
+        self.spend_on(left)?;
+        self.spend_on(right)?;
         match left.equals(right) {
             Some(held) => Ok(held),
             None => Stop::failed(format!("a {} and a {} are never equal", left.kind(), right.kind())),
@@ -452,7 +483,7 @@ impl<'v> Evaluation<'v> {
 
     fn fold(&mut self, fold: &'v Fold) -> Outcome<'v> {
         let over = self.value(&fold.over)?;
-        self.spend(over.weight())?;
+        self.spend_on(&over)?;
         let Some(items) = over.items() else { return Stop::failed(format!("a {} is no list", over.kind())) };
         let start = self.value(&fold.start);
         self.set(fold.accumulator, start);

@@ -69,6 +69,7 @@ fn alice() -> Identity {
     let claims = json!({
         "tier": "premium", "country": "DE", "seats": 5, "score": 1, "beta": true, "tags": ["a", "b"], "wrong": "text",
         "nested": {"list": [1, 2.5, "x", null], "deep": {"on": true}}, "big": 9_007_199_254_740_993_i64,
+        "twins": [{"a": true, "b": 1}, {"a": "true", "b": 1.0}, {"a": true, "b": 1.0}, {"a": "true", "b": 2}],
     });
     let user = User {
         name: "alice".to_owned(),
@@ -167,6 +168,8 @@ fn what_expressions_yield() {
         ("1 == 1.0 && 1 < 1.5 && 2.5 > 2 && -1 < -0.5", true),
         // What is found counts, whatever else there is; and null is nothing but null.
         (r#""x" in user.claims.nested.list && 2.5 in [1, user.claims.seats, 2.5]"#, true),
+        ("user.claims.twins[0] == user.claims.twins[2]", true),
+        ("user.claims.twins[0] == user.claims.twins[3] || user.claims.twins[0] == user.claims.nested", false),
         ("user.claims.nested.deep == null || null in user.claims.tags", false),
         ("user.claims.nested.deep == user.claims.nested.deep && user.claims.tags == user.tags", true),
         (r#"request.host == "app.example.com" && request.path == "/reports/7" && request.scheme == "https""#, true),
@@ -263,6 +266,7 @@ fn what_cannot_be_worked_out_is_an_error() {
         ("1 in user.claims.tags", "never equal"),
         ("user.claims.tags == user.claims.nested", "never equal"),
         ("user.claims.tags == [1, 2]", "never equal"),
+        ("user.claims.twins[0] == user.claims.twins[1]", "never equal"),
         (r#"int(user.tier) == 1"#, "no whole number"),
         (r#"double(user.tier) == 1.0"#, "no number"),
         (r#"timestamp(user.tier) < request.time"#, "no timestamp"),
@@ -446,19 +450,33 @@ fn no_expression_takes_long() {
         Err(Stop::Failed(why)) => assert!(why.contains("too many steps"), "{why}"),
         other => panic!("{other:?}"),
     }
-    // Nor what a request makes of it: to find a parameter, all of them are looked at.
-    let plans = format!("[{}].exists(p, request.query.plan == p)", vec!["\"a\""; 40].join(","));
+    // Nor what a request makes of it: to find a parameter all of them are looked at, but once.
+    let plans =
+        format!("[{}].exists(p, request.query.plan == p || has(request.query.none))", vec!["\"a\""; 400].join(","));
     let roles = roles();
     let when = When::parse(&plans, &attributes(), &roles).expect("sound");
     let of = |query: &str| when.outcome(&Reading { query: Query::Raw(Some(query)), ..reading(&roles) });
     assert_eq!(of("plan=a"), Ok(true));
-    match of(&format!("plan=b&{}", "%25".repeat(20_000))) {
+    let long = format!("plan=b&{}", "%25".repeat(20_000));
+    assert_eq!(of(&long), Ok(false));
+    assert_eq!(eval::look_ups(&when.root, &Reading { query: Query::Raw(Some(&long)), ..reading(&roles) }), 2);
+    match of(&format!("plan={}", "b".repeat(60_000))) {
         Err(Stop::Failed(why)) => assert!(why.contains("too many steps"), "{why}"),
         other => panic!("{other:?}"),
     }
     // Lists of lists of lists are as long as all that is in them.
     let lists = format!("[1]{}.size() > 0", ".map(x, [x, x, x, x])".repeat(12));
     match said(&lists) {
+        Err(Stop::Failed(why)) => assert!(why.contains("too many steps"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    // Nor does a claim that is one, held against whatever there is.
+    let empty: Vec<serde_json::Value> = (0..8000).map(|_| json!([])).collect();
+    let mut alice = alice();
+    alice.attributes.insert("many".to_owned(), json!(empty));
+    let held = "user.claims.many == x";
+    let against = format!("user.claims.many.exists(x, {})", [held; 10].join(" || "));
+    match ask(&against, Some(&alice), None) {
         Err(Stop::Failed(why)) => assert!(why.contains("too many steps"), "{why}"),
         other => panic!("{other:?}"),
     }

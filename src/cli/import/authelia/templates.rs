@@ -1,9 +1,13 @@
-//! Templates in comments. To YAML they are nothing; Authelia fills them in before it reads the YAML, and what they become can be a rule.
+//! Templates, as far as the parser of YAML does not see what they are. Authelia fills them in before it reads the YAML: one in a comment, or
+//! behind the value of a key, can become a rule.
 
 use super::{ledger::Ledger, spot::Spot};
 use crate::config::source::Place;
 
-const TEMPLATES: &[&str] = &["{{", "<%", "[[ ", "${"];
+/// What fills in whole blocks, wherever it stands.
+const TEMPLATES: &[&str] = &["{{", "<%"];
+/// In a comment these are unlikely to be anything else.
+const IN_COMMENTS: &[&str] = &["{{", "<%", "[[ ", "${"];
 
 /// Told once, at the first.
 pub(super) fn report(text: &str, root: &Spot<'_>, ledger: &mut Ledger) {
@@ -18,7 +22,7 @@ pub(super) fn report(text: &str, root: &Spot<'_>, ledger: &mut Ledger) {
     ledger.leave_to_do(
         &spot,
         format!(
-            "this comment holds a template, which Authelia fills in before it looks for comments: it may become rules that stand nowhere \
+            "holds a template, which Authelia fills in before it looks for keys and comments: it may become rules that stand nowhere \
                  here, or switch off those that do{more}"
         ),
         "let Authelia fill in the templates (`authelia config template`) and import the result, if it runs with \
@@ -27,21 +31,31 @@ pub(super) fn report(text: &str, root: &Spot<'_>, ledger: &mut Ledger) {
 }
 
 /// A file that is read together with others counts even if all of it is comments.
-pub(super) fn is_templated(text: &str) -> bool {
-    places(text).next().is_some()
+pub(super) fn in_comments(text: &str) -> bool {
+    text.lines().filter_map(comment).any(|start| first_of(TEMPLATES, start.1).is_some())
 }
 
-/// A `#` within quotes is taken for a comment as well: better told of once too often.
 fn places(text: &str) -> impl Iterator<Item = Place> {
     text.lines().zip(1..).filter_map(|(line, number)| {
-        let is_comment =
-            |(at, _): &(usize, &str)| line.split_at(*at).0.chars().next_back().is_none_or(char::is_whitespace);
-        let (start, _) = line.match_indices('#').find(is_comment)?;
-        let (before, comment) = line.split_at(start);
-        let at = TEMPLATES.iter().filter_map(|template| comment.find(template)).min()?;
-        let column = before.chars().count() + comment.split_at(at).0.chars().count() + 1;
+        let commented = || {
+            let (before, comment) = comment(line)?;
+            first_of(IN_COMMENTS, comment).map(|at| before.len() + at)
+        };
+        let at = first_of(TEMPLATES, line).or_else(commented)?;
+        let column = line.split_at(at).0.chars().count() + 1;
         Some(Place { line: number, column: u64::try_from(column).unwrap_or(u64::MAX) })
     })
+}
+
+fn first_of(all: &[&str], text: &str) -> Option<usize> {
+    all.iter().filter_map(|one| text.find(one)).min()
+}
+
+/// What stands before it, and itself. A `#` within quotes is taken for a comment as well: better told of once too often.
+fn comment(line: &str) -> Option<(&str, &str)> {
+    let begins = |(at, _): &(usize, &str)| line.split_at(*at).0.chars().next_back().is_none_or(char::is_whitespace);
+    let (start, _) = line.match_indices('#').find(begins)?;
+    Some(line.split_at(start))
 }
 
 #[cfg(test)]
@@ -51,14 +65,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_template_in_a_comment_is_told_of_where_it_stands() {
+    fn a_template_is_told_of_where_it_stands() {
         for (text, told) in [
             ("# {{ fileContent \"acl.yml\" | nindent 2 }}\n", Some("1:3: (the file): ")),
             ("a: 1\n  # if: {{ if x }}\n#{{ end }}\n", Some("2:9: (the file): ")),
             ("a: b # <% x %>\n", Some("1:8: (the file): ")),
             ("a: b # ${X}\n", Some("1:8: (the file): ")),
-            ("a: b#{{ x }}\n", None),
-            ("# costs $5, see [[1]]\na: '{{ x }}'\n", None),
+            ("a: b#{{ x }}\n", Some("1:6: (the file): ")),
+            ("# costs $5, see [[1]]\ntheme: dark {{ fileContent \"acl.yml\" }}\n", Some("2:13: (the file): ")),
+            ("# costs $5, see [[1]]\na: ${X}\n", None),
         ] {
             let root = crate::config::source::parse(Path::new("a.yml"), "a: 1").unwrap();
             let mut ledger = Ledger::new(PathBuf::from("a.yml"));
