@@ -84,7 +84,7 @@ async fn a_refused_page_tells_the_rules_to_those_who_may_know_them() {
         "&#60;b&#62;hostile&#60;/b&#62;",
         "user bob of dev is not group:admins",
         "<th scope=\"row\">not admins</th><td>decides</td>",
-        "1 rule for other hosts",
+        "Rules for other hosts are told at the portal alone",
     ] {
         assert!(told.body.contains(fact), "no {fact:?} in {}", told.body);
     }
