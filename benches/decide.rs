@@ -2,16 +2,19 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
 
-use std::hint::black_box;
+use std::{hint::black_box, path::Path};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use postern::core::{
-    client_ip::ClientAddress,
-    identity::{Factor, Identity},
-    policy::{AttributeType, BindingDraft, Level, PolicyDraft, Question, RoleDraft, RuleDraft, RuleSet, Ruling},
-    target::Target,
-    time::Timestamp,
-    user::User,
+use postern::{
+    config::parse_policies,
+    core::{
+        client_ip::ClientAddress,
+        identity::{Factor, Identity},
+        policy::{AttributeType, BindingDraft, Level, PolicyDraft, Question, RoleDraft, RuleDraft, RuleSet, Ruling},
+        target::Target,
+        time::Timestamp,
+        user::User,
+    },
 };
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
@@ -132,5 +135,36 @@ fn compile(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decide, one_rule, compile);
+/// A policies file, from its text to rules: what a start and a reload cost.
+fn load(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("load");
+    group.sample_size(20);
+    for (shape, own_host) in [("own host", true), ("one host", false)] {
+        let text = written(&draft(10_000, own_host));
+        group.bench_function(BenchmarkId::new(shape, 10_000), |bencher| {
+            bencher.iter(|| parse_policies(Path::new("access.yaml"), black_box(&text)).is_ok());
+        });
+        assert!(parse_policies(Path::new("access.yaml"), &text).is_ok());
+    }
+}
+
+fn written(draft: &PolicyDraft) -> String {
+    let mut text = "default: deny\nrules:\n".to_owned();
+    for rule in &draft.rules {
+        let subjects: Vec<String> = rule.subject.iter().flatten().map(|subject| format!("{subject:?}")).collect();
+        text += &format!(
+            "  - domain: {}\n    policy: one_factor\n    subject: [{}]\n",
+            rule.domain.join(""),
+            subjects.join(", ")
+        );
+        match (rule.path.first(), rule.resources.first()) {
+            (Some(path), _) => text += &format!("    path: {path}\n"),
+            (None, Some(regex)) => text += &format!("    resources: '{regex}'\n"),
+            (None, None) => {}
+        }
+    }
+    text
+}
+
+criterion_group!(benches, decide, one_rule, compile, load);
 criterion_main!(benches);

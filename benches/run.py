@@ -233,7 +233,7 @@ DECISIONS = [("decide, one rule", kind, 1, 1_000) for kind in ("role", "when")]
 DECISIONS += [(f"decide, {shape}", kind, rules, goal)
              for shape in ("own host", "one host") for kind in ("glob", "regex")
              for rules, goal in ((10, 1_000), (1_000, 2_000), (10_000, 4_000))]
-COMPILES = [("compile", shape, 10_000, 150_000_000) for shape in ("own host", "one host")]
+COMPILES = [(what, shape, 10_000, goal) for what, goal in (("compile", 150_000_000), ("load", 150_000_000)) for shape in ("own host", "one host")]
 
 
 def criterion(folder):

@@ -4,6 +4,7 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
@@ -13,9 +14,9 @@ use super::{
 };
 use crate::core::spelling::distance;
 
-/// The way from the root of a file to a value: `server.listeners[0].address`.
+/// The way from the root of a file to a value: `server.listeners[0].address`. Its ways on share it: a file of ten thousand rules has many.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Trail(Vec<Step>);
+pub(super) struct Trail(Option<Arc<(Trail, Step)>>);
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -29,7 +30,7 @@ impl Trail {
     }
 
     pub(super) fn is_root(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     pub(super) fn key(&self, name: &str) -> Self {
@@ -41,15 +42,34 @@ impl Trail {
     }
 
     fn with(&self, step: Step) -> Self {
-        let mut steps = self.0.clone();
-        steps.push(step);
-        Self(steps)
+        Self(Some(Arc::new((self.clone(), step))))
+    }
+
+    /// From the root on.
+    fn steps(&self) -> Vec<&Step> {
+        let mut steps: Vec<&Step> =
+            std::iter::successors(self.0.as_deref(), |(before, _)| before.0.as_deref()).map(|(_, step)| step).collect();
+        steps.reverse();
+        steps
+    }
+
+    /// The first key; empty at the root.
+    pub(super) fn top(&self) -> &str {
+        match self.steps().first() {
+            Some(Step::Key(name)) => name,
+            _ => "",
+        }
+    }
+
+    /// Whether it is this key of the root.
+    pub(super) fn is_top(&self, name: &str) -> bool {
+        matches!(self.0.as_deref(), Some((before, Step::Key(key))) if before.is_root() && key == name)
     }
 }
 
 impl fmt::Display for Trail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, step) in self.0.iter().enumerate() {
+        for (index, step) in self.steps().into_iter().enumerate() {
             match step {
                 Step::Key(name) if index == 0 => f.write_str(name)?,
                 Step::Key(name) => write!(f, ".{name}")?,
@@ -137,7 +157,7 @@ impl Report {
     /// Places of the value and of its key; where the trail leads to nothing (a default), those of the nearest block.
     fn place(&self, trail: &Trail) -> (Place, Place) {
         let (mut node, mut key) = (&self.root, self.root.place);
-        for step in &trail.0 {
+        for step in trail.steps() {
             let next = match (step, &node.kind) {
                 (Step::Key(name), Kind::Map(entries)) => {
                     entries.iter().find(|entry| entry.key == *name).map(|entry| (&entry.value, entry.place))

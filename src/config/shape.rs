@@ -75,7 +75,7 @@ impl<'s> Walk<'s> {
             Kind::Map(entries) => self.entries(entries, node.place, schema, trail),
             Kind::Seq(items) => {
                 if let Some(inner) = schema.get("items") {
-                    let whole = self.shape.whole_items_of.contains(&trail.to_string().as_str());
+                    let whole = self.shape.whole_items_of.iter().any(|name| trail.is_top(name));
                     let mut index = 0;
                     items.retain_mut(|item| {
                         let before = self.checked.faults.len();
@@ -138,10 +138,8 @@ impl<'s> Walk<'s> {
                 false
             }
         };
-        let top = at.to_string();
-        let top = top.split(['.', '[']).next().unwrap_or_default();
-        if (broken || self.checked.faults.len() > before) && !self.checked.pruned.iter().any(|key| key == top) {
-            self.checked.pruned.push(top.to_owned());
+        if (broken || self.checked.faults.len() > before) && !self.checked.pruned.iter().any(|key| key == at.top()) {
+            self.checked.pruned.push(at.top().to_owned());
         }
         kept
     }
@@ -191,8 +189,9 @@ impl<'s> Walk<'s> {
                 schema = found;
                 continue;
             }
-            match alternatives(schema).as_slice() {
-                [single] => schema = single,
+            let mut all = alternatives(schema);
+            match (all.next(), all.next()) {
+                (Some(single), None) => schema = single,
                 _ => break,
             }
         }
@@ -201,18 +200,18 @@ impl<'s> Walk<'s> {
 
     /// The alternative whose type fits.
     fn alternative(&self, node: &Node, schema: &'s Value) -> Option<&'s Value> {
-        alternatives(schema).into_iter().find(|inner| {
+        alternatives(schema).find(|inner| {
             let resolved = self.resolve(inner);
             accepts(resolved, &node.kind) || self.alternative(node, resolved).is_some()
         })
     }
 
     fn expected(&self, schema: &'s Value) -> String {
-        let alternatives = alternatives(schema);
-        if alternatives.is_empty() {
+        let mut alternatives = alternatives(schema).peekable();
+        if alternatives.peek().is_none() {
             return type_names(schema).iter().map(|name| english(name)).collect::<Vec<_>>().join(" or ");
         }
-        alternatives.iter().map(|inner| self.expected(self.resolve(inner))).collect::<Vec<_>>().join(" or ")
+        alternatives.map(|inner| self.expected(self.resolve(inner))).collect::<Vec<_>>().join(" or ")
     }
 }
 
@@ -222,9 +221,9 @@ fn prefix(trail: &Trail) -> String {
 }
 
 /// The alternatives of `anyOf`, without null: nothing is the same as no key.
-fn alternatives(schema: &Value) -> Vec<&Value> {
+fn alternatives(schema: &Value) -> impl Iterator<Item = &Value> {
     let all = schema.get("anyOf").and_then(Value::as_array);
-    all.into_iter().flatten().filter(|inner| inner.get("type").and_then(Value::as_str) != Some("null")).collect()
+    all.into_iter().flatten().filter(|inner| inner.get("type").and_then(Value::as_str) != Some("null"))
 }
 
 /// The values of an enumeration.
