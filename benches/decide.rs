@@ -17,6 +17,10 @@ use postern::{
     },
 };
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 
 fn rule(number: usize, own_host: bool) -> RuleDraft {

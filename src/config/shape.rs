@@ -184,8 +184,8 @@ impl<'s> Walk<'s> {
         let mut schema = schema;
         // References of generated schemas form no loop without a value between; the bound only makes that sure.
         for _ in 0..8 {
-            let reference = schema.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix('#'));
-            if let Some(found) = reference.and_then(|pointer| self.shape.schema.pointer(pointer)) {
+            let reference = schema.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix("#/$defs/"));
+            if let Some(found) = reference.and_then(|name| self.shape.schema.get("$defs")?.get(name)) {
                 schema = found;
                 continue;
             }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{covering_domains, domain_key, parts};
+use super::{Hosts, covering_domains, hosts, parts};
 use crate::core::policy::{
     DraftFault, Level, Mode, Place,
     matcher::{Clause, Domain},
@@ -11,10 +11,10 @@ use crate::core::policy::{
 };
 
 /// Stands for the domains of which nobody can tell without a request whose they are.
-const UNCLEAR: &str = "";
+const UNCLEAR: Hosts<'static> = Hosts::One("");
 
 /// Rules by a domain as written and by what their paths begin with; "" where that is not known.
-type ByPath<'r> = HashMap<String, HashMap<&'r str, Vec<usize>>>;
+type ByPath<'r> = HashMap<Hosts<'r>, HashMap<&'r str, Vec<usize>>>;
 
 pub(super) fn warnings(rules: &[Rule], default: Level) -> Vec<DraftFault> {
     let by_path = by_path(rules);
@@ -52,7 +52,7 @@ fn by_path(rules: &[Rule]) -> ByPath<'_> {
     let mut by_path = ByPath::new();
     for (place, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.mode == Mode::Enforce) {
         let (domains, globs, _) = parts(rule);
-        for key in domains.iter().map(|domain| domain_key(domain).unwrap_or_else(|| UNCLEAR.to_owned())) {
+        for key in domains.iter().map(|domain| hosts(domain).unwrap_or(UNCLEAR)) {
             let paths = by_path.entry(key).or_default();
             let mut add = |prefix| {
                 let all: &mut Vec<usize> = paths.entry(prefix).or_default();
@@ -81,7 +81,7 @@ fn next<'r>(
     let mut next: Option<usize> = None;
     let begins = folder.char_indices().map(|(at, _)| at).chain([folder.len()]);
     let begins: Vec<&str> = begins.filter_map(|at| folder.get(..at)).collect();
-    let mut unclear = begins.iter().filter_map(|begin| by_path.get(UNCLEAR)?.get(begin)).flatten();
+    let mut unclear = begins.iter().filter_map(|begin| by_path.get(&UNCLEAR)?.get(begin)).flatten();
     let may_take = |other: &usize| *other != place && rules.get(*other).is_some_and(|rule| rule_takes(rule, folder));
     if unclear.any(may_take) {
         return None;
