@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize as _;
+
 use self::{
     error::{Report, Trail},
     sections::{
@@ -41,6 +43,7 @@ mod error;
 mod policy_file;
 mod policy_roles;
 mod quantity;
+mod reader;
 mod sections;
 mod shape;
 pub(crate) mod source;
@@ -217,7 +220,7 @@ fn load_in(file: &Path, environment: &dyn Fn(&str) -> Option<String>, inspect: &
     let mut root = parsed.map_err(|fault| Faults(vec![fault]))?;
     root.expand(file, environment, &mut faults);
     let checked = shape().check(file, &mut root);
-    let raw = serde_json::from_value::<Raw>(root.to_json());
+    let raw = Raw::deserialize(&root);
     let mut report = Report::new(file, root, checked);
     report.faults.extend(faults);
     // The shape took out what serde would refuse; should they ever disagree, nothing is loaded.

@@ -307,7 +307,7 @@ impl Reading {
             }
         };
         let checked = shape().check(file, &mut root);
-        let raw = serde_json::from_value::<RawPolicies>(root.to_json());
+        let raw = RawPolicies::deserialize(&root);
         let mut report = Report::new(file, root, checked);
         self.names_pruned |= ["networks", "roles", "orgs", "attributes"].into_iter().any(|key| report.is_pruned(key));
         match raw {

@@ -7,7 +7,6 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::Value;
 use serde_yaml::Spanned;
 
 use super::Fault;
@@ -109,18 +108,6 @@ impl Node {
             Kind::Seq(items) => items.iter_mut().for_each(|item| item.expand(file, environment, faults)),
             Kind::Map(entries) => entries.iter_mut().for_each(|entry| entry.value.expand(file, environment, faults)),
             _ => {}
-        }
-    }
-
-    pub(super) fn to_json(&self) -> Value {
-        match &self.kind {
-            Kind::Null | Kind::Broken => Value::Null,
-            Kind::Bool(value) => Value::from(*value),
-            Kind::Int(value) => Value::from(*value),
-            Kind::Float(value) => Value::from(*value),
-            Kind::Str(value) => Value::from(value.as_str()),
-            Kind::Seq(items) => items.iter().map(Self::to_json).collect(),
-            Kind::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect(),
         }
     }
 }
