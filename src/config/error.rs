@@ -29,10 +29,6 @@ impl Trail {
         Self::default()
     }
 
-    pub(super) fn is_root(&self) -> bool {
-        self.0.is_none()
-    }
-
     pub(super) fn key(&self, name: &str) -> Self {
         self.with(Step::Key(name.to_owned()))
     }
@@ -51,19 +47,6 @@ impl Trail {
             std::iter::successors(self.0.as_deref(), |(before, _)| before.0.as_deref()).map(|(_, step)| step).collect();
         steps.reverse();
         steps
-    }
-
-    /// The first key; empty at the root.
-    pub(super) fn top(&self) -> &str {
-        match self.steps().first() {
-            Some(Step::Key(name)) => name,
-            _ => "",
-        }
-    }
-
-    /// Whether it is this key of the root.
-    pub(super) fn is_top(&self, name: &str) -> bool {
-        matches!(self.0.as_deref(), Some((before, Step::Key(key))) if before.is_root() && key == name)
     }
 }
 

@@ -54,8 +54,8 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
     let attributes = draft.attributes.iter().cloned().collect();
     let mut compiler = Compiler { networks: HashMap::new(), roles, attributes, faults, warnings };
     compiler.read_networks(draft);
-    let mut names = HashSet::new();
-    let mut index = IndexBuilder::default();
+    let mut names = HashSet::with_capacity(draft.rules.len());
+    let mut index = IndexBuilder::for_rules(draft.rules.len());
     let mut reads = Reads::default();
     let mut rules = Vec::with_capacity(draft.rules.len());
     for (place, written) in draft.rules.iter().enumerate() {
@@ -63,8 +63,8 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
         let (clauses, keys) = compiler.clauses(place, written);
         let Some(level) = compiler.level(place, written, &clauses) else { continue };
         let Ok(number) = u32::try_from(place) else { continue };
-        keys.add_to(&mut index, number);
         reads.add(&clauses, &keys.hosts);
+        keys.add_to(&mut index, number);
         rules.push(Rule { name, level, mode: written.mode, max_auth_age: written.max_auth_age, clauses });
     }
     if !compiler.faults.is_empty() {
@@ -95,16 +95,11 @@ struct Keys {
 }
 
 impl Keys {
-    fn add_to(&self, index: &mut IndexBuilder, rule: u32) {
+    fn add_to(self, index: &mut IndexBuilder, rule: u32) {
         let any_path = self.prefixes.is_empty() || self.hosts.len() * self.prefixes.len() > MOST_INDEX_ENTRIES;
-        for host in &self.hosts {
-            if any_path {
-                index.add(rule, host, b"");
-            } else {
-                for prefix in &self.prefixes {
-                    index.add(rule, host, prefix);
-                }
-            }
+        let prefixes = if any_path { vec![Vec::new()] } else { self.prefixes };
+        for host in self.hosts {
+            index.add(rule, host, prefixes.iter().map(Vec::as_slice));
         }
     }
 }

@@ -106,14 +106,17 @@ fn hosts(domain: &Domain) -> Option<Hosts<'_>> {
 
 /// The last of the rules that together take everything; `None` where something is left.
 fn taken_by(taken: &Taken<'_>, rule: &Rule) -> Option<usize> {
+    if taken.is_empty() {
+        return None;
+    }
     let (domains, globs, _) = parts(rule);
     let mut last = None;
     for domain in domains {
-        let keys = covering_domains(domain)?;
-        let path_taken = |path: Paths<'_>| {
-            let all = keys.iter().filter_map(|key| taken.get(key)).filter_map(|paths| paths.get(&path).copied());
-            all.min()
-        };
+        let taken: Vec<_> = covering_domains(domain)?.iter().filter_map(|key| taken.get(key)).collect();
+        if taken.is_empty() {
+            return None;
+        }
+        let path_taken = |path: Paths<'_>| taken.iter().filter_map(|paths| paths.get(&path).copied()).min();
         let by = match globs {
             None => path_taken(Paths::All).or_else(|| path_taken(Paths::Below("/")))?,
             Some(globs) => {
