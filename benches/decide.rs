@@ -44,16 +44,20 @@ fn draft(size: usize, own_host: bool) -> PolicyDraft {
 }
 
 fn staff() -> Identity {
-    let user = User {
-        name: "alice".to_owned(),
-        display_name: "Alice".to_owned(),
-        email: None,
-        groups: vec!["staff".to_owned()],
-        disabled: false,
-        token_version: 0,
-        attributes: Default::default(),
-    };
+    let user = User { display_name: "Alice".to_owned(), ..User::new("alice", vec!["staff".to_owned()]) };
     Identity::new(&user, Factor::One, Timestamp::default(), None).expect("a plain name")
+}
+
+fn asked<'q>(target: &'q Target, caller: &'q Identity) -> Question<'q> {
+    Question {
+        target,
+        method: "GET",
+        client: ClientAddress::Unknown,
+        caller: Some(caller),
+        now: Timestamp::default(),
+        headers: None,
+        route: None,
+    }
 }
 
 fn decide(criterion: &mut Criterion) {
@@ -67,15 +71,7 @@ fn decide(criterion: &mut Criterion) {
                 let host = if own_host { format!("app{number}.example.com") } else { "app.example.com".to_owned() };
                 let target =
                     Target::parse_url(&format!("https://{host}/service{number}/some/page?id=17")).expect("a URL");
-                let question = Question {
-                    target: &target,
-                    method: "GET",
-                    client: ClientAddress::Unknown,
-                    caller: Some(&alice),
-                    now: Timestamp::default(),
-                    headers: None,
-                    route: None,
-                };
+                let question = asked(&target, &alice);
                 assert_eq!(rules.decide(&question).ruling, Ruling::Forward);
                 group.bench_function(BenchmarkId::new(kind, size), |bencher| {
                     bencher.iter(|| rules.decide(black_box(&question)).ruling);
@@ -112,15 +108,7 @@ fn one_rule(criterion: &mut Criterion) {
             ..PolicyDraft::default()
         };
         let (rules, _) = RuleSet::compile(&draft).expect("a sound rule");
-        let question = Question {
-            target: &target,
-            method: "GET",
-            client: ClientAddress::Unknown,
-            caller: Some(&alice),
-            now: Timestamp::default(),
-            headers: None,
-            route: None,
-        };
+        let question = asked(&target, &alice);
         assert_eq!(rules.decide(&question).ruling, Ruling::Forward);
         group.bench_function(BenchmarkId::new(kind, 1), |bencher| {
             bencher.iter(|| rules.decide(black_box(&question)).ruling);

@@ -189,10 +189,8 @@ fn broken(text: &str, width: usize) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::core::{
-        client_ip::ClientAddress,
         identity::Factor,
         policy::{BindingDraft, Imagined, ImaginedCaller, Level, Mode, PolicyDraft, RoleDraft, RuleDraft, RuleSet},
-        target::EncodedSlashes,
         time::Timestamp,
         user::Attributes,
     };
@@ -239,17 +237,7 @@ mod tests {
         };
         let caller = Imagined::caller(who).unwrap();
         rules
-            .imagine(&Imagined {
-                url: format!("https://app.test{path}"),
-                method: "GET".to_owned(),
-                caller: Some(caller),
-                client: None,
-                now: Timestamp::default(),
-                headers: http::HeaderMap::new(),
-                route: None,
-                address: ClientAddress::Unknown,
-                encoded_slashes: EncodedSlashes::Reject,
-            })
+            .imagine(&Imagined { caller: Some(caller), ..Imagined::anonymous(format!("https://app.test{path}")) })
             .unwrap()
     }
 
@@ -296,17 +284,7 @@ mod tests {
             ..rule("commands", "app.test", "/**", Level::Deny)
         };
         let (rules, _) = RuleSet::compile(&PolicyDraft { rules: vec![draft], ..PolicyDraft::default() }).unwrap();
-        let request = Imagined {
-            url: "https://app.test/".to_owned(),
-            method: "GET".to_owned(),
-            caller: None,
-            client: None,
-            now: Timestamp::default(),
-            headers: http::HeaderMap::new(),
-            route: None,
-            address: ClientAddress::Unknown,
-            encoded_slashes: EncodedSlashes::Reject,
-        };
+        let request = Imagined::anonymous("https://app.test/");
         let told = rules.imagine(&request).unwrap().to_string();
         assert!(told.contains("\u{fffd}c\u{fffd}2J"), "{told:?}");
         assert!(!told.chars().any(|letter| letter.is_control() && letter != '\n'), "{told:?}");

@@ -25,15 +25,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Result<ExitCode> {
     let loaded = config::load_policies(&args.policies)
-        .and_then(|(rules, warnings)| Ok((config::load_cases(&args.policies, &rules, app::now())?, rules, warnings)));
-    let (cases, rules, warnings) = match loaded {
-        Ok(loaded) => loaded,
-        Err(faults) => {
-            super::print_faults(notes, "", &faults.0)?;
-            return Ok(ExitCode::FAILURE);
-        }
-    };
-    super::print_faults(notes, "warning: ", &warnings)?;
+        .and_then(|(rules, warnings)| Ok(((config::load_cases(&args.policies, &rules, app::now())?, rules), warnings)));
+    let Some((cases, rules)) = super::sound(loaded, notes)? else { return Ok(ExitCode::FAILURE) };
     let terminal =
         Terminal::of_stdout(args.all).map(|terminal| Terminal { width: terminal.width.saturating_sub(4), ..terminal });
     let on = |paint: Paint, text: &str| painted(paint, text, terminal);

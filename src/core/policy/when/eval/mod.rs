@@ -1,23 +1,18 @@
 //! Works an expression out. Every step is counted, so that no request can make one take long; nothing here panics, and what cannot
 //! be worked out is an error rather than a guess.
 
+mod facts;
+mod numbers;
+
 use std::borrow::Cow;
 
+use self::numbers::{arithmetic, overflow, to_double, to_int, to_string};
 use super::{
-    environment::{AttributeType, Fact},
-    tree::{Fold, Node, Operation, Order, Search},
+    environment::Fact,
+    tree::{Fold, Node, Order, Search},
     value::Value,
 };
-use crate::core::{
-    identity::Identity,
-    policy::{
-        matcher::{Caller, Reading},
-        query::{self, Told},
-        record::{Headers, Parameter, Query, Unreadable, header_value},
-    },
-    time::Timestamp,
-    user::Attributes,
-};
+use crate::core::policy::matcher::Reading;
 
 /// Steps of one evaluation: nodes looked at, entries and characters gone through.
 const BUDGET: u32 = 100_000;
@@ -26,7 +21,7 @@ const BYTES_A_STEP: usize = 4;
 
 /// Why an expression has no value. An error on one side of `&&` and `||` counts only where the other side does not decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) enum Stop {
+pub(in crate::core::policy) enum Stop {
     /// It reads the caller, and nobody is signed in.
     Anonymous,
     Failed(Cow<'static, str>),
@@ -276,141 +271,6 @@ impl<'v> Evaluation<'v> {
         one_of(left, self.truth(right))
     }
 
-    fn caller(&self) -> Result<Caller<'v>, Stop> {
-        self.reading.caller.ok_or(Stop::Anonymous)
-    }
-
-    /// Of somebody in a record only the name, the groups and the sign-in are known.
-    fn whole_identity(&self) -> Result<&'v Identity, Stop> {
-        let caller = self.caller()?;
-        match self.reading.query {
-            Query::Raw(_) => Ok(caller.identity),
-            Query::Recorded(_) => Err(Stop::Unrecorded),
-        }
-    }
-
-    fn attributes(&self) -> Result<&'v Attributes, Stop> {
-        self.whole_identity().map(|identity| &identity.attributes)
-    }
-
-    fn has_attribute(&self, name: &str) -> Result<bool, Stop> {
-        Ok(self.attributes()?.contains_key(name))
-    }
-
-    fn fact(&mut self, fact: Fact) -> Outcome<'v> {
-        let text = |text: &'v str| Ok(Value::String(Cow::Borrowed(text)));
-        let reading = self.reading;
-        match fact {
-            Fact::UserName => match self.caller()?.client {
-                // A client stands for no user.
-                Some(_) => text(""),
-                None => text(&self.caller()?.identity.user),
-            },
-            Fact::UserDisplayName => text(&self.whole_identity()?.display_name),
-            Fact::UserEmail => text(self.whole_identity()?.email.as_deref().unwrap_or_default()),
-            Fact::UserGroups => Ok(Value::Strings(&self.caller()?.identity.groups)),
-            Fact::UserRoles => {
-                let held = self.reading.roles.of(self.caller()?, reading.now);
-                self.spend(held.len())?;
-                Ok(Value::List(held.iter().map(|role| Value::String(Cow::Owned(role.to_string()))).collect()))
-            }
-            Fact::UserLevel => Ok(Value::Int(i64::from(self.reading.roles.level_of(self.caller()?, reading.now)))),
-            Fact::UserClaims => Stop::failed("the claims are no value of their own"),
-            Fact::RequestHost => text(reading.host),
-            Fact::RequestPath => text(reading.path),
-            Fact::RequestMethod => text(reading.method),
-            Fact::RequestScheme => text(reading.scheme),
-            Fact::RequestIp => match reading.address.known() {
-                Some(address) => Ok(Value::String(Cow::Owned(address.to_string()))),
-                None => Stop::failed("the client's address is unknown"),
-            },
-            Fact::RequestTime => Ok(Value::Timestamp(reading.now.unix_millis())),
-            Fact::SessionFactor => text(self.caller()?.identity.factor.as_str()),
-            Fact::SessionSignedInAt => Ok(Value::Timestamp(self.caller()?.identity.signed_in_at.unix_millis())),
-            Fact::SessionAge => Ok(Value::Duration(age(self.caller()?.identity.signed_in_at, reading.now))),
-            Fact::RouteName => text(reading.route.unwrap_or_default()),
-        }
-    }
-
-    fn attribute(&self, name: &str, kind: AttributeType) -> Outcome<'v> {
-        let Some(json) = self.attributes()?.get(name) else {
-            return Stop::failed(format!("the user has no attribute {name:?}; ask has(user.{name}) first"));
-        };
-        let value = Value::of(json);
-        let fits = match kind {
-            AttributeType::String => matches!(value, Value::String(_)),
-            AttributeType::Int => matches!(value, Value::Int(_)),
-            AttributeType::Double => matches!(value, Value::Double(_) | Value::Int(_)),
-            AttributeType::Bool => matches!(value, Value::Bool(_)),
-            AttributeType::List => json.as_array().is_some_and(|items| items.iter().all(serde_json::Value::is_string)),
-        };
-        match value {
-            #[expect(clippy::cast_precision_loss, reason = "declared as a double")]
-            Value::Int(whole) if kind == AttributeType::Double => Ok(Value::Double(whole as f64)),
-            value if fits => Ok(value),
-            value => {
-                Stop::failed(format!("the user's attribute {name:?} is a {}, not what was declared", value.kind()))
-            }
-        }
-    }
-
-    fn claim(&self, name: &str) -> Outcome<'v> {
-        match self.attributes()?.get(name) {
-            Some(json) => Ok(Value::of(json)),
-            None => Stop::failed(format!("the user has no claim {name:?}; ask has(…) first")),
-        }
-    }
-
-    fn header(&mut self, name: &str) -> Result<Option<&'v str>, Stop> {
-        let value = match self.reading.headers {
-            Headers::Raw(None) => None,
-            Headers::Raw(Some(headers)) => header_value(headers, name).or_else(|why| {
-                Stop::failed(match why {
-                    Unreadable::NotUtf8 => format!("the header {name:?} is not UTF-8"),
-                    Unreadable::Repeated => format!("the request has more than one header {name:?}"),
-                })
-            })?,
-            Headers::Recorded(recorded) => match recorded.get(name).map(Vec::as_slice) {
-                Some([Parameter::Absent]) => None,
-                Some([Parameter::Value(value)]) => Some(value.as_str()),
-                Some([]) => return Stop::failed(format!("the header {name:?} could not be read")),
-                _ => return Err(Stop::Unrecorded),
-            },
-        };
-        self.spend(value.unwrap_or_default().len() / BYTES_A_STEP)?;
-        Ok(value)
-    }
-
-    fn has_header(&self, name: &str) -> Result<bool, Stop> {
-        match self.reading.headers {
-            Headers::Raw(headers) => Ok(headers.is_some_and(|headers| headers.contains_key(name))),
-            Headers::Recorded(recorded) => match recorded.get(name) {
-                Some(parameters) => Ok(!parameters.contains(&Parameter::Absent)),
-                None => Err(Stop::Unrecorded),
-            },
-        }
-    }
-
-    fn parameter(&mut self, name: &'v str) -> Result<Option<Cow<'v, str>>, Stop> {
-        let known = self.parameters.iter().find(|(known, _)| *known == name).map(|(_, told)| told.clone());
-        let told = known.unwrap_or_else(|| {
-            let told = told(query::value(self.reading.query, name), name);
-            self.parameters.push((name, told.clone()));
-            told
-        })?;
-        self.spend(told.as_deref().unwrap_or_default().len() / BYTES_A_STEP)?;
-        Ok(told)
-    }
-
-    fn has_parameter(&mut self, name: &'v str) -> Result<bool, Stop> {
-        let known = self.presences.iter().find(|(known, _)| *known == name).map(|(_, told)| told.clone());
-        known.unwrap_or_else(|| {
-            let told = told(query::is_present(self.reading.query, name), name);
-            self.presences.push((name, told.clone()));
-            told
-        })
-    }
-
     fn index(&mut self, of: &'v Node, index: &'v Node) -> Outcome<'v> {
         // The claims as a whole are looked into, never copied.
         if let Node::Fact(Fact::UserClaims) = of {
@@ -518,111 +378,4 @@ fn one_of(left: Result<bool, Stop>, right: Result<bool, Stop>) -> Result<bool, S
         (_, Err(Stop::Anonymous)) => Err(Stop::Anonymous),
         (left, Err(_)) => left,
     }
-}
-
-fn told<T>(told: Told<T>, name: &str) -> Result<T, Stop> {
-    match told {
-        Told::Known(value) => Ok(value),
-        Told::Ambiguous => {
-            Stop::failed(format!("applications read the parameter {name:?} of this query in different ways"))
-        }
-        Told::Unrecorded => Err(Stop::Unrecorded),
-    }
-}
-
-/// A sign-in of the future is one of a wrong clock, and how old it is nobody knows: as old as it is far.
-fn age(signed_in_at: Timestamp, now: Timestamp) -> i64 {
-    let age = now.since(signed_in_at).max(signed_in_at.since(now));
-    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn overflow<'v>() -> Outcome<'v> {
-    Stop::failed("a number is too large")
-}
-
-fn arithmetic<'v>(operation: Operation, left: Value<'v>, right: Value<'v>) -> Outcome<'v> {
-    match (left, right) {
-        (Value::Int(left), Value::Int(right)) => {
-            if right == 0 && matches!(operation, Operation::Divide | Operation::Remainder) {
-                return Stop::failed("a number is divided by zero");
-            }
-            let value = match operation {
-                Operation::Add => left.checked_add(right),
-                Operation::Subtract => left.checked_sub(right),
-                Operation::Multiply => left.checked_mul(right),
-                Operation::Divide => left.checked_div(right),
-                Operation::Remainder => left.checked_rem(right),
-            };
-            value.map_or_else(overflow, |value| Ok(Value::Int(value)))
-        }
-        (Value::Double(left), Value::Double(right)) => match operation {
-            Operation::Add => Ok(Value::Double(left + right)),
-            Operation::Subtract => Ok(Value::Double(left - right)),
-            Operation::Multiply => Ok(Value::Double(left * right)),
-            Operation::Divide => Ok(Value::Double(left / right)),
-            Operation::Remainder => Stop::failed("% is for whole numbers"),
-        },
-        (Value::String(left), Value::String(right)) if operation == Operation::Add => {
-            Ok(Value::String(Cow::Owned(format!("{left}{right}"))))
-        }
-        (Value::Timestamp(left), Value::Timestamp(right)) if operation == Operation::Subtract => {
-            left.checked_sub(right).map_or_else(overflow, |value| Ok(Value::Duration(value)))
-        }
-        (Value::Timestamp(at), Value::Duration(length)) => match operation {
-            Operation::Add => at.checked_add(length).map_or_else(overflow, |value| Ok(Value::Timestamp(value))),
-            Operation::Subtract => at.checked_sub(length).map_or_else(overflow, |value| Ok(Value::Timestamp(value))),
-            _ => Stop::failed("timestamps are only added to and subtracted from"),
-        },
-        (Value::Duration(length), Value::Timestamp(at)) if operation == Operation::Add => {
-            at.checked_add(length).map_or_else(overflow, |value| Ok(Value::Timestamp(value)))
-        }
-        (Value::Duration(left), Value::Duration(right)) => match operation {
-            Operation::Add => left.checked_add(right).map_or_else(overflow, |value| Ok(Value::Duration(value))),
-            Operation::Subtract => left.checked_sub(right).map_or_else(overflow, |value| Ok(Value::Duration(value))),
-            _ => Stop::failed("durations are only added and subtracted"),
-        },
-        (left, right) => match (operation, left.items(), right.items()) {
-            (Operation::Add, Some(mut items), Some(more)) => {
-                items.extend(more);
-                Ok(Value::List(items))
-            }
-            _ => Stop::failed(format!("{} and {} cannot be reckoned with", left.kind(), right.kind())),
-        },
-    }
-}
-
-fn to_int(value: Value<'_>) -> Outcome<'_> {
-    match value {
-        Value::Int(whole) => Ok(Value::Int(whole)),
-        Value::String(text) => {
-            text.parse().map_or_else(|_| Stop::failed("a text is no whole number"), |whole| Ok(Value::Int(whole)))
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "within the range of 53 bits")]
-        Value::Double(real) if real.abs() < 9_007_199_254_740_992.0 => Ok(Value::Int(real as i64)),
-        Value::Timestamp(at) => Ok(Value::Int(at.div_euclid(1000))),
-        other => Stop::failed(format!("a {} is no whole number", other.kind())),
-    }
-}
-
-fn to_double(value: Value<'_>) -> Outcome<'_> {
-    match value {
-        Value::Double(real) => Ok(Value::Double(real)),
-        #[expect(clippy::cast_precision_loss, reason = "what a conversion to double is")]
-        Value::Int(whole) => Ok(Value::Double(whole as f64)),
-        Value::String(text) => {
-            text.parse().map_or_else(|_| Stop::failed("a text is no number"), |real| Ok(Value::Double(real)))
-        }
-        other => Stop::failed(format!("a {} is no number", other.kind())),
-    }
-}
-
-fn to_string(value: Value<'_>) -> Outcome<'_> {
-    let text = match value {
-        Value::String(text) => text,
-        Value::Int(whole) => Cow::Owned(whole.to_string()),
-        Value::Double(real) => Cow::Owned(real.to_string()),
-        Value::Bool(held) => Cow::Borrowed(if held { "true" } else { "false" }),
-        other => return Stop::failed(format!("a {} is no text", other.kind())),
-    };
-    Ok(Value::String(text))
 }
