@@ -1,7 +1,7 @@
 //! Reads a YAML file into a tree that knows the place of every key and value. Called by `config::load`, `policy_file` and
 //! `cli::import`, which reads another program's configuration. Says nothing about what the values mean.
 
-use std::{fmt, path::Path};
+use std::{fmt, path::Path, thread};
 
 use serde::{
     Deserialize, Deserializer,
@@ -10,6 +10,9 @@ use serde::{
 use serde_yaml::Spanned;
 
 use super::Fault;
+
+/// Entries of a list that are read without letting others have the processor: a long file is read beside requests, on one core too.
+const AT_ONCE: usize = 64;
 
 /// Line and column, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +208,9 @@ impl<'de> Visitor<'de> for AnyKind {
         let mut items = Vec::new();
         while let Some(item) = access.next_element()? {
             items.push(item);
+            if items.len().is_multiple_of(AT_ONCE) {
+                thread::yield_now();
+            }
         }
         Ok(Kind::Seq(items))
     }
