@@ -2,17 +2,24 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
 
-use std::hint::black_box;
+use std::{hint::black_box, path::Path};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use postern::core::{
-    client_ip::ClientAddress,
-    identity::{Factor, Identity},
-    policy::{AttributeType, BindingDraft, Level, PolicyDraft, Question, RoleDraft, RuleDraft, RuleSet, Ruling},
-    target::Target,
-    time::Timestamp,
-    user::User,
+use postern::{
+    config::parse_policies,
+    core::{
+        client_ip::ClientAddress,
+        identity::{Factor, Identity},
+        policy::{AttributeType, BindingDraft, Level, PolicyDraft, Question, RoleDraft, RuleDraft, RuleSet, Ruling},
+        target::Target,
+        time::Timestamp,
+        user::User,
+    },
 };
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 
@@ -37,16 +44,20 @@ fn draft(size: usize, own_host: bool) -> PolicyDraft {
 }
 
 fn staff() -> Identity {
-    let user = User {
-        name: "alice".to_owned(),
-        display_name: "Alice".to_owned(),
-        email: None,
-        groups: vec!["staff".to_owned()],
-        disabled: false,
-        token_version: 0,
-        attributes: Default::default(),
-    };
+    let user = User { display_name: "Alice".to_owned(), ..User::new("alice", vec!["staff".to_owned()]) };
     Identity::new(&user, Factor::One, Timestamp::default(), None).expect("a plain name")
+}
+
+fn asked<'q>(target: &'q Target, caller: &'q Identity) -> Question<'q> {
+    Question {
+        target,
+        method: "GET",
+        client: ClientAddress::Unknown,
+        caller: Some(caller),
+        now: Timestamp::default(),
+        headers: None,
+        route: None,
+    }
 }
 
 fn decide(criterion: &mut Criterion) {
@@ -60,15 +71,7 @@ fn decide(criterion: &mut Criterion) {
                 let host = if own_host { format!("app{number}.example.com") } else { "app.example.com".to_owned() };
                 let target =
                     Target::parse_url(&format!("https://{host}/service{number}/some/page?id=17")).expect("a URL");
-                let question = Question {
-                    target: &target,
-                    method: "GET",
-                    client: ClientAddress::Unknown,
-                    caller: Some(&alice),
-                    now: Timestamp::default(),
-                    headers: None,
-                    route: None,
-                };
+                let question = asked(&target, &alice);
                 assert_eq!(rules.decide(&question).ruling, Ruling::Forward);
                 group.bench_function(BenchmarkId::new(kind, size), |bencher| {
                     bencher.iter(|| rules.decide(black_box(&question)).ruling);
@@ -105,15 +108,7 @@ fn one_rule(criterion: &mut Criterion) {
             ..PolicyDraft::default()
         };
         let (rules, _) = RuleSet::compile(&draft).expect("a sound rule");
-        let question = Question {
-            target: &target,
-            method: "GET",
-            client: ClientAddress::Unknown,
-            caller: Some(&alice),
-            now: Timestamp::default(),
-            headers: None,
-            route: None,
-        };
+        let question = asked(&target, &alice);
         assert_eq!(rules.decide(&question).ruling, Ruling::Forward);
         group.bench_function(BenchmarkId::new(kind, 1), |bencher| {
             bencher.iter(|| rules.decide(black_box(&question)).ruling);
@@ -132,5 +127,36 @@ fn compile(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decide, one_rule, compile);
+/// A policies file, from its text to rules: what a start and a reload cost.
+fn load(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("load");
+    group.sample_size(20);
+    for (shape, own_host) in [("own host", true), ("one host", false)] {
+        let text = written(&draft(10_000, own_host));
+        group.bench_function(BenchmarkId::new(shape, 10_000), |bencher| {
+            bencher.iter(|| parse_policies(Path::new("access.yaml"), black_box(&text)).is_ok());
+        });
+        assert!(parse_policies(Path::new("access.yaml"), &text).is_ok());
+    }
+}
+
+fn written(draft: &PolicyDraft) -> String {
+    let mut text = "default: deny\nrules:\n".to_owned();
+    for rule in &draft.rules {
+        let subjects: Vec<String> = rule.subject.iter().flatten().map(|subject| format!("{subject:?}")).collect();
+        text += &format!(
+            "  - domain: {}\n    policy: one_factor\n    subject: [{}]\n",
+            rule.domain.join(""),
+            subjects.join(", ")
+        );
+        match (rule.path.first(), rule.resources.first()) {
+            (Some(path), _) => text += &format!("    path: {path}\n"),
+            (None, Some(regex)) => text += &format!("    resources: '{regex}'\n"),
+            (None, None) => {}
+        }
+    }
+    text
+}
+
+criterion_group!(benches, decide, one_rule, compile, load);
 criterion_main!(benches);

@@ -66,13 +66,9 @@ async fn demo(args: &Args, folder: &Path) -> anyhow::Result<()> {
         let password = password::random(&*stores.entropy);
         let hash = stores.hasher.hash(SecretString::from(password.clone())).await?;
         let user = User {
-            name: name.to_owned(),
             display_name: display_name.to_owned(),
             email: Some(format!("{name}@demo.localhost")),
-            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-            disabled: false,
-            token_version: 0,
-            attributes: Default::default(),
+            ..User::new(name, groups.iter().map(|group| (*group).to_owned()).collect())
         };
         stores.users.insert(user, Some(hash)).await?;
         passwords.push((name, groups.join(", "), password));

@@ -50,16 +50,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     let password = if args.password_stdin { Some(password::read_new(true)?) } else { None };
-    let user = User {
-        name: args.admin.clone(),
-        display_name: args.admin.clone(),
-        email: None,
-        groups: vec!["admins".to_owned()],
-        disabled: false,
-        token_version: 0,
-        attributes: Default::default(),
-    }
-    .checked()?;
+    let user = User::new(args.admin.clone(), vec!["admins".to_owned()]).checked()?;
     for (name, text) in files {
         write_new(&args.folder.join(name), text)?;
     }

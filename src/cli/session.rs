@@ -7,6 +7,7 @@ use clap::{ArgGroup, Subcommand, ValueEnum};
 use crate::{
     app::{End, Stores},
     core::{
+        printable::printable,
         session::{Session, SessionId},
         time::Timestamp,
     },
@@ -116,7 +117,7 @@ fn print(out: &mut impl Write, sessions: &[Session]) -> anyhow::Result<()> {
             readable(session.signed_in_at),
             readable(session.last_used_at),
             session.address.map(|address| address.to_string()).unwrap_or_default(),
-            harmless(&session.user_agent)
+            printable(&shortened(&session.user_agent))
         )?;
     }
     Ok(())
@@ -142,7 +143,6 @@ fn readable(at: Timestamp) -> String {
     jiff::Timestamp::from_second(at.unix_seconds()).map(|at| at.to_string()).unwrap_or_default()
 }
 
-/// What a client calls itself must not steer the terminal.
-fn harmless(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).take(80).collect()
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
 }

@@ -4,6 +4,7 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
@@ -13,9 +14,9 @@ use super::{
 };
 use crate::core::spelling::distance;
 
-/// The way from the root of a file to a value: `server.listeners[0].address`.
+/// The way from the root of a file to a value: `server.listeners[0].address`. Its ways on share it: a file of ten thousand rules has many.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Trail(Vec<Step>);
+pub(super) struct Trail(Option<Arc<(Trail, Step)>>);
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -28,10 +29,6 @@ impl Trail {
         Self::default()
     }
 
-    pub(super) fn is_root(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(super) fn key(&self, name: &str) -> Self {
         self.with(Step::Key(name.to_owned()))
     }
@@ -41,15 +38,21 @@ impl Trail {
     }
 
     fn with(&self, step: Step) -> Self {
-        let mut steps = self.0.clone();
-        steps.push(step);
-        Self(steps)
+        Self(Some(Arc::new((self.clone(), step))))
+    }
+
+    /// From the root on.
+    fn steps(&self) -> Vec<&Step> {
+        let mut steps: Vec<&Step> =
+            std::iter::successors(self.0.as_deref(), |(before, _)| before.0.as_deref()).map(|(_, step)| step).collect();
+        steps.reverse();
+        steps
     }
 }
 
 impl fmt::Display for Trail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, step) in self.0.iter().enumerate() {
+        for (index, step) in self.steps().into_iter().enumerate() {
             match step {
                 Step::Key(name) if index == 0 => f.write_str(name)?,
                 Step::Key(name) => write!(f, ".{name}")?,
@@ -137,7 +140,7 @@ impl Report {
     /// Places of the value and of its key; where the trail leads to nothing (a default), those of the nearest block.
     fn place(&self, trail: &Trail) -> (Place, Place) {
         let (mut node, mut key) = (&self.root, self.root.place);
-        for step in &trail.0 {
+        for step in trail.steps() {
             let next = match (step, &node.kind) {
                 (Step::Key(name), Kind::Map(entries)) => {
                     entries.iter().find(|entry| entry.key == *name).map(|entry| (&entry.value, entry.place))

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize as _;
+
 use self::{
     error::{Report, Trail},
     sections::{
@@ -24,6 +26,7 @@ use crate::{
     core::{
         cookie::PORTAL_COOKIES,
         policy::{Case, RuleSet},
+        printable::printable,
         request::Role,
         route::{HostPattern, Route, RouteTable},
         site::{CookieScope, Mount, PortalSite, Site},
@@ -44,6 +47,7 @@ mod policy_file;
 mod policy_roles;
 mod postgres_url;
 mod quantity;
+mod reader;
 mod sections;
 mod shape;
 pub(crate) mod source;
@@ -63,7 +67,7 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file.display(), self.line, self.column)?;
+        write!(f, "{}:{}:{}: ", printable(&self.file.to_string_lossy()), self.line, self.column)?;
         // What it quotes of a file may hold a line feed, or what a terminal takes for a command.
         for letter in self.message.chars() {
             if letter.is_control() { write!(f, "{}", letter.escape_default())? } else { f.write_char(letter)? }
@@ -238,7 +242,7 @@ fn load_in(file: &Path, environment: &dyn Fn(&str) -> Option<String>, inspect: &
     let mut root = parsed.map_err(|fault| Faults(vec![fault]))?;
     root.expand(file, environment, &mut faults);
     let checked = shape().check(file, &mut root);
-    let raw = serde_json::from_value::<Raw>(root.to_json());
+    let raw = Raw::deserialize(&root);
     let mut report = Report::new(file, root, checked);
     report.faults.extend(faults);
     // The shape took out what serde would refuse; should they ever disagree, nothing is loaded.

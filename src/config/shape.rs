@@ -2,7 +2,7 @@
 //! person wants all of them. What is faulty is taken out of the tree, so that serde can read the rest and its meaning is
 //! checked too. Called before every deserialisation.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use serde_json::Value;
 
@@ -32,10 +32,47 @@ impl Shape {
     /// Reports every fault of form and takes the faulty parts out of the tree.
     pub(super) fn check(&self, file: &Path, root: &mut Node) -> Checked {
         let mut walk = Walk { shape: self, file, checked: Checked { faults: Vec::new(), pruned: Vec::new() } };
-        if !walk.value(root, &self.schema, &Trail::root()) {
+        if !walk.value(root, &self.schema, &Way::Root) {
             root.kind = Kind::Map(Vec::new());
         }
         walk.checked
+    }
+}
+
+/// As [`Trail`], borrowed from the walk: only a fault needs it written out.
+enum Way<'w> {
+    Root,
+    Key(&'w Way<'w>, &'w str),
+    Item(&'w Way<'w>, usize),
+}
+
+impl Way<'_> {
+    /// Whether it is this key of the root.
+    fn is_top(&self, name: &str) -> bool {
+        matches!(self, Way::Key(Way::Root, key) if *key == name)
+    }
+
+    /// The first key; empty at the root.
+    fn top(&self) -> &str {
+        match self {
+            Way::Key(Way::Root, key) => key,
+            Way::Root => "",
+            Way::Key(before, _) | Way::Item(before, _) => before.top(),
+        }
+    }
+
+    fn trail(&self) -> Trail {
+        match self {
+            Way::Root => Trail::root(),
+            Way::Key(before, key) => before.trail().key(key),
+            Way::Item(before, index) => before.trail().item(*index),
+        }
+    }
+}
+
+impl fmt::Display for Way<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.trail().fmt(f)
     }
 }
 
@@ -47,7 +84,7 @@ struct Walk<'s> {
 
 impl<'s> Walk<'s> {
     /// Whether the value, pruned, can be kept.
-    fn value(&mut self, node: &mut Node, field: &'s Value, trail: &Trail) -> bool {
+    fn value(&mut self, node: &mut Node, field: &'s Value, way: &Way<'_>) -> bool {
         if matches!(node.kind, Kind::Broken) {
             return false;
         }
@@ -55,31 +92,31 @@ impl<'s> Walk<'s> {
         if matches!(node.kind, Kind::Null) {
             let example = example_of(schema, field);
             let instead = if example.is_empty() { "; write one" } else { &example };
-            self.fault(node.place, format!("`{trail}` has no value{instead}, or take the key out"));
+            self.fault(node.place, format!("`{way}` has no value{instead}, or take the key out"));
             return false;
         }
         if schema.is_boolean() || is_free(schema) {
             return true;
         }
         if let Some(fitting) = self.alternative(node, schema) {
-            return self.value(node, fitting, trail);
+            return self.value(node, fitting, way);
         }
-        if let Some(allowed) = choices(schema) {
-            return self.choice(node, &allowed, trail);
+        if is_choice(schema) {
+            return self.choice(node, schema, way);
         }
         if !accepts(schema, &node.kind) {
-            self.wrong_type(node, schema, field, trail);
+            self.wrong_type(node, schema, field, way);
             return false;
         }
         match &mut node.kind {
-            Kind::Map(entries) => self.entries(entries, node.place, schema, trail),
+            Kind::Map(entries) => self.entries(entries, node.place, schema, way),
             Kind::Seq(items) => {
                 if let Some(inner) = schema.get("items") {
-                    let whole = self.shape.whole_items_of.contains(&trail.to_string().as_str());
+                    let whole = self.shape.whole_items_of.iter().any(|name| way.is_top(name));
                     let mut index = 0;
                     items.retain_mut(|item| {
                         let before = self.checked.faults.len();
-                        let kept = self.value(item, inner, &trail.item(index));
+                        let kept = self.value(item, inner, &Way::Item(way, index));
                         index += 1;
                         kept && !(whole && self.checked.faults.len() > before)
                     });
@@ -90,68 +127,65 @@ impl<'s> Walk<'s> {
         }
     }
 
-    fn entries(&mut self, entries: &mut Vec<Entry>, place: Place, schema: &'s Value, trail: &Trail) -> bool {
+    fn entries(&mut self, entries: &mut Vec<Entry>, place: Place, schema: &'s Value, way: &Way<'_>) -> bool {
         // A whole section left empty is the same as none. Deeper down it is a fault: `subject:` or `client_ca:` with the value
         // forgotten must not open anything.
-        if trail.is_root() {
+        if matches!(way, Way::Root) {
             entries.retain(|entry| !matches!(entry.value.kind, Kind::Null));
         }
-        let required: Vec<&str> = schema
-            .get("required")
-            .and_then(Value::as_array)
-            .map(|names| names.iter().filter_map(Value::as_str).collect())
-            .unwrap_or_default();
-        let missing: Vec<&str> =
-            required.iter().copied().filter(|name| !entries.iter().any(|entry| entry.key == *name)).collect();
+        let required =
+            || schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let missing: Vec<&str> = required().filter(|name| !entries.iter().any(|entry| entry.key == *name)).collect();
         for name in &missing {
             let example = schema
                 .get("properties")
                 .and_then(|properties| properties.get(*name))
                 .map(|property| example_of(self.resolve(property), property))
                 .unwrap_or_default();
-            self.fault(place, format!("{}`{name}` is missing{example}", prefix(trail)));
+            self.fault(place, format!("{}`{name}` is missing{example}", prefix(way)));
         }
-        entries.retain_mut(|entry| self.entry(entry, schema, trail));
-        required.iter().all(|name| entries.iter().any(|entry| entry.key == *name))
+        entries.retain_mut(|entry| self.entry(entry, schema, way));
+        required().all(|name| entries.iter().any(|entry| entry.key == name))
     }
 
-    fn entry(&mut self, entry: &mut Entry, schema: &'s Value, trail: &Trail) -> bool {
+    fn entry(&mut self, entry: &mut Entry, schema: &'s Value, way: &Way<'_>) -> bool {
         let properties = schema.get("properties").and_then(Value::as_object);
-        let at = trail.key(&entry.key);
-        let known = properties.and_then(|properties| properties.get(&entry.key));
+        let Entry { key, place, value } = entry;
+        let at = Way::Key(way, key);
+        let known = properties.and_then(|properties| properties.get(key));
         let inner =
             known.or_else(|| schema.get("additionalProperties").filter(|schema| **schema != Value::Bool(false)));
         let before = self.checked.faults.len();
-        let broken = matches!(entry.value.kind, Kind::Broken);
+        let broken = matches!(value.kind, Kind::Broken);
         let kept = match inner {
-            Some(inner) => self.value(&mut entry.value, inner, &at),
+            Some(inner) => self.value(value, inner, &at),
             None => {
                 let names: Vec<&str> = properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-                let message = if self.shape.later.contains(&entry.key.as_str()) {
+                let message = if self.shape.later.contains(&key.as_str()) {
                     format!("`{at}` is not supported yet by this version; take it out")
                 } else {
-                    let meant = did_you_mean(&entry.key, names.iter().copied());
+                    let meant = did_you_mean(key, names.iter().copied());
                     let end = if meant.is_empty() { "." } else { &meant };
                     format!("unknown key `{at}`{end} Known here: {}", list(names))
                 };
-                self.fault(entry.place, message);
+                self.fault(*place, message);
                 false
             }
         };
-        let top = at.to_string();
-        let top = top.split(['.', '[']).next().unwrap_or_default();
+        let top = at.top();
         if (broken || self.checked.faults.len() > before) && !self.checked.pruned.iter().any(|key| key == top) {
             self.checked.pruned.push(top.to_owned());
         }
         kept
     }
 
-    fn choice(&mut self, node: &Node, allowed: &[&str], trail: &Trail) -> bool {
+    fn choice(&mut self, node: &Node, schema: &'s Value, way: &Way<'_>) -> bool {
         if let Kind::Str(text) = &node.kind
-            && allowed.contains(&text.as_str())
+            && is_among(schema, text)
         {
             return true;
         }
+        let allowed = choices(schema);
         let meant = match &node.kind {
             Kind::Str(text) => did_you_mean(text, allowed.iter().copied()),
             _ => String::new(),
@@ -160,13 +194,13 @@ impl<'s> Walk<'s> {
         let found = describe(&node.kind);
         self.fault(
             node.place,
-            format!("`{trail}`: expected one of {}, found {found}{meant}", list(allowed.iter().copied())),
+            format!("`{way}`: expected one of {}, found {found}{meant}", list(allowed.iter().copied())),
         );
         false
     }
 
-    fn wrong_type(&mut self, node: &Node, schema: &'s Value, field: &Value, trail: &Trail) {
-        let at = trail.to_string();
+    fn wrong_type(&mut self, node: &Node, schema: &'s Value, field: &Value, way: &Way<'_>) {
+        let at = way.to_string();
         let subject = if at.is_empty() { "the file".to_owned() } else { format!("`{at}`") };
         let expected = self.expected(schema);
         let example = example_of(schema, field);
@@ -186,13 +220,14 @@ impl<'s> Walk<'s> {
         let mut schema = schema;
         // References of generated schemas form no loop without a value between; the bound only makes that sure.
         for _ in 0..8 {
-            let reference = schema.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix('#'));
-            if let Some(found) = reference.and_then(|pointer| self.shape.schema.pointer(pointer)) {
+            let reference = schema.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix("#/$defs/"));
+            if let Some(found) = reference.and_then(|name| self.shape.schema.get("$defs")?.get(name)) {
                 schema = found;
                 continue;
             }
-            match alternatives(schema).as_slice() {
-                [single] => schema = single,
+            let mut all = alternatives(schema);
+            match (all.next(), all.next()) {
+                (Some(single), None) => schema = single,
                 _ => break,
             }
         }
@@ -201,73 +236,79 @@ impl<'s> Walk<'s> {
 
     /// The alternative whose type fits.
     fn alternative(&self, node: &Node, schema: &'s Value) -> Option<&'s Value> {
-        alternatives(schema).into_iter().find(|inner| {
+        alternatives(schema).find(|inner| {
             let resolved = self.resolve(inner);
             accepts(resolved, &node.kind) || self.alternative(node, resolved).is_some()
         })
     }
 
     fn expected(&self, schema: &'s Value) -> String {
-        let alternatives = alternatives(schema);
-        if alternatives.is_empty() {
-            return type_names(schema).iter().map(|name| english(name)).collect::<Vec<_>>().join(" or ");
+        let mut alternatives = alternatives(schema).peekable();
+        if alternatives.peek().is_none() {
+            return type_names(schema).map(english).collect::<Vec<_>>().join(" or ");
         }
-        alternatives.iter().map(|inner| self.expected(self.resolve(inner))).collect::<Vec<_>>().join(" or ")
+        alternatives.map(|inner| self.expected(self.resolve(inner))).collect::<Vec<_>>().join(" or ")
     }
 }
 
-fn prefix(trail: &Trail) -> String {
-    let at = trail.to_string();
+fn prefix(way: &Way<'_>) -> String {
+    let at = way.to_string();
     if at.is_empty() { at } else { format!("`{at}`: ") }
 }
 
 /// The alternatives of `anyOf`, without null: nothing is the same as no key.
-fn alternatives(schema: &Value) -> Vec<&Value> {
+fn alternatives(schema: &Value) -> impl Iterator<Item = &Value> {
     let all = schema.get("anyOf").and_then(Value::as_array);
-    all.into_iter().flatten().filter(|inner| inner.get("type").and_then(Value::as_str) != Some("null")).collect()
+    all.into_iter().flatten().filter(|inner| inner.get("type").and_then(Value::as_str) != Some("null"))
+}
+
+/// Whether it lists the values that may stand here.
+fn is_choice(schema: &Value) -> bool {
+    schema.get("enum").is_some_and(Value::is_array) || schema.get("oneOf").is_some_and(Value::is_array)
+}
+
+fn is_among(schema: &Value, text: &str) -> bool {
+    let listed = |key: &str| schema.get(key).and_then(Value::as_array).into_iter().flatten();
+    listed("enum").any(|value| value.as_str() == Some(text))
+        || listed("oneOf").any(|variant| match variant.get("const") {
+            Some(value) => value.as_str() == Some(text),
+            None => is_among(variant, text),
+        })
 }
 
 /// The values of an enumeration.
-fn choices(schema: &Value) -> Option<Vec<&str>> {
-    if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-        return Some(values.iter().filter_map(Value::as_str).collect());
-    }
-    let variants = schema.get("oneOf").and_then(Value::as_array)?;
-    Some(
-        variants
-            .iter()
-            .flat_map(|variant| match variant.get("const") {
-                Some(value) => value.as_str().into_iter().collect(),
-                None => choices(variant).unwrap_or_default(),
-            })
-            .collect(),
-    )
+fn choices(schema: &Value) -> Vec<&str> {
+    let listed = |key: &str| schema.get(key).and_then(Value::as_array).into_iter().flatten();
+    listed("enum")
+        .filter_map(Value::as_str)
+        .chain(listed("oneOf").flat_map(|variant| match variant.get("const") {
+            Some(value) => value.as_str().into_iter().collect(),
+            None => choices(variant),
+        }))
+        .collect()
 }
 
 fn is_free(schema: &Value) -> bool {
     ["type", "enum", "oneOf", "anyOf", "$ref"].iter().all(|key| schema.get(key).is_none())
 }
 
-fn type_names(schema: &Value) -> Vec<&str> {
-    match schema.get("type") {
-        Some(Value::String(name)) => vec![name],
-        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).filter(|name| *name != "null").collect(),
-        _ => Vec::new(),
-    }
+fn type_names(schema: &Value) -> impl Iterator<Item = &str> {
+    let one = schema.get("type").and_then(Value::as_str);
+    let several = schema.get("type").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    one.into_iter().chain(several.filter(|name| *name != "null"))
 }
 
 fn accepts(schema: &Value, kind: &Kind) -> bool {
-    let names = type_names(schema);
-    let name = match kind {
-        Kind::Null | Kind::Broken => return false,
-        Kind::Bool(_) => "boolean",
-        Kind::Int(_) => return names.contains(&"integer") || names.contains(&"number"),
-        Kind::Float(_) => "number",
-        Kind::Str(_) => "string",
-        Kind::Seq(_) => "array",
-        Kind::Map(_) => "object",
-    };
-    names.contains(&name)
+    let fits = |wanted: &str| type_names(schema).any(|name| name == wanted);
+    match kind {
+        Kind::Null | Kind::Broken => false,
+        Kind::Bool(_) => fits("boolean"),
+        Kind::Int(_) => fits("integer") || fits("number"),
+        Kind::Float(_) => fits("number"),
+        Kind::Str(_) => fits("string"),
+        Kind::Seq(_) => fits("array"),
+        Kind::Map(_) => fits("object"),
+    }
 }
 
 fn english(type_name: &str) -> &'static str {

@@ -1,16 +1,18 @@
 //! Reads a YAML file into a tree that knows the place of every key and value. Called by `config::load`, `policy_file` and
 //! `cli::import`, which reads another program's configuration. Says nothing about what the values mean.
 
-use std::{fmt, path::Path};
+use std::{fmt, path::Path, thread};
 
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::Value;
 use serde_yaml::Spanned;
 
 use super::Fault;
+
+/// Entries of a list that are read without letting others have the processor: a long file is read beside requests, on one core too.
+const AT_ONCE: usize = 64;
 
 /// Line and column, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,18 +113,6 @@ impl Node {
             _ => {}
         }
     }
-
-    pub(super) fn to_json(&self) -> Value {
-        match &self.kind {
-            Kind::Null | Kind::Broken => Value::Null,
-            Kind::Bool(value) => Value::from(*value),
-            Kind::Int(value) => Value::from(*value),
-            Kind::Float(value) => Value::from(*value),
-            Kind::Str(value) => Value::from(value.as_str()),
-            Kind::Seq(items) => items.iter().map(Self::to_json).collect(),
-            Kind::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect(),
-        }
-    }
 }
 
 fn expanded(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
@@ -218,6 +208,9 @@ impl<'de> Visitor<'de> for AnyKind {
         let mut items = Vec::new();
         while let Some(item) = access.next_element()? {
             items.push(item);
+            if items.len().is_multiple_of(AT_ONCE) {
+                thread::yield_now();
+            }
         }
         Ok(Kind::Seq(items))
     }

@@ -9,6 +9,7 @@ pub mod decision;
 pub mod header;
 pub mod identity;
 pub mod policy;
+pub mod printable;
 pub mod request;
 pub mod return_to;
 pub mod route;

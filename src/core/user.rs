@@ -56,6 +56,21 @@ pub fn folded(name: &str) -> String {
 }
 
 impl User {
+    /// Who is called by the name, and of whom no more is known.
+    #[must_use]
+    pub fn new(name: impl Into<String>, groups: Vec<String>) -> Self {
+        let name = name.into();
+        Self {
+            display_name: name.clone(),
+            name,
+            email: None,
+            groups,
+            disabled: false,
+            token_version: 1,
+            attributes: Attributes::new(),
+        }
+    }
+
     /// # Errors
     /// The first thing that keeps this user from being stored.
     pub fn checked(self) -> Result<Self, BadUser> {

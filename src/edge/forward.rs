@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -34,7 +34,12 @@ use crate::{
     portal,
 };
 
-use super::{context::Context, names::Names, respond};
+use super::{
+    context::Context,
+    names::Names,
+    respond,
+    upgrade::{self, PatientConnect},
+};
 
 /// Between two bytes of a request's body, and of an answer's being taken.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
@@ -127,6 +132,8 @@ pub(super) async fn peer(
     let is_upgrade = session.is_upgrade_req();
     if is_upgrade {
         session.set_read_timeout(Some(WEBSOCKET_IDLE));
+        peer.options.custom_l4 = Some(Arc::new(PatientConnect));
+        peer.group_key = upgrade::GROUP;
     }
     peer.options.read_timeout = Some(if is_upgrade { timeouts.read.max(WEBSOCKET_IDLE) } else { timeouts.read });
     peer.options.write_timeout = Some(timeouts.write);

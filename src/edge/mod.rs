@@ -13,6 +13,7 @@ mod listener;
 mod names;
 mod respond;
 mod service;
+mod upgrade;
 
 use std::sync::Arc;
 

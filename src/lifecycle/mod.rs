@@ -14,8 +14,13 @@ use crate::{
     app::{Fixed, Server},
     config::{Faults, Listener},
     observe::readiness::Phase,
+    store::UsersFileError,
 };
 use watch::Files;
+
+/// How soon a reload that failed for want of the database is tried again: a user whom the file disables must not stay because nobody
+/// touches the file once more.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or SIGINT, then drains.
 ///
@@ -28,43 +33,59 @@ pub async fn run(mut server: Server) -> anyhow::Result<()> {
     let mut files = Files::watch(&server.sources);
     server.readiness.change(|report| report.status = Phase::Ready);
     tracing::info!(pid = std::process::id(), "ready");
+    let mut is_unfinished = false;
     loop {
-        tokio::select! {
+        let trigger = tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => {
                 server.access_log.reopen();
-                files = server.reload_watched("SIGHUP").await;
+                "SIGHUP"
             }
-            () = files.changed() => files = server.reload_watched("file change").await,
-        }
+            () = files.changed() => "file change",
+            () = time::sleep(AGAIN), if is_unfinished => "once more, since the database did not answer",
+        };
+        (files, is_unfinished) = server.reload_watched(trigger).await;
     }
     server.drain(&mut terminate, &mut interrupt).await;
     Ok(())
 }
 
+/// Why everything stays as it was.
+struct Unloaded {
+    faults: Vec<String>,
+    /// The files are sound: only the database could not take them.
+    is_passing: bool,
+}
+
+impl From<Vec<String>> for Unloaded {
+    fn from(faults: Vec<String>) -> Self {
+        Self { faults, is_passing: false }
+    }
+}
+
 impl Server {
     /// Reloads, and watches from before the reading on: a change that comes while files are read is the next reload's. Where
-    /// files are named that were not watched yet, they are read once more now that they are.
-    async fn reload_watched(&mut self, mut trigger: &'static str) -> Files {
+    /// files are named that were not watched yet, they are read once more now that they are. Also answers whether it has to be tried again,
+    /// though no file changes.
+    async fn reload_watched(&mut self, mut trigger: &'static str) -> (Files, bool) {
         loop {
             let files = Files::watch(&self.sources);
-            self.reload(trigger).await;
+            let is_unfinished = self.reload(trigger).await;
             if files.watches(&self.sources) {
-                return files;
+                return (files, is_unfinished);
             }
             trigger = "other files are named";
         }
     }
 
-    /// Reads everything again and swaps it whole, or keeps everything old.
-    pub(crate) async fn reload(&mut self, trigger: &'static str) {
+    /// Reads everything again and swaps it whole, or keeps everything old. Answers whether it failed for want of the database alone.
+    async fn reload(&mut self, trigger: &'static str) -> bool {
         let result = self.try_reload().await;
         let now = self.stores.clock.now().unix_seconds();
         self.metrics.config_reload(result.is_ok(), now);
         match result {
             Ok(needs_restart) => {
-                self.metrics.restart_needed(&needs_restart);
                 self.metrics.restart_needed(&needs_restart);
                 if needs_restart.is_empty() {
                     tracing::info!(trigger, "configuration reloaded");
@@ -76,17 +97,19 @@ impl Server {
                     report.needs_restart = needs_restart.into_iter().map(str::to_owned).collect();
                 });
             }
-            Err(faults) => {
+            Err(Unloaded { faults, is_passing }) => {
                 for fault in &faults {
                     tracing::error!(trigger, "the old configuration stays: {fault}");
                 }
                 self.readiness.change(|report| report.reload_faults = faults);
+                return is_passing;
             }
         }
+        false
     }
 
     /// Names of changed keys that need a restart.
-    async fn try_reload(&mut self) -> Result<Vec<&'static str>, Vec<String>> {
+    async fn try_reload(&mut self) -> Result<Vec<&'static str>, Unloaded> {
         let file = self.file.clone();
         let loaded = tokio::task::spawn_blocking(move || crate::app::load(&file))
             .await
@@ -123,7 +146,10 @@ impl Server {
         settings.site.listeners = running;
         // The last thing that can fail, since it takes effect at once.
         if let Some(users) = &self.stores.users_file {
-            users.reload().await.map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+            users.reload().await.map_err(|error| Unloaded {
+                faults: error.to_string().lines().map(str::to_owned).collect(),
+                is_passing: matches!(error, UsersFileError::Unavailable(_)),
+            })?;
         }
 
         for (current, keys) in keys {

@@ -113,7 +113,7 @@ fn told(question: &Question<'_>, explanation: &Explanation, tells_other_hosts: b
     let mut folded = Vec::new();
     let rows = if here.len() > SHOWN {
         let matched = here.iter().filter(|row| row.said != Said::No).take(SHOWN).cloned().collect();
-        let which = if explanation.untold == 0 { "All" } else { "The first" };
+        let which = if here.len() < LISTED { "All" } else { "The first" };
         folded.push(Folded { title: format!("{which} {} rules for this host", here.len()), rows: here });
         matched
     } else {

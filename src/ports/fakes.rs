@@ -175,13 +175,9 @@ pub(crate) fn rule(name: &str, path: &str, policy: Level, subject: &[&str]) -> R
 /// A session of bob's, used `idle` seconds ago, whose cookie is `cookie_of(mark)`.
 pub(crate) fn session(mark: char, idle: u64) -> Arc<LiveSession> {
     let user = User {
-        name: "bob".to_owned(),
         display_name: "Bob".to_owned(),
-        email: None,
-        groups: vec!["staff".to_owned(), "admins".to_owned()],
-        disabled: false,
         token_version: 4,
-        attributes: Default::default(),
+        ..User::new("bob", vec!["staff".to_owned(), "admins".to_owned()])
     };
     let created = Timestamp::from_unix_millis(NOW.unix_millis() - 1_000_000);
     let id = SessionId(format!("session-{mark}"));

@@ -160,13 +160,9 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, within: Dur
 
 pub(crate) fn user(name: &str) -> User {
     User {
-        name: name.to_owned(),
         display_name: format!("{name} of the tests"),
         email: Some(format!("{name}@example.com")),
-        groups: vec!["staff".to_owned()],
-        disabled: false,
-        token_version: 1,
-        attributes: Default::default(),
+        ..User::new(name, vec!["staff".to_owned()])
     }
 }
 

@@ -165,6 +165,59 @@ fn what_would_not_pass_check_is_not_written() {
     assert!(!folder.path().join("gate").exists());
 }
 
+/// Authelia reads all files of a folder as one.
+#[test]
+fn a_second_file_of_the_configuration_is_not_passed_over() {
+    const FIRST: &str = "session: { cookies: [{ domain: example.com, authelia_url: 'https://auth.example.com' }] }\n\
+                         access_control: { default_policy: bypass }\n";
+    let rules = "access_control: { rules: [{ domain: admin.example.com, policy: deny }] }\n";
+    for (name, content) in [
+        ("acl.yml", rules),
+        ("configuration.acl.yaml", "# rules\naccess_control.rules: {{ fileContent \"x\" }}\n"),
+        ("acl.toml", "[access_control]\n"),
+        ("acl.json", "{ \"access_control\": {} }"),
+    ] {
+        let folder = authelia(FIRST);
+        write(folder.path(), &format!("authelia/{name}"), content);
+        let (code, _, errors) = run(folder.path(), &["import", "authelia", "authelia", "--output", "gate"]);
+        assert_eq!(code, Some(1), "{name}: {errors}");
+        assert!(errors.contains(name) && errors.contains("merge") && !errors.contains("users_database"), "{errors}");
+        assert!(!folder.path().join("gate").exists(), "{name}");
+        // Whoever names the file means that one; its default is not believed.
+        let (code, told, errors) =
+            run(folder.path(), &["import", "authelia", "authelia/configuration.yml", "--output", "gate"]);
+        assert_eq!(code, Some(0), "{name}: {errors}");
+        assert!(told.contains("default deny") && told.contains("beside it may be part"), "{told}");
+    }
+    // Nor does a default that Authelia would start with count then.
+    let folder = authelia(&FIRST.replace("bypass", "one_factor"));
+    let import = |folder: &Path| run(folder, &["import", "authelia", "authelia/configuration.yml", "--output", "gate"]);
+    assert!(import(folder.path()).1.contains("default one_factor"));
+    let folder = authelia(&FIRST.replace("bypass", "one_factor"));
+    write(folder.path(), "authelia/acl.yml", rules);
+    let (_, told, errors) = import(folder.path());
+    assert!(told.contains("default deny") && told.contains("acl.yml beside it"), "{told}{errors}");
+    let folder = authelia(CONFIGURATION);
+    fs::rename(folder.path().join("authelia/configuration.yml"), folder.path().join("authelia/a.yml")).expect("moved");
+    write(folder.path(), "authelia/acl.yml", rules);
+    let (code, _, errors) = run(folder.path(), &["import", "authelia", "authelia"]);
+    assert!(code == Some(1) && errors.contains("a.yml, acl.yml"), "{errors}");
+}
+
+#[test]
+fn what_the_file_holds_does_not_speak_to_the_terminal() {
+    let evil = CONFIGURATION.replace("domain: public.example.com", "domain: [public.example.com, \"b\\e]0;owned\\a\"]");
+    let evil = evil.replace("subject: group:admins", "subject: group:admins # {{ x }}") + "\"top\\e[2J\": 1\n";
+    let folder = authelia(&evil.replace("resources: [/admin]", "resources: [\"/admin\\ec\"]"));
+    let (code, told, errors) = run(folder.path(), &["import", "authelia", "authelia"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(
+        told.contains("holds a control character") && told.contains("holds a template, which Authelia fills in"),
+        "{told}"
+    );
+    assert!(!told.chars().any(|letter| letter.is_control() && letter != '\n'), "{told:?}");
+}
+
 #[test]
 fn a_wrong_command_line_and_a_missing_folder() {
     let folder = authelia(CONFIGURATION);

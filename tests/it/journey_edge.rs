@@ -2,9 +2,14 @@
 
 use std::fs;
 
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
 use crate::{
     harness::{
-        DOMAIN,
+        DEADLINE, DOMAIN,
         breaker::Breaker,
         client::Person,
         front::Front,
@@ -13,6 +18,7 @@ use crate::{
         tls,
         upstream::{Seen, Upstream},
         wire::{self, Request},
+        within,
     },
     journeys,
 };
@@ -35,6 +41,50 @@ async fn each_verdict_reaches_the_client() {
 #[tokio::test]
 async fn a_websocket_is_let_through() {
     journeys::a_websocket_is_let_through(&Front::edge().await).await;
+}
+
+/// An answer that is there before pingora has noted that the request has no body ended the connection at once (`edge::upgrade`).
+#[tokio::test]
+async fn a_websocket_stays_open_however_fast_the_upstream_answers() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                // Before it has read anything. The key is that of RFC 6455 §1.3.
+                let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello";
+                stream.write_all(head.as_bytes()).await.ok()?;
+                let (mut read, mut write) = stream.split();
+                tokio::io::copy(&mut read, &mut write).await.ok()
+            });
+        }
+    });
+    let server = Setup::with_upstream_at(port).start().await;
+    let bob = server.sign_in("bob").await;
+    let request = format!(
+        "GET /socket HTTP/1.1\r\nHost: {}\r\nCookie: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        server.app(),
+        bob.gate
+    );
+    for number in 0..40 {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.edge())).await.expect("a connection");
+        stream.write_all(request.as_bytes()).await.expect("a request");
+        let mut seen = String::new();
+        // The upstream hears what is said; it tells all that it heard, the request too.
+        for (said, heard) in [("", "\r\n\r\nhello"), ("said by the client", "said by the client")] {
+            stream.write_all(said.as_bytes()).await.expect("an open connection");
+            while !seen.contains(heard) {
+                let mut bytes = [0; 4096];
+                let what = format!("{heard:?} in socket {number}");
+                let read = within(DEADLINE, &what, stream.read(&mut bytes)).await.expect("what the upstream says");
+                assert!(read > 0, "{number}: closed after {seen:?}");
+                seen.push_str(&String::from_utf8_lossy(&bytes[..read]));
+            }
+        }
+        assert!(seen.starts_with("HTTP/1.1 101 "), "{seen}");
+    }
 }
 
 #[tokio::test]
@@ -84,7 +134,7 @@ async fn a_refused_page_tells_the_rules_to_those_who_may_know_them() {
         "&#60;b&#62;hostile&#60;/b&#62;",
         "user bob of dev is not group:admins",
         "<th scope=\"row\">not admins</th><td>decides</td>",
-        "1 rule for other hosts",
+        "Rules for other hosts are told at the portal alone",
     ] {
         assert!(told.body.contains(fact), "no {fact:?} in {}", told.body);
     }

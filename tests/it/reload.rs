@@ -2,6 +2,8 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
+use sqlx::{Connection, Executor, SqliteConnection};
+
 use crate::harness::{
     client::Person,
     eventually,
@@ -280,4 +282,36 @@ async fn threat_36_a_changed_users_file_ends_the_sessions_of_whoever_changed() {
     })
     .await;
     assert_eq!(server.ask(Role::Edge, &pages[3]).await.status, 200, "the old users stay");
+}
+
+/// Nobody touches the file once more: what it says holds as soon as the database can take it.
+#[tokio::test]
+async fn threat_36_a_users_file_that_changed_while_the_database_was_locked_is_taken_up() {
+    let upstream = Upstream::start().await;
+    let mut users: Vec<Entry> = vec![("ann", hash(), false)];
+    let mut setup = Setup::with(&upstream);
+    setup.more = "users: { source: file, path: config/users.yaml }\n".to_owned();
+    setup.files = vec![("config/users.yaml".to_owned(), users_file(&users))];
+    let mut server = setup.prepare_without_users();
+    server.launch().await;
+    let ann = server.sign_in("ann").await;
+    let page = Request::get("/members/x").page().cookie(ann.gate);
+    assert_eq!(server.ask(Role::Edge, &page).await.status, 200);
+
+    let path = format!("sqlite://{}", server.folder().join("data/postern.db").display());
+    let mut other = SqliteConnection::connect(&path).await.expect("the database");
+    other.execute("PRAGMA busy_timeout = 30000").await.expect("patience");
+    other.execute("BEGIN EXCLUSIVE").await.expect("the lock");
+    users[0].2 = true;
+    server.write("config/users.yaml", &users_file(&users));
+    eventually("the reload fails", || async { readiness(&server).await.body.contains("reload_file").then_some(()) })
+        .await;
+    other.execute("ROLLBACK").await.expect("the lock given back");
+    other.close().await.expect("the end");
+
+    eventually("ann is out", || async { (server.ask(Role::Edge, &page).await.status == 302).then_some(()) }).await;
+    eventually("nothing is wrong any more", || async {
+        (!readiness(&server).await.body.contains("reload_file")).then_some(())
+    })
+    .await;
 }

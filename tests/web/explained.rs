@@ -130,13 +130,8 @@ async fn on_an_applications_origin_the_rules_of_other_hosts_are_left_out() {
     };
     let body = |groups: &[&str], verdict: &'static str, is_page_load: bool| {
         let user = User {
-            name: "bob".to_owned(),
             display_name: String::new(),
-            email: None,
-            groups: groups.iter().map(|&group| group.to_owned()).collect(),
-            disabled: false,
-            token_version: 1,
-            attributes: std::collections::BTreeMap::new(),
+            ..User::new("bob", groups.iter().map(|&group| group.to_owned()).collect())
         };
         let identity = Identity::new(&user, Factor::One, Timestamp::default(), None).unwrap();
         let question = Question {

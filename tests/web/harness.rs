@@ -159,13 +159,9 @@ routes:
         static HASH: OnceCell<String> = OnceCell::const_new();
         let hash = HASH.get_or_init(|| async { self.stores.hasher.hash(PASSWORD.into()).await.unwrap() }).await;
         let user = User {
-            name: name.to_owned(),
             display_name: format!("{name} of the tests"),
             email: Some(format!("{name}@example.com")).filter(|_| name.bytes().all(|byte| byte.is_ascii_lowercase())),
-            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-            disabled: false,
-            token_version: 1,
-            attributes: Default::default(),
+            ..User::new(name, groups.iter().map(|group| (*group).to_owned()).collect())
         };
         self.stores.users.insert(user, Some(hash.clone())).await.unwrap();
     }

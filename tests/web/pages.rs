@@ -160,15 +160,7 @@ async fn head_is_get_without_a_body() {
 #[tokio::test]
 async fn answers_on_other_hosts_are_pages_or_problems() {
     let world = World::https().await;
-    let user = User {
-        name: "<b>bob</b>".to_owned(),
-        display_name: String::new(),
-        email: None,
-        groups: vec![],
-        disabled: false,
-        token_version: 1,
-        attributes: Default::default(),
-    };
+    let user = User { display_name: String::new(), ..User::new("<b>bob</b>", Vec::new()) };
     let identity = Identity::new(&user, Factor::One, Timestamp::default(), None).unwrap();
     let wanted = Target::parse_url("https://app.example.com/admin/x?y=%3Cb%3E").unwrap();
     let portal = url::Url::parse(HTTPS).unwrap();

@@ -123,14 +123,8 @@ pub(super) fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> 
         Some(Factors::One) => Some(Factor::One),
         Some(Factors::Two) => Some(Factor::Two),
     };
-    let (rules, warnings) = match config::load_policies(&args.policies) {
-        Ok(loaded) => loaded,
-        Err(faults) => {
-            super::print_faults(notes, "", &faults.0)?;
-            return Ok(ExitCode::FAILURE);
-        }
-    };
-    super::print_faults(notes, "warning: ", &warnings)?;
+    let loaded = config::load_policies(&args.policies);
+    let Some(rules) = super::sound(loaded, notes)? else { return Ok(ExitCode::FAILURE) };
     if !args.claim.is_empty() && !signed_in {
         writeln!(
             notes,

@@ -11,7 +11,7 @@ use std::{
     process::ExitCode,
 };
 
-use crate::config::Fault;
+use crate::config::{Fault, Faults};
 
 /// Ask the rules what they would decide
 #[derive(Debug, clap::Args)]
@@ -56,9 +56,14 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-fn print_faults(notes: &mut impl Write, prefix: &str, faults: &[Fault]) -> io::Result<()> {
-    for fault in faults {
+/// What was loaded, its warnings told; `None`: its faults are.
+fn sound<T>(loaded: Result<(T, Vec<Fault>), Faults>, notes: &mut impl Write) -> io::Result<Option<T>> {
+    let (loaded, prefix, told) = match loaded {
+        Ok((loaded, warnings)) => (Some(loaded), "warning: ", warnings),
+        Err(faults) => (None, "", faults.0),
+    };
+    for fault in told {
         writeln!(notes, "{prefix}{fault}")?;
     }
-    Ok(())
+    Ok(loaded)
 }

@@ -7,7 +7,10 @@ use std::{
     io::{self, IsTerminal as _},
 };
 
-use crate::core::policy::{Explanation, Line, Ruling};
+use crate::core::{
+    policy::{Explanation, Line, Ruling},
+    printable::printable,
+};
 
 /// Rules of other hosts in a row, from which on they are told as one.
 const FOLDED_FROM: usize = 3;
@@ -182,19 +185,12 @@ fn broken(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// A name that a file gives must not write escape sequences to the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::{
-        client_ip::ClientAddress,
         identity::Factor,
         policy::{BindingDraft, Imagined, ImaginedCaller, Level, Mode, PolicyDraft, RoleDraft, RuleDraft, RuleSet},
-        target::EncodedSlashes,
         time::Timestamp,
         user::Attributes,
     };
@@ -241,17 +237,7 @@ mod tests {
         };
         let caller = Imagined::caller(who).unwrap();
         rules
-            .imagine(&Imagined {
-                url: format!("https://app.test{path}"),
-                method: "GET".to_owned(),
-                caller: Some(caller),
-                client: None,
-                now: Timestamp::default(),
-                headers: http::HeaderMap::new(),
-                route: None,
-                address: ClientAddress::Unknown,
-                encoded_slashes: EncodedSlashes::Reject,
-            })
+            .imagine(&Imagined { caller: Some(caller), ..Imagined::anonymous(format!("https://app.test{path}")) })
             .unwrap()
     }
 
@@ -277,7 +263,6 @@ mod tests {
             assert!(told.contains(&name), "no {name}: {told}");
         }
         assert!(!told.contains("--all"), "{told}");
-        assert_eq!(printable("a\u{1b}[2Jb\u{7}\u{9b}"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
     }
 
     #[test]
@@ -290,6 +275,19 @@ mod tests {
         let whole = "decided for the path read as /admin/x; read as /admin;v=1/x it would be forward (rule \"members\"); the stricter holds \
                      roles held: editor";
         assert_eq!(readings.join(" "), whole);
+    }
+
+    #[test]
+    fn what_a_rule_quotes_does_not_speak_to_the_terminal_where_there_are_no_colours_either() {
+        let draft = RuleDraft {
+            when: Some("request.path == \"\u{1b}c\u{9b}2J\"".to_owned()),
+            ..rule("commands", "app.test", "/**", Level::Deny)
+        };
+        let (rules, _) = RuleSet::compile(&PolicyDraft { rules: vec![draft], ..PolicyDraft::default() }).unwrap();
+        let request = Imagined::anonymous("https://app.test/");
+        let told = rules.imagine(&request).unwrap().to_string();
+        assert!(told.contains("\u{fffd}c\u{fffd}2J"), "{told:?}");
+        assert!(!told.chars().any(|letter| letter.is_control() && letter != '\n'), "{told:?}");
     }
 
     #[test]

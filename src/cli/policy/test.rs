@@ -10,7 +10,7 @@ use super::terminal::{Paint, Terminal};
 use crate::{
     app,
     config::{self, PlacedCase},
-    core::policy::Failure,
+    core::{policy::Failure, printable::printable},
 };
 
 #[derive(Debug, clap::Args)]
@@ -25,15 +25,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Result<ExitCode> {
     let loaded = config::load_policies(&args.policies)
-        .and_then(|(rules, warnings)| Ok((config::load_cases(&args.policies, &rules, app::now())?, rules, warnings)));
-    let (cases, rules, warnings) = match loaded {
-        Ok(loaded) => loaded,
-        Err(faults) => {
-            super::print_faults(notes, "", &faults.0)?;
-            return Ok(ExitCode::FAILURE);
-        }
-    };
-    super::print_faults(notes, "warning: ", &warnings)?;
+        .and_then(|(rules, warnings)| Ok(((config::load_cases(&args.policies, &rules, app::now())?, rules), warnings)));
+    let Some((cases, rules)) = super::sound(loaded, notes)? else { return Ok(ExitCode::FAILURE) };
     let terminal =
         Terminal::of_stdout(args.all).map(|terminal| Terminal { width: terminal.width.saturating_sub(4), ..terminal });
     let on = |paint: Paint, text: &str| painted(paint, text, terminal);
@@ -65,9 +58,9 @@ fn write_failure(
 ) -> io::Result<()> {
     let on = |paint: Paint, text: &str| painted(paint, text, terminal);
     let heading = format!("{}:{}:{}: {}", placed.file.display(), placed.line, placed.column, placed.case.name);
-    writeln!(out, "{}", on(Paint::Bold, &heading))?;
-    writeln!(out, "  expected  {}", on(Paint::BoldGreen, &failure.expected))?;
-    writeln!(out, "  got       {}", on(Paint::BoldRed, &failure.got))?;
+    writeln!(out, "{}", on(Paint::Bold, &printable(&heading)))?;
+    writeln!(out, "  expected  {}", on(Paint::BoldGreen, &printable(&failure.expected)))?;
+    writeln!(out, "  got       {}", on(Paint::BoldRed, &printable(&failure.got)))?;
     let told = match (&failure.explanation, terminal) {
         (Ok(explanation), None) => explanation.to_string(),
         (Ok(explanation), Some(terminal)) => terminal.explained(explanation),
@@ -89,7 +82,7 @@ mod tests {
     use crate::core::{policy::Case, verdict::Rejection};
 
     /// Of a case that is only there for its name.
-    fn written(terminal: Option<Terminal>) -> String {
+    fn written(name: &str, terminal: Option<Terminal>) -> String {
         let request = crate::core::policy::Imagined {
             url: String::new(),
             method: String::new(),
@@ -101,8 +94,7 @@ mod tests {
             address: crate::core::client_ip::ClientAddress::Unknown,
             encoded_slashes: crate::core::target::EncodedSlashes::Reject,
         };
-        let case =
-            Case { name: "guests".to_owned(), request, expected: crate::core::policy::Expected::Reject, rule: None };
+        let case = Case { name: name.to_owned(), request, expected: crate::core::policy::Expected::Reject, rule: None };
         let placed = PlacedCase { file: "a.cases.yaml".into(), line: 2, column: 5, case };
         let failure =
             Failure { expected: "refuse".to_owned(), got: "reject".to_owned(), explanation: Err(Rejection::Method) };
@@ -113,14 +105,22 @@ mod tests {
 
     #[test]
     fn a_failure_has_colours_on_a_terminal_alone() {
-        let plain = written(None);
+        let plain = written("guests", None);
         assert_eq!(
             plain,
             "a.cases.yaml:2:5: guests\n  expected  refuse\n  got       reject\n    no rule was asked: the method is not a token of \
              upper-case letters\n\n"
         );
-        let painted = written(Some(Terminal { width: 76, all: false }));
+        let painted = written("guests", Some(Terminal { width: 76, all: false }));
         assert!(painted.starts_with("\u{1b}[1ma.cases.yaml:2:5: guests\u{1b}[0m\n"), "{painted}");
         assert!(painted.contains("\u{1b}[1;32mrefuse\u{1b}[0m") && painted.contains("\u{1b}[1;31mreject\u{1b}[0m"));
+    }
+
+    #[test]
+    fn a_name_does_not_speak_to_the_terminal() {
+        for terminal in [None, Some(Terminal { width: 76, all: false })] {
+            let told = written("a\u{1b}]0;owned\u{7}b", terminal);
+            assert!(!told.contains("\u{1b}]") && !told.contains('\u{7}'), "{told:?}");
+        }
     }
 }

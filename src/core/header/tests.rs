@@ -15,13 +15,9 @@ fn headers_of(pairs: &[(&str, &str)]) -> HeaderMap {
 
 fn bob() -> Identity {
     let user = User {
-        name: "bob".to_owned(),
         display_name: "Böb".to_owned(),
         email: Some("bob@example.com".to_owned()),
-        groups: vec!["dev".to_owned(), "ops".to_owned()],
-        disabled: false,
-        token_version: 0,
-        attributes: Default::default(),
+        ..User::new("bob", vec!["dev".to_owned(), "ops".to_owned()])
     };
     Identity::new(&user, Factor::One, Timestamp::default(), None).unwrap()
 }

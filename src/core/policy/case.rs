@@ -39,9 +39,7 @@ impl Imagined {
     /// A name that could not be sent in a header, so that nobody can have it.
     pub fn caller(who: ImaginedCaller) -> Result<Identity, Unsendable> {
         let ImaginedCaller { user, groups, factor, signed_in_at, attributes } = who;
-        let name = user.unwrap_or_default();
-        let display_name = name.clone();
-        let user = User { display_name, name, email: None, groups, disabled: false, token_version: 0, attributes };
+        let user = User { attributes, ..User::new(user.unwrap_or_default(), groups) };
         Identity::new(&user, factor, signed_in_at, None)
     }
 }

@@ -31,13 +31,17 @@ const TELLING: &[&str] = &[
     "verifier",
 ];
 
+/// What a name ends in; `HARMLESS` are those that end so and are something else.
+const ENDINGS: &[&str] = &["code", "key", "pin"];
+const HARMLESS: &[&str] = &["donkey", "hockey", "monkey", "spin", "turkey", "whiskey"];
+
 /// A word of the name: `auth` in `X-Auth-User` and `authUser`, not in `author`.
 const WORDS: &[&str] = &[
-    "auth", "authcode", "cert", "csrf", "hash", "invite", "key", "mac", "oobcode", "otp", "pass", "passwd", "pin",
-    "proof", "psk", "pwd", "sid", "sig", "state", "totp", "xsrf",
+    "auth", "cert", "csrf", "hash", "invite", "mac", "creds", "oauth", "otp", "pass", "passwd", "proof", "psk", "pw",
+    "pwd", "sid", "sig", "state", "totp", "xsrf",
 ];
 
-/// Beside `code` they say that it lets nobody in.
+/// In the name of a code they say that it lets nobody in.
 const HARMLESS_CODES: &[&str] = &[
     "area", "color", "country", "currency", "error", "lang", "language", "locale", "postal", "region", "status", "zip",
 ];
@@ -48,9 +52,10 @@ pub(super) fn names_credential(name: &str) -> bool {
     let plain: String =
         name.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
     let words = words(name);
-    let is_code = plain == "logincode"
-        || words.iter().any(|word| word == "code") && !words.iter().any(|word| HARMLESS_CODES.contains(&word.as_str()));
-    is_code
+    let ends = ENDINGS.iter().any(|ending| words.iter().any(|word| word.ends_with(ending)));
+    let is_harmless =
+        HARMLESS_CODES.iter().any(|what| plain.contains(what)) || HARMLESS.iter().any(|word| plain.ends_with(word));
+    (ends && !is_harmless)
         || TELLING.iter().any(|word| plain.contains(word))
         || words.iter().any(|word| WORDS.contains(&word.as_str()))
 }
@@ -124,6 +129,15 @@ mod tests {
             "Ocp-Apim-Subscription-Key",
             "X-Functions-Key",
             "DD-APPLICATION-KEY",
+            "authkey",
+            "pincode",
+            "smscode",
+            "otpcode",
+            "passkey",
+            "pw",
+            "creds",
+            "oauth",
+            "pageKey",
             "access_code",
             "otp_code",
             "accessCode",
@@ -141,6 +155,7 @@ mod tests {
             "page",
             "codec",
             "keyboard",
+            "spin",
             "monkey",
             "country_code",
             "countryCode",

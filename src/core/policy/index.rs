@@ -1,7 +1,7 @@
 //! Which rules could match at all, by host and by the beginning of the path, so that a decision does not grow with rules that
 //! cannot. It only ever leaves out rules that surely do not match; `RuleSet` still asks every candidate, in the order of the rules.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// A rule under one host and one beginning of paths.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -12,25 +12,23 @@ pub(super) enum HostKey {
     Any,
 }
 
+/// Rules, each with a beginning of paths, in any order.
+type ByPrefix = Vec<(Box<[u8]>, u32)>;
+
 #[derive(Debug, Default)]
 pub(super) struct IndexBuilder {
-    hosts: HashMap<HostKey, BTreeMap<Box<[u8]>, Vec<u32>>>,
+    hosts: HashMap<HostKey, ByPrefix>,
 }
 
 impl IndexBuilder {
-    /// Rules must come in their order; the same rule may come under many keys.
-    pub(super) fn add(&mut self, rule: u32, host: &HostKey, prefix: &[u8]) {
-        if !self.hosts.contains_key(host) {
-            self.hosts.insert(host.clone(), BTreeMap::new());
-        }
-        let Some(paths) = self.hosts.get_mut(host) else { return };
-        match paths.get_mut(prefix) {
-            Some(rules) if rules.last() == Some(&rule) => {}
-            Some(rules) => rules.push(rule),
-            None => {
-                paths.insert(Box::from(prefix), vec![rule]);
-            }
-        }
+    pub(super) fn for_rules(rules: usize) -> Self {
+        Self { hosts: HashMap::with_capacity(rules) }
+    }
+
+    /// The same rule may come under many keys.
+    pub(super) fn add<'p>(&mut self, rule: u32, host: HostKey, prefixes: impl IntoIterator<Item = &'p [u8]>) {
+        let under_host = self.hosts.entry(host).or_default();
+        under_host.extend(prefixes.into_iter().map(|prefix| (Box::from(prefix), rule)));
     }
 
     pub(super) fn build(self) -> Index {
@@ -94,9 +92,12 @@ struct Entry {
 }
 
 impl Paths {
-    fn new(sorted: BTreeMap<Box<[u8]>, Vec<u32>>) -> Self {
-        let mut entries: Vec<Entry> = Vec::with_capacity(sorted.len());
-        for (prefix, rules) in sorted {
+    fn new(mut rules: ByPrefix) -> Self {
+        rules.sort_unstable();
+        rules.dedup();
+        let mut entries: Vec<Entry> = Vec::new();
+        for of_one_prefix in rules.chunk_by(|(one, _), (next, _)| one == next) {
+            let Some((prefix, _)) = of_one_prefix.first() else { continue };
             let mut parent = entries.len().checked_sub(1);
             while let Some(entry) = parent.and_then(|at| entries.get(at)) {
                 if prefix.starts_with(&entry.prefix) {
@@ -104,8 +105,10 @@ impl Paths {
                 }
                 parent = entry.parent;
             }
-            entries.push(Entry { prefix, parent, rules: rules.into_boxed_slice() });
+            let rules = of_one_prefix.iter().map(|(_, rule)| *rule).collect();
+            entries.push(Entry { prefix: prefix.clone(), parent, rules });
         }
+        entries.shrink_to_fit();
         Self { entries }
     }
 

@@ -4,6 +4,10 @@
 use std::sync::OnceLock;
 
 use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::{
+    Input, PatternID, meta,
+    util::{primitives::NonMaxUsize, syntax},
+};
 use regex_syntax::{
     ParserBuilder,
     hir::{Hir, HirKind, Look, literal::Extractor},
@@ -16,6 +20,9 @@ const SIZE_LIMIT: usize = 1 << 20;
 /// Longest pattern without counted repetitions and Unicode classes that is surely below the limit.
 const SURELY_SMALL: usize = 512;
 
+/// Ends of groups that are caught on the stack: sixteen groups.
+const MOST_SLOTS: usize = 32;
+
 #[derive(Debug)]
 pub(super) struct Pattern {
     written: Box<str>,
@@ -23,6 +30,8 @@ pub(super) struct Pattern {
     source: Box<str>,
     dot: Dot,
     compiled: OnceLock<Option<Regex>>,
+    /// Where it names a subject.
+    catching: OnceLock<Option<meta::Regex>>,
     names_user: bool,
     names_group: bool,
     /// For records, whose query nobody knows.
@@ -65,6 +74,9 @@ impl Pattern {
     /// # Errors
     /// What is wrong with it and what to write instead.
     pub(super) fn parse_with(written: &str, dot: Dot) -> Result<(Self, Anatomy), String> {
+        if written.contains(['\n', '\r']) {
+            return Err(format!("the regex {written:?} holds a line break: write it on one line, in single quotes"));
+        }
         if written.contains(char::is_control) {
             return Err(format!(
                 "the regex {written:?} holds a control character, as \"\\b\" in double quotes is one: write it in single quotes"
@@ -89,6 +101,7 @@ impl Pattern {
             source: source.into_boxed_str(),
             dot,
             compiled: OnceLock::new(),
+            catching: OnceLock::new(),
             names_user: false,
             names_group: false,
             beginning: OnceLock::new(),
@@ -108,6 +121,7 @@ impl Pattern {
             source: source.into_boxed_str(),
             dot: Dot::IsRe2s,
             compiled: OnceLock::new(),
+            catching: OnceLock::new(),
             names_user: false,
             names_group: false,
             beginning: OnceLock::new(),
@@ -147,9 +161,36 @@ impl Pattern {
     /// `None`: the automaton could not be built; `Some(None)`: no match.
     #[expect(clippy::option_option, reason = "two ways to have nothing, with opposite consequences")]
     pub(super) fn named<'t>(&self, text: &'t [u8]) -> Option<Option<Named<'t>>> {
-        let Some(captures) = self.regex()?.captures(text) else { return Some(None) };
-        let caught = |name| captures.name(name).and_then(|caught| std::str::from_utf8(caught.as_bytes()).ok());
+        let regex = self.catching.get_or_init(|| self.catching()).as_ref()?;
+        let groups = regex.group_info();
+        let mut on_stack = [None; MOST_SLOTS];
+        let mut on_heap = Vec::new();
+        let slots = match on_stack.get_mut(..groups.slot_len()) {
+            Some(slots) => slots,
+            None => {
+                on_heap.resize(groups.slot_len(), None);
+                on_heap.as_mut_slice()
+            }
+        };
+        if regex.search_slots(&Input::new(text), slots).is_none() {
+            return Some(None);
+        }
+        let caught = |name| {
+            let first = groups.to_index(PatternID::ZERO, name)? * 2;
+            let bound = |slot: usize| slots.get(slot).copied().flatten().map(NonMaxUsize::get);
+            std::str::from_utf8(text.get(bound(first)?..bound(first + 1)?)?).ok()
+        };
         Some(Some(Named { user: caught("User"), group: caught("Group") }))
+    }
+
+    /// What [`Pattern::regex`] wraps: only asked itself does it catch groups without allocating.
+    fn catching(&self) -> Option<meta::Regex> {
+        let limits = meta::Config::new()
+            .utf8_empty(false)
+            .nfa_size_limit(Some(SIZE_LIMIT))
+            .hybrid_cache_capacity(SIZE_LIMIT / 4);
+        let syntax = syntax::Config::new().utf8(false).dot_matches_new_line(self.dot == Dot::MatchesAnything);
+        meta::Regex::builder().configure(limits).syntax(syntax).build(&self.source).ok()
     }
 
     fn regex(&self) -> Option<&Regex> {

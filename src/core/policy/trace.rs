@@ -9,6 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::{Decided, Level, Mode, Question, RuleSet, Ruling, matcher::Answer};
+use crate::core::printable::printable;
 
 /// The JSON of CONTRACT 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -110,7 +111,7 @@ impl RuleSet {
             for (place, rule) in (0_u32..).zip(&self.rules) {
                 let is_candidate = candidates.as_ref().is_none_or(|candidates| candidates.contains(&place));
                 // Nobody is to build a thousand automata for a page.
-                if !is_candidate && elsewhere >= most && rule.has_domain_regex() {
+                if !is_candidate && (elsewhere >= most || here >= most) && rule.has_domain_regex() {
                     untold += 1;
                     continue;
                 }
@@ -148,7 +149,7 @@ impl RuleSet {
     }
 }
 
-/// A table to read at a glance: the verdict, then every rule.
+/// A table to read at a glance: the verdict, then every rule. It goes to terminals, and rules quote what their writer put there.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let decisive = self.decisive();
@@ -159,14 +160,15 @@ impl fmt::Display for Explanation {
         if let (Some(reading), Some(other)) = (&self.reading, &self.other_reading) {
             writeln!(
                 f,
-                "decided for the path read as {reading}; read as {} it would be {} (rule {:?}); the stricter holds",
-                other.path,
+                "decided for the path read as {}; read as {} it would be {} (rule {:?}); the stricter holds",
+                printable(reading),
+                printable(&other.path),
                 other.ruling.as_str(),
                 other.rule
             )?;
         }
         if !self.roles.is_empty() {
-            writeln!(f, "roles held: {}", self.roles.join(", "))?;
+            writeln!(f, "roles held: {}", printable(&self.roles.join(", ")))?;
         }
         if self.trace.is_empty() {
             return Ok(());
@@ -180,7 +182,7 @@ impl fmt::Display for Explanation {
                 true => " +",
                 false => " -",
             };
-            writeln!(table, "{mark} {:width$}  {}", line.rule, line.because)?;
+            writeln!(table, "{mark} {:width$}  {}", printable(&line.rule), printable(&line.because))?;
         }
         write!(f, "\n{table}")
     }

@@ -53,15 +53,7 @@ fn plain() -> Scene {
 }
 
 fn caller(name: &str, groups: &[&str]) -> Identity {
-    let user = User {
-        name: name.to_owned(),
-        display_name: name.to_owned(),
-        email: None,
-        groups: groups.iter().map(ToString::to_string).collect(),
-        disabled: false,
-        token_version: 0,
-        attributes: Default::default(),
-    };
+    let user = User::new(name, groups.iter().map(ToString::to_string).collect());
     Identity::new(&user, Factor::One, Timestamp::from_unix_millis(1_709_210_000_000), None).unwrap()
 }
 

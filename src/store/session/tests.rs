@@ -31,15 +31,7 @@ impl Clock for FakeClock {
 
 fn live(id: &str, user: &str) -> Arc<LiveSession> {
     let at = Timestamp::from_unix_millis(0);
-    let user = User {
-        name: user.to_owned(),
-        display_name: user.to_owned(),
-        email: None,
-        groups: Vec::new(),
-        disabled: false,
-        token_version: 1,
-        attributes: Default::default(),
-    };
+    let user = User::new(user, Vec::new());
     let session = Session {
         id: SessionId(id.to_owned()),
         user: user.name.clone(),

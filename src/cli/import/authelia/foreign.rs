@@ -35,7 +35,7 @@ const FOREIGN: &[(&str, &str)] = &[
         "the paths that the proxy asks at, and what signs in there; Postern has `/api/authz/forward-auth`, \
              `/api/authz/auth-request`, \
          `/api/authz/ext-authz` and `/api/verify`, each with cookie and header: point the proxy to those. `authorization: app` at the \
-         listener leaves the header to the applications, and was written if all of Authelia's took cookies alone",
+         listener leaves the header to the applications, and was written if one of Authelia's took cookies alone",
     ),
     (
         "server.endpoints.rate_limits",

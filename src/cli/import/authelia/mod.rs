@@ -1,8 +1,9 @@
 //! `postern import authelia`: Authelia's configuration into ours (CONTRACT 2). The result is never laxer than Authelia's, and every key of
 //! the source is carried over or named in a finding. Called by `cli::import` alone.
 //!
-//! `spot` walks Authelia's file, `ledger` keeps what became of each key; `session`, `server`, `people`, `foreign` and `rules/` read a
-//! section each; `write` and `yaml` make the text of ours; `place` has it checked and put into its place.
+//! `siblings` makes sure that there is no second file, and `templates` looks at what the parser of YAML does not see. `spot` walks
+//! Authelia's file, `ledger` keeps what became of each key; `session`, `server`, `people`, `foreign` and `rules/` read a section each;
+//! `write` and `yaml` make the text of ours; `place` has it checked and put into its place.
 
 mod foreign;
 mod ledger;
@@ -12,8 +13,10 @@ mod place;
 mod rules;
 mod server;
 mod session;
+mod siblings;
 mod spot;
 mod tell;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -33,7 +36,10 @@ use self::{
     place::{File, Staged},
     spot::{Placed, Spot},
 };
-use crate::config::source::{self, Node};
+use crate::{
+    config::source::{self, Node},
+    core::policy::Level,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -63,7 +69,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = parse(&file, &text)?;
     let folder = file.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     let mut ledger = Ledger::new(file.clone());
-    let import = translate(&root, &folder, &mut ledger);
+    templates::report(&text, &Spot::root(&root), &mut ledger);
+    let mut import = translate(&root, &folder, &mut ledger);
+    if args.source.is_file() {
+        beside_others(&siblings::others(&folder, &file)?, &Spot::root(&root), &mut import, &mut ledger);
+    }
 
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let files = files(&import, &name)?;
@@ -87,15 +97,50 @@ fn translate(root: &Node, folder: &Path, ledger: &mut Ledger) -> Import {
     let root = Spot::root(root);
     let import = Import {
         address: server::address(&root, ledger),
-        cookies_alone: server::cookies_alone(&root),
+        cookies_alone: server::cookies_alone(&root, ledger),
         session: session::session(&root, ledger),
         users: people::users_file(&root, folder, ledger),
         log: foreign::log(&root, ledger),
         policies: rules::policies(&root, ledger),
     };
     foreign::report(&root, ledger);
+    dotted_keys(&root, ledger);
     ledger.sweep(&root);
     import
+}
+
+/// Whoever names the file says that Authelia reads no other; where it holds no rules they may stand in another all the same.
+fn beside_others(others: &[String], root: &Spot<'_>, import: &mut Import, ledger: &mut Ledger) {
+    if others.is_empty() {
+        return;
+    }
+    let names = others.join(", ");
+    let closes = import.policies.read == 0 && import.policies.default.value != Level::Deny;
+    if closes {
+        import.policies.default = Placed::default(Level::Deny);
+    }
+    let closed = if closes { ". No rules stand in this one, so `default: deny` was written" } else { "" };
+    ledger.leave_to_do(
+        root,
+        format!("{names} beside it may be part of the same configuration, and was not read{closed}"),
+        format!(
+            "if Authelia reads {names} too (`--config`, X_AUTHELIA_CONFIG), merge them into one file and import again"
+        ),
+    );
+}
+
+/// To older versions of Authelia, `access_control.rules:` is the same as `rules:` within `access_control:`.
+fn dotted_keys(root: &Spot<'_>, ledger: &mut Ledger) {
+    let blocks = ["access_control", "server", "server.endpoints", "session"].iter().filter_map(|keys| root.get(keys));
+    for block in std::iter::once(root.clone()).chain(blocks) {
+        for (_, spot) in block.named().filter(|(name, _)| name.contains('.')) {
+            ledger.fault(
+                &spot,
+                "holds a dot, which some versions of Authelia take for a block within a block, and others for nothing; write it as \
+                     blocks, or take it out",
+            );
+        }
+    }
 }
 
 fn configuration_file(source: &Path) -> anyhow::Result<PathBuf> {
@@ -107,6 +152,9 @@ fn configuration_file(source: &Path) -> anyhow::Result<PathBuf> {
     }
     let names = ["configuration.yml", "configuration.yaml"];
     let found: Vec<PathBuf> = names.iter().map(|name| source.join(name)).filter(|file| file.is_file()).collect();
+    if let [] | [_] = found.as_slice() {
+        siblings::ensure_alone(source, found.first().map(PathBuf::as_path))?;
+    }
     match found.as_slice() {
         [file] => Ok(file.clone()),
         [] => bail!(

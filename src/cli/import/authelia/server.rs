@@ -129,17 +129,37 @@ fn host_address(host: &str) -> Option<IpAddr> {
     }
 }
 
-/// Where Authelia takes a session's cookie and nothing else: then the `Authorization` header must not sign in here either.
-pub(super) fn cookies_alone(root: &Spot<'_>) -> Option<Placed<()>> {
-    let authz = root.get("server.endpoints.authz")?;
-    let takes_cookies_alone = |endpoint: Spot<'_>| {
+/// All of Authelia's that read a header.
+const HEADER_STRATEGIES: &[&str] =
+    &["HeaderAuthorization", "HeaderProxyAuthorization", "HeaderAuthRequestProxyAuthorization", "HeaderLegacy"];
+
+/// Where an endpoint of Authelia's takes a session's cookie and nothing else: then the `Authorization` header must not sign in here
+/// either. All endpoints share one listener of ours, so that one of them decides for all.
+pub(super) fn cookies_alone(root: &Spot<'_>, ledger: &mut Ledger) -> Option<Placed<()>> {
+    let takes_header = |endpoint: &Spot<'_>| {
         // Without strategies of its own, an endpoint has Authelia's, which read the header.
         let strategies = endpoint.get("authn_strategies").map(|strategies| strategies.items()).unwrap_or_default();
-        let is_cookie =
-            |strategy: &Spot<'_>| strategy.get("name").and_then(|name| name.text()) == Some("CookieSession");
-        !strategies.is_empty() && strategies.iter().all(is_cookie)
+        let reads_header = |strategy: &Spot<'_>| {
+            let name = strategy.get("name");
+            name.and_then(|name| name.text()).is_some_and(|name| HEADER_STRATEGIES.contains(&name))
+        };
+        strategies.is_empty() || strategies.iter().any(reads_header)
     };
-    (authz.entries().next().is_some() && authz.entries().all(takes_cookies_alone)).then(|| Placed::at(&authz, ()))
+    let (header, cookie): (Vec<Spot<'_>>, Vec<Spot<'_>>) =
+        root.get("server.endpoints.authz")?.entries().partition(takes_header);
+    let first = cookie.first()?;
+    if let Some(header) = header.first() {
+        ledger.leave_to_do(
+            header,
+            format!(
+                "signs people in by a header as well, `{}` by the session's cookie alone; Postern has one such setting a listener, and \
+                     `authorization: app` was written, with which no header signs anybody in",
+                first.trail
+            ),
+            "give the applications that sign in by header a listener of their own, without `authorization: app`",
+        );
+    }
+    Some(Placed::at(first, ()))
 }
 
 #[cfg(test)]
@@ -169,20 +189,26 @@ mod tests {
     }
 
     #[test]
-    fn cookies_alone_are_no_header() {
+    fn an_endpoint_of_cookies_alone_takes_the_header_from_all() {
         let read = |endpoints: &str| {
             let text = format!("server: {{ endpoints: {{ authz: {endpoints} }} }}");
             let root = crate::config::source::parse(std::path::Path::new("a.yml"), &text).unwrap();
-            cookies_alone(&Spot::root(&root)).is_some()
+            let mut ledger = Ledger::new("a.yml".into());
+            let written = cookies_alone(&Spot::root(&root), &mut ledger).is_some();
+            (written, ledger.findings.iter().any(|finding| finding.to_do.is_some()))
         };
-        assert!(read("{ a: { authn_strategies: [{ name: CookieSession }] } }"));
-        for other in [
-            "{}",
-            "{ a: { implementation: ForwardAuth } }",
-            "{ a: { authn_strategies: [{ name: HeaderAuthorization }, { name: CookieSession }] } }",
-            "{ a: { authn_strategies: [{ name: CookieSession }] }, b: { authn_strategies: [] } }",
+        for (endpoints, ours) in [
+            ("{ a: { authn_strategies: [{ name: CookieSession }] } }", (true, false)),
+            ("{ a: { authn_strategies: [{ name: $STRATEGY }] } }", (true, false)),
+            ("{ a: { authn_strategies: $STRATEGIES } }", (true, false)),
+            ("{ a: { authn_strategies: [{ name: CookieSession }] }, b: { authn_strategies: [] } }", (true, true)),
+            ("{ a: {}, b: { authn_strategies: [{ name: CookieSession }] } }", (true, true)),
+            ("{}", (false, false)),
+            ("{ a: { implementation: ForwardAuth } }", (false, false)),
+            ("{ a: { authn_strategies: [{ name: HeaderAuthorization }, { name: CookieSession }] } }", (false, false)),
+            ("{ a: { authn_strategies: [{ name: HeaderLegacy }] }, b: }", (false, false)),
         ] {
-            assert!(!read(other), "{other}");
+            assert_eq!(read(endpoints), ours, "{endpoints}");
         }
     }
 }

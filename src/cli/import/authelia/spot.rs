@@ -48,6 +48,16 @@ impl<'n> Spot<'n> {
         keys.into_iter().zip(self.entries())
     }
 
+    /// The texts of a list, or of a single text, which Authelia cuts at its commas; `None` for what is no text.
+    pub(super) fn texts(&self) -> Vec<(Self, Option<&'n str>)> {
+        match self.text() {
+            // Nobody knows at which commas, once the template is filled in.
+            Some(text) if is_templated(text) => vec![(self.clone(), Some(text))],
+            Some(text) => text.split(',').map(|part| (self.clone(), Some(part))).collect(),
+            None => self.items().into_iter().map(|item| (item.clone(), item.text())).collect(),
+        }
+    }
+
     /// The entries of a list; where there is a single value, that one.
     pub(super) fn items(&self) -> Vec<Self> {
         match &self.node.kind {
@@ -93,9 +103,27 @@ fn below(trail: &str, key: &str) -> String {
     if trail.is_empty() { key } else { format!("{trail}.{key}") }
 }
 
-/// What a template or the environment puts there: only Authelia can tell.
+/// What a template or the environment may put there: only Authelia can tell. The delimiters of a template can be others than `{{`;
+/// these are the usual ones.
 pub(super) fn is_templated(text: &str) -> bool {
-    text.contains("{{") || text.contains("${")
+    is_templated_regex(text) || DELIMITERS.iter().any(|delimiter| text.contains(delimiter)) || text.contains(['"', '`'])
+}
+
+/// In a regex brackets and quotes are nothing unusual, but both together are.
+pub(super) fn is_templated_regex(text: &str) -> bool {
+    let is_quoted = text.contains(['"', '`']) && DELIMITERS.iter().any(|delimiter| text.contains(delimiter));
+    is_quoted || text.contains("{{") || text.contains("<%") || text.contains(".Values") || has_variable(text)
+}
+
+const DELIMITERS: &[&str] = &["[[", "((", "<<", "[%", "(%", "{%"];
+
+/// What Go's `os.Expand` takes for a variable: `$NAME`, `${NAME}`, `$1`, `$-`.
+fn has_variable(text: &str) -> bool {
+    text.split('$').skip(1).any(|behind| behind.starts_with(is_first_of_variable)) || text.contains("$$")
+}
+
+fn is_first_of_variable(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || matches!(letter, '_' | '{' | '*' | '#' | '@' | '!' | '?' | '-')
 }
 
 /// A value, and the line that it came from; `None`: Authelia's default.
@@ -112,5 +140,41 @@ impl<T> Placed<T> {
 
     pub(super) fn default(value: T) -> Self {
         Self { value, line: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_authelia_can_tell() {
+        for text in [
+            "{{ env \"A\" }}",
+            "$A",
+            "a$b",
+            "${A}",
+            "$_",
+            "$1",
+            "a$-b",
+            "a$$",
+            "$$$A",
+            "<% env `A` %>",
+            "[[ env \"A\" ]]",
+            "((env `A`))",
+            "group:[[ .Values.contractors ]]",
+            "((.Values.x))",
+        ] {
+            assert!(is_templated(text) && is_templated_regex(text), "{text:?}");
+        }
+        for text in ["group:((x))", "[[ x ]]", "a\"b"] {
+            assert!(is_templated(text) && !is_templated_regex(text), "{text:?}");
+        }
+        for text in ["", "a", "$", "a$", "(a$|b$)", "a$.", "user:bob", "{user}.example.com", "a{2}"] {
+            assert!(!is_templated(text) && !is_templated_regex(text), "{text:?}");
+        }
+        for text in ["^/((a|b)/c)?$", "^/[[:alpha:]]+$", "^/share/[^\"]+$"] {
+            assert!(!is_templated_regex(text), "{text:?}");
+        }
     }
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Import, ledger::Ledger, place::File, write::USERS};
-use crate::config::{Fault, Faults, Loaded};
+use crate::{
+    config::{Fault, Faults, Loaded},
+    core::printable::printable,
+};
 
 pub(super) const CONFIG: &str = "config/postern.yaml";
 pub(super) const POLICIES: &str = "policies/access.yaml";
@@ -38,13 +41,14 @@ pub(super) fn done(
         policies.default.value.as_str()
     )?;
     if let Some(users) = &import.users {
-        writeln!(out, "copied   {}  (from {}, unchanged)", at(USERS), users.value.display())?;
+        writeln!(out, "copied   {}  (from {}, unchanged)", at(USERS), printable(&users.value.to_string_lossy()))?;
     }
     findings(out, ledger)?;
     if !loaded.warnings.is_empty() {
         writeln!(out, "\n`postern check` passes, and warns:\n")?;
         for Fault { file, line, column, message } in &loaded.warnings {
-            writeln!(out, "{}:{line}:{column}: warning: {message}", at(&file.to_string_lossy()))?;
+            let warning = format!("{}:{line}:{column}: warning: {message}", at(&file.to_string_lossy()));
+            writeln!(out, "{}", printable(&warning))?;
         }
     }
     next(out, ledger, output)
@@ -57,7 +61,7 @@ fn findings(out: &mut impl Write, ledger: &Ledger) -> io::Result<()> {
         count => writeln!(out, "\n{count} things are not as they were in Authelia:\n")?,
     }
     for finding in &ledger.findings {
-        writeln!(out, "{}:{finding}", ledger.file.display())?;
+        writeln!(out, "{}", printable(&format!("{}:{finding}", ledger.file.display())))?;
     }
     Ok(())
 }
@@ -75,7 +79,7 @@ fn next(out: &mut impl Write, ledger: &Ledger, output: &Path) -> io::Result<()> 
     let check = format!("{change}postern check");
     let steps = told.into_iter().chain([check.as_str(), "postern serve, and point the proxy to it"]);
     for (number, step) in steps.enumerate() {
-        writeln!(out, "  {}. {step}", number + 1)?;
+        writeln!(out, "  {}. {}", number + 1, printable(step))?;
     }
     Ok(())
 }
@@ -86,7 +90,7 @@ pub(super) fn faults(ledger: &Ledger) -> anyhow::Result<ExitCode> {
     let mut errors = io::stderr().lock();
     writeln!(errors, "\nNothing was written:\n")?;
     for fault in &ledger.faults {
-        writeln!(errors, "{}:{fault}", ledger.file.display())?;
+        writeln!(errors, "{}", printable(&format!("{}:{fault}", ledger.file.display())))?;
     }
     Ok(ExitCode::FAILURE)
 }
@@ -105,7 +109,7 @@ pub(super) fn unfit(ledger: &Ledger, faults: &Faults, import: &Import, files: &[
             _ => {
                 writeln!(errors, "{fault}")?;
                 if let Some(line) = line_of(fault, files) {
-                    writeln!(errors, "    {}", line.trim())?;
+                    writeln!(errors, "    {}", printable(line.trim()))?;
                 }
             }
         }

@@ -15,7 +15,7 @@ use crate::core::{
     request::Role,
     target::Scheme,
     time::Timestamp,
-    user::{Attributes, User},
+    user::User,
     verdict::Credential,
 };
 
@@ -202,16 +202,7 @@ fn asked(written: Written) -> Option<Asked> {
         Some(name) => {
             let signed_in_at = Timestamp::from_unix_millis(began.saturating_sub(written.auth_age_ms?));
             let groups = written.groups?;
-            let display_name = name.clone();
-            let user = User {
-                name,
-                display_name,
-                email: None,
-                groups,
-                disabled: false,
-                token_version: 0,
-                attributes: Attributes::default(),
-            };
+            let user = User::new(name, groups);
             Some(Identity::new(&user, written.factor?, signed_in_at, None).ok()?)
         }
     };

@@ -49,14 +49,8 @@ enum Format {
 }
 
 pub(super) fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let (rules, warnings) = match config::load_policies(&args.policies) {
-        Ok(loaded) => loaded,
-        Err(faults) => {
-            super::print_faults(notes, "", &faults.0)?;
-            return Ok(ExitCode::FAILURE);
-        }
-    };
-    super::print_faults(notes, "warning: ", &warnings)?;
+    let loaded = config::load_policies(&args.policies);
+    let Some(rules) = super::sound(loaded, notes)? else { return Ok(ExitCode::FAILURE) };
     let (log, length) = open(&args.log).with_context(|| format!("cannot read {}", args.log.display()))?;
     let clock = SystemClock::new();
     let mut progress = Progress::new(&clock, length, io::stderr().is_terminal());

@@ -4,7 +4,7 @@ mod domains;
 mod networks;
 
 use std::collections::{HashMap, HashSet};
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use ipnet::IpNet;
 
@@ -30,6 +30,8 @@ const DEFAULT: &str = "default";
 const MOST_INDEX_ENTRIES: usize = 1024;
 /// A sign-in takes longer than that to lead back to the page.
 const LEAST_AUTH_AGE: Duration = Duration::from_secs(10);
+/// Rules that are compiled without letting others have the processor: a reload goes on beside requests, on one core too.
+const AT_ONCE: usize = 64;
 const KNOWN_METHODS: [&str; 16] = [
     "GET",
     "HEAD",
@@ -54,17 +56,20 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
     let attributes = draft.attributes.iter().cloned().collect();
     let mut compiler = Compiler { networks: HashMap::new(), roles, attributes, faults, warnings };
     compiler.read_networks(draft);
-    let mut names = HashSet::new();
-    let mut index = IndexBuilder::default();
+    let mut names = HashSet::with_capacity(draft.rules.len());
+    let mut index = IndexBuilder::for_rules(draft.rules.len());
     let mut reads = Reads::default();
     let mut rules = Vec::with_capacity(draft.rules.len());
     for (place, written) in draft.rules.iter().enumerate() {
+        if place.is_multiple_of(AT_ONCE) {
+            thread::yield_now();
+        }
         let name = compiler.name(place, written, &mut names);
         let (clauses, keys) = compiler.clauses(place, written);
         let Some(level) = compiler.level(place, written, &clauses) else { continue };
         let Ok(number) = u32::try_from(place) else { continue };
-        keys.add_to(&mut index, number);
         reads.add(&clauses, &keys.hosts);
+        keys.add_to(&mut index, number);
         rules.push(Rule { name, level, mode: written.mode, max_auth_age: written.max_auth_age, clauses });
     }
     if !compiler.faults.is_empty() {
@@ -95,16 +100,11 @@ struct Keys {
 }
 
 impl Keys {
-    fn add_to(&self, index: &mut IndexBuilder, rule: u32) {
+    fn add_to(self, index: &mut IndexBuilder, rule: u32) {
         let any_path = self.prefixes.is_empty() || self.hosts.len() * self.prefixes.len() > MOST_INDEX_ENTRIES;
-        for host in &self.hosts {
-            if any_path {
-                index.add(rule, host, b"");
-            } else {
-                for prefix in &self.prefixes {
-                    index.add(rule, host, prefix);
-                }
-            }
+        let prefixes = if any_path { vec![Vec::new()] } else { self.prefixes };
+        for host in self.hosts {
+            index.add(rule, host, prefixes.iter().map(Vec::as_slice));
         }
     }
 }

@@ -3,15 +3,18 @@
 
 use std::collections::HashMap;
 
-use super::{Glob, covering_domains, domain_key, parts};
+use super::{Hosts, covering_domains, hosts, parts};
 use crate::core::policy::{
     DraftFault, Level, Mode, Place,
     matcher::{Clause, Domain},
     rule::Rule,
 };
 
+/// Stands for the domains of which nobody can tell without a request whose they are.
+const UNCLEAR: Hosts<'static> = Hosts::One("");
+
 /// Rules by a domain as written and by what their paths begin with; "" where that is not known.
-type ByPath<'r> = HashMap<String, HashMap<&'r str, Vec<usize>>>;
+type ByPath<'r> = HashMap<Hosts<'r>, HashMap<&'r str, Vec<usize>>>;
 
 pub(super) fn warnings(rules: &[Rule], default: Level) -> Vec<DraftFault> {
     let by_path = by_path(rules);
@@ -49,7 +52,7 @@ fn by_path(rules: &[Rule]) -> ByPath<'_> {
     let mut by_path = ByPath::new();
     for (place, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.mode == Mode::Enforce) {
         let (domains, globs, _) = parts(rule);
-        for key in domains.iter().filter_map(domain_key) {
+        for key in domains.iter().map(|domain| hosts(domain).unwrap_or(UNCLEAR)) {
             let paths = by_path.entry(key).or_default();
             let mut add = |prefix| {
                 let all: &mut Vec<usize> = paths.entry(prefix).or_default();
@@ -67,7 +70,7 @@ fn by_path(rules: &[Rule]) -> ByPath<'_> {
 }
 
 /// The rule that the folder's bare name falls to, on all of the domain: `Some(None)` is the default. `None`: a rule above `place` takes
-/// it, or one that nobody can tell of without a request.
+/// it, one names it, or one may take it that nobody can tell of without a request.
 fn next<'r>(
     rules: &'r [Rule],
     by_path: &ByPath<'_>,
@@ -78,6 +81,11 @@ fn next<'r>(
     let mut next: Option<usize> = None;
     let begins = folder.char_indices().map(|(at, _)| at).chain([folder.len()]);
     let begins: Vec<&str> = begins.filter_map(|at| folder.get(..at)).collect();
+    let mut unclear = begins.iter().filter_map(|begin| by_path.get(&UNCLEAR)?.get(begin)).flatten();
+    let may_take = |other: &usize| *other != place && rules.get(*other).is_some_and(|rule| rule_takes(rule, folder));
+    if unclear.any(may_take) {
+        return None;
+    }
     for paths in covering_domains(domain)?.iter().filter_map(|key| by_path.get(key)) {
         for all in begins.iter().filter_map(|begin| paths.get(begin)) {
             for other in all {
@@ -86,8 +94,9 @@ fn next<'r>(
                     break;
                 }
                 let (_, globs, has_more) = parts(candidate);
-                let takes = globs.is_none_or(|globs| globs.iter().any(|glob| takes(glob, folder)));
-                if *other < place && takes && (!has_more || has_resources(candidate)) {
+                let takes = rule_takes(candidate, folder);
+                let is_named = globs.is_some_and(|globs| globs.iter().any(|glob| glob.written() == folder));
+                if is_named || *other < place && takes && (!has_more || has_resources(candidate)) {
                     return None;
                 }
                 if *other > place && takes && shares_a_method(rules.get(place)?, candidate) {
@@ -105,8 +114,10 @@ fn has_resources(rule: &Rule) -> bool {
     rule.clauses.iter().any(|clause| matches!(clause, Clause::Resources(_)))
 }
 
-fn takes(glob: &Glob, folder: &str) -> bool {
-    glob.matches(folder) != Some(false)
+/// As far as its paths go.
+fn rule_takes(rule: &Rule, folder: &str) -> bool {
+    let (_, globs, _) = parts(rule);
+    globs.is_none_or(|globs| globs.iter().any(|glob| glob.matches(folder) != Some(false)))
 }
 
 fn shares_a_method(one: &Rule, other: &Rule) -> bool {

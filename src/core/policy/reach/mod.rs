@@ -12,8 +12,25 @@ use super::{
     rule::Rule,
 };
 
-/// What one rule takes whole: a domain as written, and below it paths: "" for all, `/a/` for all below, `=/a` for one entry.
-type Taken = HashMap<String, HashMap<String, usize>>;
+/// A domain as written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Hosts<'r> {
+    One(&'r str),
+    Below(&'r str),
+}
+
+/// Paths that are taken whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Paths<'r> {
+    All,
+    /// `/a/` for all below.
+    Below(&'r str),
+    /// Those of one glob.
+    Entry(&'r str),
+}
+
+/// What one rule takes whole.
+type Taken<'r> = HashMap<Hosts<'r>, HashMap<Paths<'r>, usize>>;
 
 pub(super) fn warnings(rules: &[Rule], default: Level) -> Vec<DraftFault> {
     let mut taken = Taken::new();
@@ -53,22 +70,24 @@ fn parts(rule: &Rule) -> (&[Domain], Option<&[Glob]>, bool) {
     (domains, globs, more)
 }
 
-fn take(taken: &mut Taken, rule: &Rule, place: usize) {
+fn take<'r>(taken: &mut Taken<'r>, rule: &'r Rule, place: usize) {
     let (domains, globs, more) = parts(rule);
     if more || rule.mode == Mode::Report {
         return;
     }
     for domain in domains {
-        let Some(key) = domain_key(domain) else { continue };
+        let Some(key) = hosts(domain) else { continue };
         let paths = taken.entry(key).or_default();
         match globs {
             None => {
-                paths.entry(String::new()).or_insert(place);
+                paths.entry(Paths::All).or_insert(place);
             }
             Some(globs) => {
                 for glob in globs {
-                    let path =
-                        if glob.is_below() { glob.literal_prefix().to_owned() } else { format!("={}", glob.written()) };
+                    let path = match glob.is_below() {
+                        true => Paths::Below(glob.literal_prefix()),
+                        false => Paths::Entry(glob.written()),
+                    };
                     paths.entry(path).or_insert(place);
                 }
             }
@@ -76,27 +95,30 @@ fn take(taken: &mut Taken, rule: &Rule, place: usize) {
     }
 }
 
-/// As it is written; `None` where it depends on more than the host.
-fn domain_key(domain: &Domain) -> Option<String> {
+/// `None` where it depends on more than the host.
+fn hosts(domain: &Domain) -> Option<Hosts<'_>> {
     match domain {
-        Domain::Exact(host) => Some(host.to_string()),
-        Domain::Below(suffix) => Some(format!("*.{suffix}")),
+        Domain::Exact(host) => Some(Hosts::One(host)),
+        Domain::Below(suffix) => Some(Hosts::Below(suffix)),
         Domain::User(_) | Domain::Group(_) | Domain::Regex(_) => None,
     }
 }
 
 /// The last of the rules that together take everything; `None` where something is left.
-fn taken_by(taken: &Taken, rule: &Rule) -> Option<usize> {
+fn taken_by(taken: &Taken<'_>, rule: &Rule) -> Option<usize> {
+    if taken.is_empty() {
+        return None;
+    }
     let (domains, globs, _) = parts(rule);
     let mut last = None;
     for domain in domains {
-        let keys = covering_domains(domain)?;
-        let path_taken = |path: &str| {
-            let all = keys.iter().filter_map(|key| taken.get(key)).filter_map(|paths| paths.get(path).copied());
-            all.min()
-        };
+        let taken: Vec<_> = covering_domains(domain)?.iter().filter_map(|key| taken.get(key)).collect();
+        if taken.is_empty() {
+            return None;
+        }
+        let path_taken = |path: Paths<'_>| taken.iter().filter_map(|paths| paths.get(&path).copied()).min();
         let by = match globs {
-            None => path_taken("").or_else(|| path_taken("/"))?,
+            None => path_taken(Paths::All).or_else(|| path_taken(Paths::Below("/")))?,
             Some(globs) => {
                 let mut by = 0;
                 for glob in globs {
@@ -110,26 +132,27 @@ fn taken_by(taken: &Taken, rule: &Rule) -> Option<usize> {
     last
 }
 
-fn glob_taken_by(glob: &Glob, path_taken: &impl Fn(&str) -> Option<usize>) -> Option<usize> {
+fn glob_taken_by(glob: &Glob, path_taken: &impl Fn(Paths<'_>) -> Option<usize>) -> Option<usize> {
     let literal = glob.literal_prefix();
     let folders =
         literal.char_indices().filter(|(_, character)| *character == '/').filter_map(|(at, _)| literal.get(..=at));
-    path_taken("")
-        .or_else(|| path_taken(&format!("={}", glob.written())))
-        .or_else(|| folders.filter_map(path_taken).min())
+    path_taken(Paths::All)
+        .or_else(|| path_taken(Paths::Entry(glob.written())))
+        .or_else(|| folders.filter_map(|folder| path_taken(Paths::Below(folder))).min())
 }
 
 /// The ways to write a domain that takes in this one whole.
-fn covering_domains(domain: &Domain) -> Option<Vec<String>> {
-    let (mut keys, inside) = match domain {
-        Domain::Exact(host) => (vec![host.to_string()], host),
-        Domain::Below(suffix) | Domain::User(suffix) | Domain::Group(suffix) => (vec![format!("*.{suffix}")], suffix),
+fn covering_domains(domain: &Domain) -> Option<Vec<Hosts<'_>>> {
+    let (own, inside) = match domain {
+        Domain::Exact(host) => (Hosts::One(host), host),
+        Domain::Below(suffix) | Domain::User(suffix) | Domain::Group(suffix) => (Hosts::Below(suffix), suffix),
         Domain::Regex(_) => return None,
     };
+    let mut all = vec![own];
     let mut rest: &str = inside;
     while let Some((_, parent)) = rest.split_once('.') {
-        keys.push(format!("*.{parent}"));
+        all.push(Hosts::Below(parent));
         rest = parent;
     }
-    Some(keys)
+    Some(all)
 }

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::core::{
-    client_ip::ClientAddress,
     identity::{Factor, Identity},
     policy::{Case, Expected, Imagined, Level, Place, PolicyDraft, Question, RuleDraft, RuleSet, Ruling},
     target::Target,
@@ -67,29 +66,13 @@ fn with_rule(subject: &[&[&str]]) -> PolicyDraft {
 
 fn caller(name: &str, groups: &[&str]) -> Identity {
     let name = name.to_owned();
-    let user = User {
-        display_name: name.clone(),
-        name,
-        email: None,
-        groups: strings(groups),
-        disabled: false,
-        token_version: 0,
-        attributes: Default::default(),
-    };
+    let user = User::new(name, strings(groups));
     Identity::new(&user, Factor::One, Timestamp::default(), None).expect("a plain name")
 }
 
 fn may(rules: &RuleSet, who: &Identity, client: Option<&str>, now: i64) -> bool {
     let target = Target::parse_url("https://a.test/").expect("a URL");
-    let question = Question {
-        target: &target,
-        method: "GET",
-        client: ClientAddress::Unknown,
-        caller: Some(who),
-        now: at(now),
-        headers: None,
-        route: None,
-    };
+    let question = Question { caller: Some(who), now: at(now), ..Question::anonymous(&target) };
     rules.explain(&question, client).ruling == Ruling::Forward
 }
 
@@ -371,17 +354,7 @@ fn a_bypass_names_no_role() {
 #[test]
 fn nobody_signed_in_is_asked_to() {
     let (rules, _) = RuleSet::compile(&with_rule(&[&["role:admin", "org:acme"]])).expect("sound rules");
-    let request = Imagined {
-        url: "https://a.test/".to_owned(),
-        method: "GET".to_owned(),
-        caller: None,
-        client: None,
-        now: at(0),
-        headers: http::HeaderMap::new(),
-        route: None,
-        address: ClientAddress::Unknown,
-        encoded_slashes: crate::core::target::EncodedSlashes::Reject,
-    };
+    let request = Imagined::anonymous("https://a.test/");
     let case = Case { name: String::new(), request, expected: Expected::Ruling(Ruling::SignIn), rule: None };
     assert!(case.failure(&rules).is_none());
 }

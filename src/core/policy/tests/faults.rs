@@ -178,7 +178,37 @@ fn folders_whose_bare_name_falls_to_a_laxer_rule() {
         (vec![closed(), RuleDraft { mode: Mode::Report, ..open("a.test") }], None),
         (vec![by_method("POST", closed()), by_method("GET", open("a.test"))], None),
         (vec![by_method("POST", closed()), by_method("POST", open("a.test"))], Some("\"open\"")),
+        // It has a rule of its own, whatever that says.
+        (
+            vec![
+                closed(),
+                RuleDraft { policy: Some(Level::Bypass), ..paths("bare", "a.test", &["/x"]) },
+                open("a.test"),
+            ],
+            None,
+        ),
         // Nobody can tell whether that takes it.
+        (
+            vec![
+                closed(),
+                RuleDraft { domain: vec![], domain_regex: strings(&["^(a|b)\\.test$"]), ..paths("r", "", &["/x*"]) },
+                open("*.test"),
+            ],
+            None,
+        ),
+        (
+            vec![
+                closed(),
+                RuleDraft { domain: vec![], domain_regex: strings(&["^(a|b)\\.test$"]), ..paths("r", "", &["/y"]) },
+                open("*.test"),
+            ],
+            Some("\"open\""),
+        ),
+        (
+            vec![paths("closed", "{user}.test", &["/x/**"]), rule("rest", "{user}.test", Level::Deny), open("*.test")],
+            None,
+        ),
+        (vec![paths("closed", "{user}.test", &["/x/**"]), open("*.test")], Some("\"open\"")),
         (vec![closed(), RuleDraft { resources: strings(&["^/x$"]), ..rule("r", "a.test", Level::Bypass) }], None),
         // All of the site has no bare name.
         (vec![paths("site", "a.test", &["/**"])], None),

@@ -85,15 +85,7 @@ fn a_client_is_no_user() {
     ]);
     let target = Target::parse_url("https://a.test/").expect("a URL");
     let robot = caller("robot", &[], Factor::One);
-    let question = Question {
-        target: &target,
-        method: "GET",
-        client: ClientAddress::Unknown,
-        caller: Some(&robot),
-        now: Timestamp::default(),
-        headers: None,
-        route: None,
-    };
+    let question = Question { caller: Some(&robot), ..Question::anonymous(&target) };
     let explained = rules.explain(&question, Some("robot"));
     assert_eq!((explained.ruling, explained.rule.as_str()), (Ruling::Forward, "client"));
     assert_eq!(rules.explain(&question, None).rule, "user");
@@ -381,15 +373,7 @@ fn the_reason_names_the_domain_that_matched() {
     let rules = compiled(vec![draft]);
     let because = |url: &str| {
         let target = Target::parse_url(url).expect("a URL");
-        let question = Question {
-            target: &target,
-            method: "GET",
-            client: ClientAddress::Unknown,
-            caller: None,
-            now: Timestamp::default(),
-            headers: None,
-            route: None,
-        };
+        let question = Question::anonymous(&target);
         rules.explain(&question, None).trace.remove(0).because
     };
     assert_eq!(because("https://a.test/"), "host is a.test");
@@ -411,15 +395,7 @@ fn a_trace_within_bounds_holds_what_decides() {
         compiled([many("b.test", 40), many("a.test", 40), vec![rule("last", "a.test", Level::Bypass)]].concat());
     for (path, decisive, here) in [("7", "a.test 7", 10), ("33", "a.test 33", 11), ("none", "last", 11)] {
         let target = Target::parse_url(&format!("https://a.test/{path}")).expect("a URL");
-        let question = Question {
-            target: &target,
-            method: "GET",
-            client: ClientAddress::Unknown,
-            caller: None,
-            now: Timestamp::default(),
-            headers: None,
-            route: None,
-        };
+        let question = Question::anonymous(&target);
         let (whole, bounded) = (rules.explain(&question, None), rules.explain_within(&question, None, 10));
         assert_eq!((whole.trace.len(), whole.untold), (81, 0));
         assert_eq!((bounded.ruling, &bounded.rule), (whole.ruling, &whole.rule));

@@ -38,16 +38,40 @@ fn warnings(rules: Vec<RuleDraft>) -> Vec<DraftFault> {
     RuleSet::compile(&PolicyDraft { rules, ..PolicyDraft::default() }).expect("sound rules").1
 }
 
+impl<'q> Question<'q> {
+    /// GET, of nobody knows whom.
+    pub(crate) fn anonymous(target: &'q Target) -> Self {
+        Self {
+            target,
+            method: "GET",
+            client: ClientAddress::Unknown,
+            caller: None,
+            now: Timestamp::default(),
+            headers: None,
+            route: None,
+        }
+    }
+}
+
+impl Imagined {
+    /// GET, of nobody knows whom.
+    pub(crate) fn anonymous(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            method: "GET".to_owned(),
+            caller: None,
+            client: None,
+            now: Timestamp::default(),
+            headers: http::HeaderMap::new(),
+            route: None,
+            address: ClientAddress::Unknown,
+            encoded_slashes: EncodedSlashes::Reject,
+        }
+    }
+}
+
 fn caller(name: &str, groups: &[&str], factor: Factor) -> Identity {
-    let user = User {
-        name: name.to_owned(),
-        display_name: name.to_owned(),
-        email: None,
-        groups: strings(groups),
-        disabled: false,
-        token_version: 0,
-        attributes: Default::default(),
-    };
+    let user = User::new(name, strings(groups));
     Identity::new(&user, factor, Timestamp::default(), None).expect("a plain name")
 }
 
@@ -109,15 +133,7 @@ fn a_rule_that_reports_never_decides() {
         ("https://b.test/x", Some(&bob), Ruling::Refuse, "default", ("open", Ruling::Forward)),
     ] {
         let target = Target::parse_url(url).expect("a URL");
-        let question = Question {
-            target: &target,
-            method: "GET",
-            client: ClientAddress::Unknown,
-            caller: who,
-            now: Timestamp::default(),
-            headers: None,
-            route: None,
-        };
+        let question = Question { caller: who, ..Question::anonymous(&target) };
         let decided = rules.decide(&question);
         assert_eq!((decided.ruling, &**decided.rule), (ruling, decisive), "{url}");
         let told = decided.reported.expect("a report");
@@ -128,15 +144,7 @@ fn a_rule_that_reports_never_decides() {
         assert!(line.because.ends_with(&format!("it only reports: it would say {}", reported.1.as_str())), "{line:?}");
     }
     let target = Target::parse_url("https://elsewhere.example/").expect("a URL");
-    let nobody = Question {
-        target: &target,
-        method: "GET",
-        client: ClientAddress::Unknown,
-        caller: None,
-        now: Timestamp::default(),
-        headers: None,
-        route: None,
-    };
+    let nobody = Question::anonymous(&target);
     assert_eq!(rules.decide(&nobody).reported, None);
     // It takes nothing from the rules below it.
     assert!(warnings(vec![report("r", Level::Deny), rule("app", "a.test", Level::OneFactor)]).is_empty());
@@ -162,13 +170,9 @@ fn a_sign_in_may_be_too_old_for_a_rule() {
     ] {
         let rules = of(level);
         let question = Question {
-            target: &target,
-            method: "GET",
-            client: ClientAddress::Unknown,
             caller: who,
             now: Timestamp::default().after(Duration::from_millis(age)),
-            headers: None,
-            route: None,
+            ..Question::anonymous(&target)
         };
         let decided = rules.decide(&question);
         assert_eq!((decided.ruling, decided.is_stale), (ruling, is_stale), "{level:?} {age}");
@@ -213,15 +217,7 @@ fn threat_07_the_strictest_reading_holds_and_the_trace_says_which() {
         RuleDraft { path: strings(&["/**"]), ..rule("rest", "a.test", Level::Bypass) },
     ]);
     let target = Target::parse_url("https://a.test/admin;v=1/x").expect("a URL");
-    let question = Question {
-        target: &target,
-        method: "GET",
-        client: ClientAddress::Unknown,
-        caller: None,
-        now: Timestamp::default(),
-        headers: None,
-        route: None,
-    };
+    let question = Question::anonymous(&target);
     assert_eq!(rules.decide(&question).ruling, Ruling::SignIn);
     let explained = rules.explain(&question, None);
     assert_eq!(explained.reading.as_deref(), Some("/admin/x"));
@@ -239,15 +235,7 @@ fn the_trace_speaks_to_a_person() {
     ]);
     let bob = caller("bob", &["dev"], Factor::One);
     let target = Target::parse_url("https://a.test/x").expect("a URL");
-    let question = Question {
-        target: &target,
-        method: "GET",
-        client: ClientAddress::Unknown,
-        caller: Some(&bob),
-        now: Timestamp::default(),
-        headers: None,
-        route: None,
-    };
+    let question = Question { caller: Some(&bob), ..Question::anonymous(&target) };
     let explained = rules.explain(&question, None);
     let json = serde_json::to_value(&explained).expect("JSON");
     let expected = serde_json::json!({

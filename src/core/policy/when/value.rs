@@ -83,17 +83,24 @@ impl<'v> Value<'v> {
         matches!(self, Self::Json(Json::Object(_)))
     }
 
-    /// What it takes to go through it, or to copy it.
-    pub(super) fn weight(&self) -> usize {
-        let of_json = |json| Value::of(json).weight() + 1;
+    /// What it takes to go through it, or to copy it; counted no further than a little beyond `most`.
+    pub(super) fn weight(&self, most: usize) -> usize {
+        let mut sum = 0;
+        let mut add = |item: &Value<'_>| {
+            if sum <= most {
+                sum += item.weight(most - sum) + 1;
+            }
+            sum <= most
+        };
         match self {
-            Self::String(text) => text.len(),
-            Self::List(items) => items.iter().map(|item| item.weight() + 1).sum(),
-            Self::Strings(texts) => texts.len(),
-            Self::Json(Json::Array(items)) => items.iter().map(of_json).sum(),
-            Self::Json(Json::Object(entries)) => entries.values().map(of_json).sum(),
-            _ => 0,
+            Self::String(text) => return text.len(),
+            Self::Strings(texts) => return texts.len(),
+            Self::List(items) => _ = items.iter().all(&mut add),
+            Self::Json(Json::Array(items)) => _ = items.iter().map(Value::of).all(|item| add(&item)),
+            Self::Json(Json::Object(entries)) => _ = entries.values().map(Value::of).all(|item| add(&item)),
+            _ => {}
         }
+        sum
     }
 
     /// `None`: of two types, neither of them null, so that somebody is mistaken. The two kinds of numbers compare.
@@ -109,14 +116,19 @@ impl<'v> Value<'v> {
             (Self::Int(_) | Self::Double(_), Self::Int(_) | Self::Double(_)) => {
                 Some(self.compared(other) == Some(Ordering::Equal))
             }
-            (Self::Json(left @ Json::Object(_)), Self::Json(right @ Json::Object(_))) => Some(left == right),
+            (Self::Json(Json::Object(left)), Self::Json(Json::Object(right))) => {
+                if left.len() != right.len() || left.keys().any(|key| !right.contains_key(key)) {
+                    return Some(false);
+                }
+                let pairs = left.iter().filter_map(|(key, one)| Some((one, right.get(key)?)));
+                all_equal(pairs.map(|(one, other)| Value::of(one).equals(&Value::of(other))))
+            }
             _ => {
                 let (left, right) = (self.items()?, other.items()?);
                 if left.len() != right.len() {
                     return Some(false);
                 }
-                let all: Option<Vec<bool>> = left.iter().zip(&right).map(|(left, right)| left.equals(right)).collect();
-                all.map(|all| all.into_iter().all(|equal| equal))
+                all_equal(left.iter().zip(&right).map(|(left, right)| left.equals(right)))
             }
         }
     }
@@ -135,6 +147,19 @@ impl<'v> Value<'v> {
             _ => None,
         }
     }
+}
+
+/// Two that differ say "not equal", whatever the types of the others.
+fn all_equal(pairs: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    let mut all = Some(true);
+    for pair in pairs {
+        match pair {
+            Some(true) => {}
+            Some(false) => return Some(false),
+            None => all = None,
+        }
+    }
+    all
 }
 
 /// Exactly: a whole number of more than 53 bits is not rounded first.

@@ -53,12 +53,7 @@ impl Domains {
     }
 
     pub(super) fn read(&mut self, spot: &Spot<'_>, closes: &str, ledger: &mut Ledger) {
-        let entries: Vec<(Spot<'_>, Option<&str>)> = match spot.text() {
-            // Authelia cuts a single text at its commas.
-            Some(text) => text.split(',').map(|part| (spot.clone(), Some(part))).collect(),
-            None => spot.items().into_iter().map(|item| (item.clone(), item.text())).collect(),
-        };
-        for (spot, text) in entries {
+        for (spot, text) in spot.texts() {
             let Some(text) = text else {
                 ledger.find(&spot, format!("is {}, not a domain; {closes}", kind_of(&spot)));
                 self.near.push(Near::Regex(ANY.to_owned()));
@@ -66,17 +61,12 @@ impl Domains {
             };
             match parse(text) {
                 Parsed::Domain(domain) => {
-                    if domain.starts_with("{user}") {
-                        ledger.find(
-                            &spot,
-                            "Authelia compares the user's name letter by letter, Postern ignoring \
-                             case, as it does at sign-in",
-                        );
-                    }
+                    tell_of_case(text, &spot, ledger);
                     ledger.carry(&spot);
                     self.domain.push(domain);
                 }
                 Parsed::Regex(regex) => {
+                    tell_of_case(text, &spot, ledger);
                     ledger.carry(&spot);
                     self.regex.push(regex);
                 }
@@ -121,6 +111,15 @@ impl Domains {
     }
 }
 
+fn tell_of_case(text: &str, spot: &Spot<'_>, ledger: &mut Ledger) {
+    if text.to_lowercase().starts_with("{user}") {
+        ledger.find(
+            spot,
+            "Authelia compares the user's name letter by letter, Postern ignoring case, as it does at sign-in",
+        );
+    }
+}
+
 /// Of a single text where Authelia wants a list.
 pub(super) const CUT: &str = "holds a comma, at which Authelia cuts a single text; write a list";
 
@@ -132,7 +131,7 @@ enum Parsed {
 
 fn parse(text: &str) -> Parsed {
     if is_templated(text) {
-        let reason = "a template or the environment fills this in, so nobody knows which hosts it means".to_owned();
+        let reason = "a template or the environment may fill this in, so nobody knows which hosts it means".to_owned();
         return Parsed::Neither(reason, Near::Regex(ANY.to_owned()));
     }
     let lower = text.to_lowercase();
@@ -166,7 +165,15 @@ fn parse(text: &str) -> Parsed {
 
 /// What can be the name of no host, as the regex that it would be with `*` for anything.
 fn never(text: &str, lower: &str) -> Parsed {
-    let parts: Vec<String> = lower.replace("{user}", "*").replace("{group}", "*").split('*').map(escaped).collect();
+    let starred = lower.replace("{user}", "*").replace("{group}", "*");
+    let is_spelt_as_hosts_are =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'*' | b'-');
+    if !starred.bytes().all(is_spelt_as_hosts_are) {
+        // It may hold a template with delimiters of its own.
+        let reason = format!("no host can be called {text:?}, so nobody knows which hosts it means");
+        return Parsed::Neither(reason, Near::Regex(ANY.to_owned()));
+    }
+    let parts: Vec<String> = starred.split('*').map(escaped).collect();
     let reason = format!("no host can be called {text:?}, so it never matched");
     Parsed::Neither(reason, Near::Regex(format!("^{}$", parts.join(".*"))))
 }
@@ -177,15 +184,14 @@ fn is_name(text: &str) -> bool {
         || text.parse::<Ipv6Addr>().is_ok_and(|six| six.to_string() == text)
 }
 
-/// Matches nothing but the text.
+/// Matches nothing but the text, which is spelt as hosts are.
 fn escaped(text: impl AsRef<str>) -> String {
     let mut regex = String::new();
     for letter in text.as_ref().chars() {
-        if !letter.is_alphanumeric() && !matches!(letter, '-' | '_') && letter.is_ascii() && !letter.is_control() {
-            if matches!(letter, '<' | '>' | ' ') { regex.push(letter) } else { regex.extend(['\\', letter]) }
-        } else {
-            regex.push(letter);
+        if !letter.is_ascii_alphanumeric() && !matches!(letter, '-' | '_') {
+            regex.push('\\');
         }
+        regex.push(letter);
     }
     regex
 }

@@ -17,6 +17,8 @@ use super::{
 };
 use crate::core::policy::{Level, RuleDraft};
 
+const KEYS: &[&str] = &["default_policy", "networks", "rules"];
+
 #[derive(Debug)]
 pub(super) struct Policies {
     pub(super) default: Placed<Level>,
@@ -59,7 +61,9 @@ pub(super) fn policies(root: &Spot<'_>, ledger: &mut Ledger) -> Policies {
     if let Some(none) = root.get("access_control.rules").filter(|_| spots.is_empty()) {
         ledger.carry(&none);
     }
+    let default = if spots.is_empty() { without_rules(root, default, ledger) } else { default };
     tell_of_factors(root, &spots, ledger);
+    tell_of_addresses(&spots, ledger);
     Policies { default, networks, read: spots.len(), rules }
 }
 
@@ -81,6 +85,45 @@ fn default(root: &Spot<'_>, ledger: &mut Ledger) -> Placed<Level> {
             Placed::at(&spot, Level::Deny)
         }
     }
+}
+
+/// The default, where it alone would decide.
+///
+/// Authelia does not start with `bypass` and no rules, so that they must stand elsewhere; and a key that it does not know may become them.
+fn without_rules(root: &Spot<'_>, default: Placed<Level>, ledger: &mut Ledger) -> Placed<Level> {
+    let block = root.get("access_control");
+    let unknown = block.iter().flat_map(Spot::named).find(|(name, _)| !KEYS.contains(name));
+    let (at, why) = match (unknown, default.value) {
+        (_, Level::Deny) => return default,
+        (Some((_, spot)), _) => {
+            (Some(spot), "is no key of Authelia's, and may become the rules, of which there are none")
+        }
+        (None, Level::Bypass) => (
+            root.get("access_control.default_policy"),
+            "lets everybody in, and there are no rules; Authelia does not start so, so that they must stand in another file",
+        ),
+        (None, _) => return default,
+    };
+    let at = at.unwrap_or_else(|| root.clone());
+    ledger.leave_to_do(
+        &at,
+        format!("{why}; `deny` was written"),
+        "write Authelia's rules into the file that is imported, and import again",
+    );
+    Placed::at(&at, Level::Deny)
+}
+
+/// Once, at the first rule that looks at the client's address.
+fn tell_of_addresses(rules: &[Spot<'_>], ledger: &mut Ledger) {
+    let looks = |networks: &Spot<'_>| !networks.items().is_empty() && networks.text() != Some("");
+    let Some(first) = rules.iter().filter_map(|rule| rule.get("networks")).find(looks) else { return };
+    ledger.leave_to_do(
+        &first,
+        "looks at the client's address: Authelia takes the leftmost of `X-Forwarded-For`, Postern the rightmost that is none of \
+             `trusted_proxies`. A proxy or balancer that is missing there is taken for the client, and rules for its network \
+             match everybody",
+        "write every proxy and balancer between clients and Postern into `trusted_proxies`: rules with `networks` depend on it",
+    );
 }
 
 /// Once for all rules, at the first: it is the same for each.

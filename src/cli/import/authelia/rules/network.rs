@@ -53,7 +53,7 @@ impl Networks {
             return;
         }
         let mut entries = Entries::default();
-        for (spot, text) in texts(addresses) {
+        for (spot, text) in addresses.texts() {
             match text.ok_or_else(|| format!("is {}, not an address", kind_of(&spot))).and_then(address) {
                 Ok(address) => {
                     ledger.carry(&spot);
@@ -86,13 +86,13 @@ impl Networks {
     /// The `networks` of a rule.
     pub(super) fn of_rule(&self, spot: &Spot<'_>, closes: &str, ledger: &mut Ledger) -> Entries<String> {
         let mut entries = Entries::default();
-        for (spot, text) in texts(spot) {
+        for (spot, text) in spot.texts() {
             let Some(text) = text else {
                 ledger.find(&spot, format!("is {}, not an address or a name; {closes}", kind_of(&spot)));
                 entries.lost = true;
                 continue;
             };
-            match self.by_name.get(text) {
+            match self.by_name.get(text).filter(|_| !is_templated(text)) {
                 Some(named) if named.lost => {
                     ledger.find(&spot, format!("the network {text:?} was not carried over whole; {closes}"));
                     entries.lost = true;
@@ -120,17 +120,9 @@ impl Networks {
     }
 }
 
-/// Entries of a list; a single text is cut at its commas, as Authelia does.
-fn texts<'n>(spot: &Spot<'n>) -> Vec<(Spot<'n>, Option<&'n str>)> {
-    match spot.text() {
-        Some(text) => text.split(',').map(|part| (spot.clone(), Some(part))).collect(),
-        None => spot.items().into_iter().map(|item| (item.clone(), item.text())).collect(),
-    }
-}
-
 fn address(text: &str) -> Result<String, String> {
     if is_templated(text) {
-        return Err("a template or the environment fills this in".to_owned());
+        return Err("a template or the environment may fill this in".to_owned());
     }
     let networks = vec![text.to_owned()];
     match probe(RuleDraft { networks, ..deny() }) {

@@ -2,7 +2,7 @@
 //! that the same texts match, by the same leftmost match, which decides what the groups `User` and `Group` catch.
 
 use super::{
-    super::spot::is_templated,
+    super::spot::is_templated_regex,
     probe::{deny, probe},
 };
 use crate::core::policy::{Operator, QueryDraft, RuleDraft};
@@ -69,8 +69,13 @@ pub(super) fn parameter(text: &str) -> Result<Anchored, String> {
 
 /// Whether both read it alike.
 fn is_sound(text: &str) -> Result<(), String> {
-    if is_templated(text) {
-        return Err("a template or the environment fills in a part of it".to_owned());
+    // `$$` is how one spells `$` where the environment is filled in; as a regex it is the same.
+    if is_templated_regex(&text.replace("$$", "")) {
+        return Err(
+            "a template or the environment may fill in a part of it, if Authelia runs with `--config.experimental.filters`; if not, write \
+             the rule by hand"
+                .to_owned(),
+        );
     }
     // To Go these are plain characters; to us a repetition, the edge of a word, and a condition on one.
     if let Some(sign) = ["{,", "\\<", "\\>", "\\b{"].into_iter().find(|sign| text.contains(sign)) {
@@ -126,6 +131,8 @@ mod tests {
             ("/api", "^.*?/api"),
             ("^/a|/b", "^.*?(?:^/a|/b)"),
             ("^(/a|/b)$", "^(/a|/b)$"),
+            ("^(/a$|/b$)", "^(/a$|/b$)"),
+            ("^/a$$", "^/a$$"),
             ("(?i)/api", "^.*?(?i)/api"),
             ("\\A/api", "\\A/api"),
             ("", "^.*?"),
@@ -166,6 +173,11 @@ mod tests {
             "^\\<a",
             "{{ env \"A\" }}",
             "^${A}$",
+            "^/$A/",
+            "^$$$A",
+            "^a$-b",
+            "^<% env `A` %>",
+            "^[[ env \"A\" ]]",
             "^\\Qa.b\\E$",
             "^(?=a)",
             "^(?P<user>a)",

@@ -62,10 +62,14 @@ fn condition(spot: &Spot<'_>, ledger: &mut Ledger) -> Result<Vec<QueryDraft>, St
     if let Some((name, _)) = spot.named().find(|(name, _)| !["key", "operator", "value"].contains(name)) {
         return Err(format!("holds the key {name:?}, which a condition of Authelia's has not"));
     }
+    let is_pattern = spot.get("operator").and_then(|spot| spot.text()).is_some_and(|text| text.ends_with("pattern"));
     let text = |key: &str| match spot.get(key).filter(|spot| !spot.is_null()) {
         None => Ok(None),
         Some(spot) => match spot.text() {
-            Some(text) if is_templated(text) => Err(format!("a template or the environment fills in `{key}`")),
+            // A regex is looked at as such.
+            Some(text) if is_templated(text) && !(is_pattern && key == "value") => {
+                Err(format!("a template or the environment may fill in `{key}`"))
+            }
             Some(text) => Ok(Some(text.to_owned())),
             None => Err(format!("`{key}` is {}, where Authelia takes text only", kind_of(&spot))),
         },

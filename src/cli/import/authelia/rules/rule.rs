@@ -3,7 +3,7 @@
 use super::{
     super::{
         ledger::{Ledger, kind_of},
-        spot::Spot,
+        spot::{Spot, is_templated},
     },
     Entries, WrittenRule,
     domain::{ANY, CUT, Domains, Near},
@@ -157,12 +157,11 @@ impl<'n> Reading<'n> {
 
     fn methods(&self, spot: &Spot<'_>, ledger: &mut Ledger) -> Entries<String> {
         let mut entries = Entries::default();
-        let all: Vec<(Spot<'_>, Option<&str>)> = match spot.text() {
-            Some(text) => text.split(',').map(|part| (spot.clone(), Some(part))).collect(),
-            None => spot.items().into_iter().map(|item| (item.clone(), item.text())).collect(),
-        };
-        for (item, text) in all {
+        for (item, text) in spot.texts() {
             let method = text.ok_or_else(|| format!("is {}, not a method", kind_of(&item))).and_then(|text| {
+                if is_templated(text) {
+                    return Err("a template or the environment may fill this in".to_owned());
+                }
                 let method = text.to_ascii_uppercase();
                 probe(RuleDraft { methods: vec![method.clone()], ..deny() }).map(|_| method)
             });

@@ -50,7 +50,7 @@ pub(super) fn subjects(spot: &Spot<'_>, closes: &str, ledger: &mut Ledger) -> En
 fn subject(spot: &Spot<'_>) -> Result<String, String> {
     let text = spot.text().ok_or_else(|| format!("is {}, not a subject", kind_of(spot)))?;
     if is_templated(text) {
-        return Err("a template or the environment fills this in".to_owned());
+        return Err("a template or the environment may fill this in".to_owned());
     }
     // Authelia cuts it there, in one of two ways.
     if text.contains(',') {

@@ -206,6 +206,24 @@ fn what_is_left_of_a_rule_stands_before_a_deny_for_the_rest() {
         ("{ domain: 'a.example.com,b.example.com', policy: bypass }", "a.example.com b.example.com  bypass"),
         ("{ domain: a.example.com, resources: '^/a{1,2}', policy: bypass }", "a.example.com  deny"),
         ("nothing", "^.*$  deny"),
+        // Nobody knows which hosts these mean.
+        ("{ domain: $ADMIN_HOST, policy: deny }", "^.*$  deny"),
+        ("{ domain: 'a.${ROOT}', policy: deny }", "^.*$  deny"),
+        ("{ domain: '<% env `A` %>', policy: deny }", "^.*$  deny"),
+        ("{ domain: '((env A)).example.com', policy: deny }", "^.*$  deny"),
+        ("{ domain: '{env}.example.com', policy: deny }", "^.*$  deny"),
+        ("{ domain: '{{ f \"a.example.com,b.example.com,c\" }}', policy: bypass }", "^.*$  deny"),
+        ("{ domain: 'a.{user}.example.com', policy: deny }", "^a\\..*\\.example\\.com$  deny"),
+        ("{ domain: a.example.com, resources: ['^/$SECTION/'], policy: bypass }", "a.example.com  deny"),
+        ("{ domain: a.example.com, resources: ['^/<% env \"A\" %>'], policy: bypass }", "a.example.com  deny"),
+        ("{ domain: a.example.com, resources: ['^(/a$|/b$)'], policy: deny }", "a.example.com ^(/a$|/b$) deny"),
+        ("{ domain: a.example.com, subject: 'group:$ADMINS', policy: deny }", "a.example.com  deny"),
+        ("{ domain: a.example.com, subject: 'user:<%x%>', policy: one_factor }", "a.example.com  deny"),
+        ("{ domain: a.example.com, methods: [$METHOD], policy: bypass }", "a.example.com  deny"),
+        ("{ domain: a.example.com, methods: '{{ f \"A,GET,B\" }}', policy: bypass }", "a.example.com  deny"),
+        ("{ domain: a.example.com, networks: [$NET], policy: bypass }", "a.example.com  deny"),
+        ("{ domain: a.example.com, query: [[{ key: a, value: $VALUE }]], policy: bypass }", "a.example.com  deny"),
+        ("{ domain: a.example.com, query: [[{ key: a, value: x$$ }]], policy: bypass }", "a.example.com  deny"),
     ] {
         let (ledger, import) = import(&format!("access_control: {{ rules: [{rule}] }}\n"));
         let written: Vec<String> = import
@@ -219,5 +237,60 @@ fn what_is_left_of_a_rule_stands_before_a_deny_for_the_rest() {
             })
             .collect();
         assert_eq!(written.join(" | "), ours, "{rule}: {:?}", ledger.findings);
+    }
+}
+
+#[test]
+fn a_default_that_lets_all_in_is_none_of_authelia_s_without_rules() {
+    for (block, ours) in [
+        ("{ default_policy: bypass }", Level::Deny),
+        ("{ default_policy: bypass, rules: [] }", Level::Deny),
+        ("{ default_policy: one_factor }", Level::OneFactor),
+        ("{ default_policy: bypass, rules: [{ domain: a.example.com, policy: deny }] }", Level::Bypass),
+        // What could be the rules.
+        ("{ default_policy: one_factor, $RULES: [{ domain: a.example.com, policy: deny }] }", Level::Deny),
+    ] {
+        let (ledger, import) = import(&format!("access_control: {block}\n"));
+        assert_eq!(import.policies.default.value, ours, "{block}");
+        let is_told = ledger.findings.iter().any(|finding| finding.message.contains("`deny` was written"));
+        assert_eq!(is_told, ours == Level::Deny, "{block}: {:?}", ledger.findings);
+    }
+}
+
+/// Older versions of Authelia take it for a block within a block.
+#[test]
+fn a_dotted_key_is_a_fault() {
+    for text in [
+        "access_control.rules: [{ domain: a.example.com, policy: deny }]\n",
+        "access_control: { rules.x: 1 }\n",
+        "server: { endpoints.authz: {} }\n",
+    ] {
+        let (ledger, _) = import(&format!("session: {{ domain: example.com }}\n{text}"));
+        assert!(ledger.faults.iter().any(|fault| fault.message.contains("a dot")), "{text}: {:?}", ledger.faults);
+    }
+}
+
+#[test]
+fn rules_that_look_at_addresses_are_told_of_once() {
+    let rule = |networks: &str| format!("{{ domain: a.example.com, policy: bypass{networks} }}");
+    let told = |rules: [&str; 3]| {
+        let rules = rules.map(rule).join(", ");
+        let (ledger, _) = import(&format!("access_control: {{ rules: [{rules}] }}\n"));
+        let told = ledger.findings.into_iter().filter(|finding| finding.message.contains("X-Forwarded-For"));
+        told.map(|finding| (finding.key, finding.to_do.is_some())).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(["", ", networks: [10.0.0.0/8]", ", networks: 10.0.0.0/8"]),
+        [("access_control.rules[1].networks".to_owned(), true)]
+    );
+    assert_eq!(told(["", ", networks: []", ""]), []);
+}
+
+#[test]
+fn a_user_s_name_in_a_host_is_told_to_be_compared_ignoring_case() {
+    for domain in ["{user}.example.com", "{user}-app.example.com", "{USER}-app.example.com"] {
+        let (ledger, _) =
+            import(&format!("access_control: {{ rules: [{{ domain: '{domain}', policy: one_factor }}] }}\n"));
+        assert!(ledger.findings.iter().any(|finding| finding.message.contains("ignoring case")), "{domain}");
     }
 }

@@ -1,32 +1,27 @@
 //! Works an expression out. Every step is counted, so that no request can make one take long; nothing here panics, and what cannot
 //! be worked out is an error rather than a guess.
 
+mod facts;
+mod numbers;
+
 use std::borrow::Cow;
 
+use self::numbers::{arithmetic, overflow, to_double, to_int, to_string};
 use super::{
-    environment::{AttributeType, Fact},
-    tree::{Fold, Node, Operation, Order, Search},
+    environment::Fact,
+    tree::{Fold, Node, Order, Search},
     value::Value,
 };
-use crate::core::{
-    identity::Identity,
-    policy::{
-        matcher::{Caller, Reading},
-        query::{self, Told},
-        record::{Headers, Parameter, Query, Unreadable, header_value},
-    },
-    time::Timestamp,
-    user::Attributes,
-};
+use crate::core::policy::matcher::Reading;
 
 /// Steps of one evaluation: nodes looked at, entries and characters gone through.
 const BUDGET: u32 = 100_000;
-/// Bytes of a query or a header that cost about as much as a step.
+/// Bytes of a parameter or a header that cost about as much as a step.
 const BYTES_A_STEP: usize = 4;
 
 /// Why an expression has no value. An error on one side of `&&` and `||` counts only where the other side does not decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) enum Stop {
+pub(in crate::core::policy) enum Stop {
     /// It reads the caller, and nobody is signed in.
     Anonymous,
     Failed(Cow<'static, str>),
@@ -42,26 +37,51 @@ impl Stop {
 
 type Outcome<'v> = Result<Value<'v>, Stop>;
 
-pub(super) fn eval(root: &Node, reading: &Reading<'_>) -> Result<bool, Stop> {
-    let mut evaluation = Evaluation { reading, variables: Vec::new(), left: BUDGET };
+pub(super) fn eval<'v>(root: &'v Node, reading: &'v Reading<'v>) -> Result<bool, Stop> {
+    let mut evaluation = Evaluation::new(reading);
     evaluation.truth(root)
 }
+
+/// How often the query was looked through.
+#[cfg(test)]
+pub(super) fn look_ups<'v>(root: &'v Node, reading: &'v Reading<'v>) -> usize {
+    let mut evaluation = Evaluation::new(reading);
+    let _ = evaluation.truth(root);
+    evaluation.parameters.len() + evaluation.presences.len()
+}
+
+type Looked<T> = Result<T, Stop>;
 
 struct Evaluation<'v> {
     reading: &'v Reading<'v>,
     variables: Vec<Outcome<'v>>,
+    /// To find one parameter all of them are looked at, so that is done once for each name.
+    parameters: Vec<(&'v str, Looked<Option<Cow<'v, str>>>)>,
+    presences: Vec<(&'v str, Looked<bool>)>,
     left: u32,
 }
 
 impl<'v> Evaluation<'v> {
+    fn new(reading: &'v Reading<'v>) -> Self {
+        Self { reading, variables: Vec::new(), parameters: Vec::new(), presences: Vec::new(), left: BUDGET }
+    }
+
     fn spend(&mut self, steps: usize) -> Result<(), Stop> {
         match u32::try_from(steps).ok().and_then(|steps| self.left.checked_sub(steps)) {
             Some(left) => {
                 self.left = left;
                 Ok(())
             }
-            None => Stop::failed("it takes too many steps"),
+            None => {
+                // Nothing that goes on after an error is for nothing.
+                self.left = 0;
+                Stop::failed("it takes too many steps")
+            }
         }
+    }
+
+    fn spend_on(&mut self, value: &Value<'v>) -> Result<(), Stop> {
+        self.spend(value.weight(self.left as usize))
     }
 
     fn truth(&mut self, node: &'v Node) -> Result<bool, Stop> {
@@ -110,7 +130,8 @@ impl<'v> Evaluation<'v> {
             },
             Node::HasParameter(name) => self.has_parameter(name).map(Value::Bool),
             Node::Variable(slot) => {
-                let weight = self.variables.get(*slot).and_then(|value| Some(value.as_ref().ok()?.weight()));
+                let most = self.left as usize;
+                let weight = self.variables.get(*slot).and_then(|value| Some(value.as_ref().ok()?.weight(most)));
                 self.spend(weight.unwrap_or_default())?;
                 self.variables.get(*slot).cloned().unwrap_or_else(|| Stop::failed("a variable has no value"))
             }
@@ -150,7 +171,8 @@ impl<'v> Evaluation<'v> {
             }
             Node::Compare(order, left, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
-                self.spend(left.weight().min(right.weight()))?;
+                self.spend_on(&left)?;
+                self.spend_on(&right)?;
                 match left.compared(&right) {
                     Some(ordering) => Ok(Value::Bool(match order {
                         Order::Less => ordering.is_lt(),
@@ -164,12 +186,13 @@ impl<'v> Evaluation<'v> {
             Node::In(wanted, list) => self.is_in(wanted, list).map(Value::Bool),
             Node::Arithmetic(operation, left, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
-                self.spend(left.weight() + right.weight())?;
+                self.spend_on(&left)?;
+                self.spend_on(&right)?;
                 arithmetic(*operation, left, right)
             }
             Node::Size(of) => {
                 let of = self.value(of)?;
-                self.spend(of.weight())?;
+                self.spend_on(&of)?;
                 match of.size().and_then(|size| i64::try_from(size).ok()) {
                     Some(size) => Ok(Value::Int(size)),
                     None => Stop::failed(format!("a {} has no size", of.kind())),
@@ -248,139 +271,6 @@ impl<'v> Evaluation<'v> {
         one_of(left, self.truth(right))
     }
 
-    fn caller(&self) -> Result<Caller<'v>, Stop> {
-        self.reading.caller.ok_or(Stop::Anonymous)
-    }
-
-    /// Of somebody in a record only the name, the groups and the sign-in are known.
-    fn whole_identity(&self) -> Result<&'v Identity, Stop> {
-        let caller = self.caller()?;
-        match self.reading.query {
-            Query::Raw(_) => Ok(caller.identity),
-            Query::Recorded(_) => Err(Stop::Unrecorded),
-        }
-    }
-
-    fn attributes(&self) -> Result<&'v Attributes, Stop> {
-        self.whole_identity().map(|identity| &identity.attributes)
-    }
-
-    fn has_attribute(&self, name: &str) -> Result<bool, Stop> {
-        Ok(self.attributes()?.contains_key(name))
-    }
-
-    fn fact(&mut self, fact: Fact) -> Outcome<'v> {
-        let text = |text: &'v str| Ok(Value::String(Cow::Borrowed(text)));
-        let reading = self.reading;
-        match fact {
-            Fact::UserName => match self.caller()?.client {
-                // A client stands for no user.
-                Some(_) => text(""),
-                None => text(&self.caller()?.identity.user),
-            },
-            Fact::UserDisplayName => text(&self.whole_identity()?.display_name),
-            Fact::UserEmail => text(self.whole_identity()?.email.as_deref().unwrap_or_default()),
-            Fact::UserGroups => Ok(Value::Strings(&self.caller()?.identity.groups)),
-            Fact::UserRoles => {
-                let held = self.reading.roles.of(self.caller()?, reading.now);
-                self.spend(held.len())?;
-                Ok(Value::List(held.iter().map(|role| Value::String(Cow::Owned(role.to_string()))).collect()))
-            }
-            Fact::UserLevel => Ok(Value::Int(i64::from(self.reading.roles.level_of(self.caller()?, reading.now)))),
-            Fact::UserClaims => Stop::failed("the claims are no value of their own"),
-            Fact::RequestHost => text(reading.host),
-            Fact::RequestPath => text(reading.path),
-            Fact::RequestMethod => text(reading.method),
-            Fact::RequestScheme => text(reading.scheme),
-            Fact::RequestIp => match reading.address.known() {
-                Some(address) => Ok(Value::String(Cow::Owned(address.to_string()))),
-                None => Stop::failed("the client's address is unknown"),
-            },
-            Fact::RequestTime => Ok(Value::Timestamp(reading.now.unix_millis())),
-            Fact::SessionFactor => text(self.caller()?.identity.factor.as_str()),
-            Fact::SessionSignedInAt => Ok(Value::Timestamp(self.caller()?.identity.signed_in_at.unix_millis())),
-            Fact::SessionAge => Ok(Value::Duration(age(self.caller()?.identity.signed_in_at, reading.now))),
-            Fact::RouteName => text(reading.route.unwrap_or_default()),
-        }
-    }
-
-    fn attribute(&self, name: &str, kind: AttributeType) -> Outcome<'v> {
-        let Some(json) = self.attributes()?.get(name) else {
-            return Stop::failed(format!("the user has no attribute {name:?}; ask has(user.{name}) first"));
-        };
-        let value = Value::of(json);
-        let fits = match kind {
-            AttributeType::String => matches!(value, Value::String(_)),
-            AttributeType::Int => matches!(value, Value::Int(_)),
-            AttributeType::Double => matches!(value, Value::Double(_) | Value::Int(_)),
-            AttributeType::Bool => matches!(value, Value::Bool(_)),
-            AttributeType::List => json.as_array().is_some_and(|items| items.iter().all(serde_json::Value::is_string)),
-        };
-        match value {
-            #[expect(clippy::cast_precision_loss, reason = "declared as a double")]
-            Value::Int(whole) if kind == AttributeType::Double => Ok(Value::Double(whole as f64)),
-            value if fits => Ok(value),
-            value => {
-                Stop::failed(format!("the user's attribute {name:?} is a {}, not what was declared", value.kind()))
-            }
-        }
-    }
-
-    fn claim(&self, name: &str) -> Outcome<'v> {
-        match self.attributes()?.get(name) {
-            Some(json) => Ok(Value::of(json)),
-            None => Stop::failed(format!("the user has no claim {name:?}; ask has(…) first")),
-        }
-    }
-
-    fn header(&mut self, name: &str) -> Result<Option<&'v str>, Stop> {
-        let value = match self.reading.headers {
-            Headers::Raw(None) => None,
-            Headers::Raw(Some(headers)) => header_value(headers, name).or_else(|why| {
-                Stop::failed(match why {
-                    Unreadable::NotUtf8 => format!("the header {name:?} is not UTF-8"),
-                    Unreadable::Repeated => format!("the request has more than one header {name:?}"),
-                })
-            })?,
-            Headers::Recorded(recorded) => match recorded.get(name).map(Vec::as_slice) {
-                Some([Parameter::Absent]) => None,
-                Some([Parameter::Value(value)]) => Some(value.as_str()),
-                Some([]) => return Stop::failed(format!("the header {name:?} could not be read")),
-                _ => return Err(Stop::Unrecorded),
-            },
-        };
-        self.spend(value.unwrap_or_default().len() / BYTES_A_STEP)?;
-        Ok(value)
-    }
-
-    fn has_header(&self, name: &str) -> Result<bool, Stop> {
-        match self.reading.headers {
-            Headers::Raw(headers) => Ok(headers.is_some_and(|headers| headers.contains_key(name))),
-            Headers::Recorded(recorded) => match recorded.get(name) {
-                Some(parameters) => Ok(!parameters.contains(&Parameter::Absent)),
-                None => Err(Stop::Unrecorded),
-            },
-        }
-    }
-
-    /// To find one parameter, all of them are looked at.
-    fn spend_on_query(&mut self) -> Result<(), Stop> {
-        match self.reading.query {
-            Query::Raw(Some(query)) => self.spend(query.len() / BYTES_A_STEP),
-            Query::Raw(None) | Query::Recorded(_) => Ok(()),
-        }
-    }
-
-    fn parameter(&mut self, name: &str) -> Result<Option<Cow<'v, str>>, Stop> {
-        self.spend_on_query()?;
-        told(query::value(self.reading.query, name), name)
-    }
-
-    fn has_parameter(&mut self, name: &str) -> Result<bool, Stop> {
-        self.spend_on_query()?;
-        told(query::is_present(self.reading.query, name), name)
-    }
-
     fn index(&mut self, of: &'v Node, index: &'v Node) -> Outcome<'v> {
         // The claims as a whole are looked into, never copied.
         if let Node::Fact(Fact::UserClaims) = of {
@@ -393,7 +283,7 @@ impl<'v> Evaluation<'v> {
                 of.field(&name).map_or_else(|| Stop::failed(format!("there is no {name:?}; ask has(…) first")), Ok)
             }
             Value::Int(place) => {
-                self.spend(of.weight())?;
+                self.spend_on(&of)?;
                 let item = of.items().and_then(|items| items.into_iter().nth(usize::try_from(place).ok()?));
                 item.map_or_else(|| Stop::failed(format!("there is no entry {place}")), Ok)
             }
@@ -426,7 +316,7 @@ impl<'v> Evaluation<'v> {
             }
             (list, Value::String(name)) if list.is_object() => Ok(list.field(name).is_some()),
             _ => {
-                self.spend(list.weight())?;
+                self.spend_on(&list)?;
                 let Some(items) = list.items() else { return Stop::failed(format!("a {} is no list", list.kind())) };
                 let mut held = Ok(false);
                 for item in &items {
@@ -443,7 +333,8 @@ impl<'v> Evaluation<'v> {
     /// Two types that are only seen here to differ are no plain "not equal" (cel-spec has it so): a text `"true"` where a rule
     /// asks for `true` would pass a deny over without a word.
     fn equal(&mut self, left: &Value<'v>, right: &Value<'v>) -> Result<bool, Stop> {
-        self.spend(left.weight().min(right.weight()))?;
+        self.spend_on(left)?;
+        self.spend_on(right)?;
         match left.equals(right) {
             Some(held) => Ok(held),
             None => Stop::failed(format!("a {} and a {} are never equal", left.kind(), right.kind())),
@@ -452,7 +343,7 @@ impl<'v> Evaluation<'v> {
 
     fn fold(&mut self, fold: &'v Fold) -> Outcome<'v> {
         let over = self.value(&fold.over)?;
-        self.spend(over.weight())?;
+        self.spend_on(&over)?;
         let Some(items) = over.items() else { return Stop::failed(format!("a {} is no list", over.kind())) };
         let start = self.value(&fold.start);
         self.set(fold.accumulator, start);
@@ -487,111 +378,4 @@ fn one_of(left: Result<bool, Stop>, right: Result<bool, Stop>) -> Result<bool, S
         (_, Err(Stop::Anonymous)) => Err(Stop::Anonymous),
         (left, Err(_)) => left,
     }
-}
-
-fn told<T>(told: Told<T>, name: &str) -> Result<T, Stop> {
-    match told {
-        Told::Known(value) => Ok(value),
-        Told::Ambiguous => {
-            Stop::failed(format!("applications read the parameter {name:?} of this query in different ways"))
-        }
-        Told::Unrecorded => Err(Stop::Unrecorded),
-    }
-}
-
-/// A sign-in of the future is one of a wrong clock, and how old it is nobody knows: as old as it is far.
-fn age(signed_in_at: Timestamp, now: Timestamp) -> i64 {
-    let age = now.since(signed_in_at).max(signed_in_at.since(now));
-    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn overflow<'v>() -> Outcome<'v> {
-    Stop::failed("a number is too large")
-}
-
-fn arithmetic<'v>(operation: Operation, left: Value<'v>, right: Value<'v>) -> Outcome<'v> {
-    match (left, right) {
-        (Value::Int(left), Value::Int(right)) => {
-            if right == 0 && matches!(operation, Operation::Divide | Operation::Remainder) {
-                return Stop::failed("a number is divided by zero");
-            }
-            let value = match operation {
-                Operation::Add => left.checked_add(right),
-                Operation::Subtract => left.checked_sub(right),
-                Operation::Multiply => left.checked_mul(right),
-                Operation::Divide => left.checked_div(right),
-                Operation::Remainder => left.checked_rem(right),
-            };
-            value.map_or_else(overflow, |value| Ok(Value::Int(value)))
-        }
-        (Value::Double(left), Value::Double(right)) => match operation {
-            Operation::Add => Ok(Value::Double(left + right)),
-            Operation::Subtract => Ok(Value::Double(left - right)),
-            Operation::Multiply => Ok(Value::Double(left * right)),
-            Operation::Divide => Ok(Value::Double(left / right)),
-            Operation::Remainder => Stop::failed("% is for whole numbers"),
-        },
-        (Value::String(left), Value::String(right)) if operation == Operation::Add => {
-            Ok(Value::String(Cow::Owned(format!("{left}{right}"))))
-        }
-        (Value::Timestamp(left), Value::Timestamp(right)) if operation == Operation::Subtract => {
-            left.checked_sub(right).map_or_else(overflow, |value| Ok(Value::Duration(value)))
-        }
-        (Value::Timestamp(at), Value::Duration(length)) => match operation {
-            Operation::Add => at.checked_add(length).map_or_else(overflow, |value| Ok(Value::Timestamp(value))),
-            Operation::Subtract => at.checked_sub(length).map_or_else(overflow, |value| Ok(Value::Timestamp(value))),
-            _ => Stop::failed("timestamps are only added to and subtracted from"),
-        },
-        (Value::Duration(length), Value::Timestamp(at)) if operation == Operation::Add => {
-            at.checked_add(length).map_or_else(overflow, |value| Ok(Value::Timestamp(value)))
-        }
-        (Value::Duration(left), Value::Duration(right)) => match operation {
-            Operation::Add => left.checked_add(right).map_or_else(overflow, |value| Ok(Value::Duration(value))),
-            Operation::Subtract => left.checked_sub(right).map_or_else(overflow, |value| Ok(Value::Duration(value))),
-            _ => Stop::failed("durations are only added and subtracted"),
-        },
-        (left, right) => match (operation, left.items(), right.items()) {
-            (Operation::Add, Some(mut items), Some(more)) => {
-                items.extend(more);
-                Ok(Value::List(items))
-            }
-            _ => Stop::failed(format!("{} and {} cannot be reckoned with", left.kind(), right.kind())),
-        },
-    }
-}
-
-fn to_int(value: Value<'_>) -> Outcome<'_> {
-    match value {
-        Value::Int(whole) => Ok(Value::Int(whole)),
-        Value::String(text) => {
-            text.parse().map_or_else(|_| Stop::failed("a text is no whole number"), |whole| Ok(Value::Int(whole)))
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "within the range of 53 bits")]
-        Value::Double(real) if real.abs() < 9_007_199_254_740_992.0 => Ok(Value::Int(real as i64)),
-        Value::Timestamp(at) => Ok(Value::Int(at.div_euclid(1000))),
-        other => Stop::failed(format!("a {} is no whole number", other.kind())),
-    }
-}
-
-fn to_double(value: Value<'_>) -> Outcome<'_> {
-    match value {
-        Value::Double(real) => Ok(Value::Double(real)),
-        #[expect(clippy::cast_precision_loss, reason = "what a conversion to double is")]
-        Value::Int(whole) => Ok(Value::Double(whole as f64)),
-        Value::String(text) => {
-            text.parse().map_or_else(|_| Stop::failed("a text is no number"), |real| Ok(Value::Double(real)))
-        }
-        other => Stop::failed(format!("a {} is no number", other.kind())),
-    }
-}
-
-fn to_string(value: Value<'_>) -> Outcome<'_> {
-    let text = match value {
-        Value::String(text) => text,
-        Value::Int(whole) => Cow::Owned(whole.to_string()),
-        Value::Double(real) => Cow::Owned(real.to_string()),
-        Value::Bool(held) => Cow::Borrowed(if held { "true" } else { "false" }),
-        other => return Stop::failed(format!("a {} is no text", other.kind())),
-    };
-    Ok(Value::String(text))
 }
