@@ -65,6 +65,13 @@ impl PostgresUrl {
         if pairs.iter().any(|(name, _)| !PARAMETERS.contains(&name.as_str())) {
             return fault(&format!("has an unknown parameter behind the `?` (known: {})", PARAMETERS.join(", ")));
         }
+        if pairs
+            .iter()
+            .enumerate()
+            .any(|(place, (name, _))| pairs.iter().skip(place + 1).any(|(other, _)| other == name))
+        {
+            return fault("has a parameter twice behind the `?`, of which readers take one or the other");
+        }
         let parameter = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let mode = parameter("sslmode").unwrap_or("prefer");
         if !SSL_MODES.contains(&mode) {
@@ -76,12 +83,17 @@ impl PostgresUrl {
         if host.contains(',') {
             return fault("names several hosts; name the primary, or an address that follows it");
         }
-        if url.path().trim_matches('/').is_empty() {
+        let database = url.path().strip_prefix('/').unwrap_or_default();
+        if database.is_empty() {
             return fault("names no database");
         }
+        // What stands behind an unescaped `/` of a password reads as the path: `u:hun/ter2@db/x` is port `hun` of host `u`.
+        if database.contains(['/', '@', ':']) {
+            return fault("names more than a database behind the host; in a password `/` is written `%2F`");
+        }
         let is_socket = host.starts_with('/') || host.to_ascii_lowercase().starts_with("%2f");
-        let is_checked = matches!(mode, "verify-ca" | "verify-full");
-        let protection = if is_socket || is_checked || super::sections::is_local(host) {
+        // `verify-ca` takes any certificate of the public authorities too, to which `sslrootcert` only adds, whatever name it is for.
+        let protection = if is_socket || mode == "verify-full" || super::sections::is_local(host) {
             Protection::Safe
         } else {
             Protection::Open
@@ -146,6 +158,10 @@ mod tests {
             "postgres://u:1?hunter2@db/x",
             "postgres://u:1#hunter2@db/x",
             "postgres://u:hun/ter2@db/x",
+            "postgres://u:12/hunter2@db/x",
+            "postgres://u:/hunter2@db/x",
+            "postgres://u@db/x/hunter2",
+            "postgres://u@db/x?sslmode=verify-full&sslmode=disable&options=hunter2",
             "postgres://u:hunter2@a,b/x",
             "postgres://u:hunter2@db:port/x",
             "postgres://u@db/x?pasword=hunter2",
@@ -164,7 +180,7 @@ mod tests {
         for (text, protection) in [
             ("postgres://db.example.com/x", Protection::Open),
             ("postgres://db.example.com/x?sslmode=require", Protection::Open),
-            ("postgres://db.example.com/x?sslmode=verify-ca", Protection::Safe),
+            ("postgres://db.example.com/x?sslmode=verify-ca", Protection::Open),
             ("postgres://db.example.com/x?sslmode=verify-full&sslrootcert=/ca.pem", Protection::Safe),
             ("postgres://localhost/x", Protection::Safe),
             ("postgres://[::1]/x", Protection::Safe),

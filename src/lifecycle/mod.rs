@@ -14,13 +14,20 @@ use crate::{
     app::{Fixed, Server},
     config::{Faults, Listener},
     observe::readiness::Phase,
+    ports::Entropy,
     store::UsersFileError,
 };
 use watch::Files;
 
 /// How soon a reload that failed for want of the database is tried again: a user whom the file disables must not stay because nobody
-/// touches the file once more.
+/// touches the file once more. Somewhat later on each node, so that not all of a fleet ask for the lock on the users at once.
 const AGAIN: Duration = Duration::from_secs(1);
+
+fn again_in(entropy: &dyn Entropy) -> Duration {
+    let mut random = [0];
+    entropy.fill(&mut random);
+    AGAIN + Duration::from_millis(4) * u32::from(random[0])
+}
 
 /// Serves until SIGTERM or SIGINT, then drains.
 ///
@@ -43,7 +50,7 @@ pub async fn run(mut server: Server) -> anyhow::Result<()> {
                 "SIGHUP"
             }
             () = files.changed() => "file change",
-            () = time::sleep(AGAIN), if is_unfinished => "once more, since the database did not answer",
+            () = time::sleep(again_in(&*server.stores.entropy)), if is_unfinished => "once more, since the database did not answer",
         };
         (files, is_unfinished) = server.reload_watched(trigger).await;
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::{AnyConnection, Row};
+use sqlx::AnyConnection;
 
 use super::database::{Database, Dialect};
 use crate::{
@@ -14,7 +14,11 @@ use crate::{
 /// Where PostgreSQL tells every follower that the log has grown.
 pub(super) const CHANNEL: &str = "postern_changes";
 /// Rows a step of the follower takes.
-const STEP: i64 = 500;
+pub(super) const STEP: i64 = 500;
+/// The oldest number kept and the newest ever given.
+pub(super) const BOUNDS_OF_POSTGRES: &str = "SELECT (SELECT min(seq) FROM changes), seq FROM change_counter";
+/// In both dialects.
+pub(super) const AFTER: &str = "SELECT seq, kind, id FROM changes WHERE seq > $1 ORDER BY seq LIMIT $2";
 
 pub(super) struct DatabaseChanges {
     database: Arc<Database>,
@@ -40,8 +44,17 @@ impl Changes for DatabaseChanges {
     async fn after(&self, seq: i64) -> Result<Option<Vec<Change>>, Unavailable> {
         self.database
             .run("changes", "after", async {
-                let mut transaction = self.database.pool().begin().await?;
-                read_after(&mut transaction, self.database.dialect(), seq).await
+                // SQLite sees one moment within a transaction; PostgreSQL's reading needs none, and one that is given up half-way leaves none open.
+                match self.database.dialect() {
+                    Dialect::Sqlite => {
+                        let mut transaction = self.database.pool().begin().await?;
+                        read_after(&mut transaction, Dialect::Sqlite, seq).await
+                    }
+                    Dialect::Postgres => {
+                        let mut connection = self.database.pool().acquire().await?;
+                        read_after(&mut connection, Dialect::Postgres, seq).await
+                    }
+                }
             })
             .await
     }
@@ -53,29 +66,33 @@ async fn read_after(
     dialect: Dialect,
     seq: i64,
 ) -> Result<Option<Vec<Change>>, sqlx::Error> {
-    let (oldest, latest) = bounds(connection, dialect).await?;
+    let bounds = bounds(connection, dialect).await?;
+    let rows = sqlx::query_as(AFTER).bind(seq).bind(STEP).fetch_all(connection).await?;
+    Ok(changes_after(seq, bounds, rows))
+}
+
+/// What changed after `seq`; `None`: the log does not hold all of it.
+pub(super) fn changes_after(
+    seq: i64,
+    (oldest, latest): (Option<i64>, i64),
+    rows: Vec<(i64, String, String)>,
+) -> Option<Vec<Change>> {
     // Numbers have no gaps (the counter is rolled back with its transaction), so a gap means rows were cleaned away;
     // a log that ends before `seq` is another log.
     let missed = oldest.map_or(latest > seq, |oldest| oldest > seq + 1);
     if latest < seq || missed {
-        return Ok(None);
+        return None;
     }
-    let rows = sqlx::query("SELECT seq, kind, id FROM changes WHERE seq > $1 ORDER BY seq LIMIT $2")
-        .bind(seq)
-        .bind(STEP)
-        .fetch_all(connection)
-        .await?;
     let mut changes: Vec<Change> = Vec::with_capacity(rows.len());
-    for (row, expected) in rows.iter().zip(seq + 1..) {
+    for ((seq, kind, id), expected) in rows.into_iter().zip(seq + 1..) {
         // A kind of a newer version on this database: forget everything rather than guess.
-        let Some(kind) = kind_of(row.try_get(1)?) else { return Ok(None) };
-        let change = Change { seq: row.try_get(0)?, kind, id: row.try_get(2)? };
-        if change.seq != expected {
-            return Ok(None);
+        let kind = kind_of(&kind)?;
+        if seq != expected {
+            return None;
         }
-        changes.push(change);
+        changes.push(Change { seq, kind, id });
     }
-    Ok((latest == seq || !changes.is_empty()).then_some(changes))
+    (latest == seq || !changes.is_empty()).then_some(changes)
 }
 
 /// The oldest number kept and the newest ever given.
@@ -85,7 +102,7 @@ async fn bounds(connection: &mut AnyConnection, dialect: Dialect) -> Result<(Opt
             "SELECT (SELECT min(seq) FROM changes), \
              coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0)"
         }
-        Dialect::Postgres => "SELECT (SELECT min(seq) FROM changes), seq FROM change_counter",
+        Dialect::Postgres => BOUNDS_OF_POSTGRES,
     };
     sqlx::query_as(bounds).fetch_one(connection).await
 }

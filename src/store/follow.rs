@@ -22,7 +22,9 @@ const POLL_TIME: Duration = Duration::from_millis(1_000);
 const DOWN: Duration = Duration::from_secs(2);
 const WRITE_USES: Duration = Duration::from_secs(3);
 const CLEAN: Duration = Duration::from_secs(60);
-const GAUGE: Duration = Duration::from_secs(10);
+/// To count sessions is to read all of them.
+const COUNT: Duration = Duration::from_secs(10);
+const COUNT_BY_EVERY_NODE: Duration = Duration::from_secs(60);
 /// How long rows of the log are kept; a follower that was away for longer forgets everything instead.
 const KEEP_CHANGES: Duration = Duration::from_secs(24 * 3600);
 const STEP: i64 = 500;
@@ -70,13 +72,33 @@ struct Follower {
     /// Another database took the place of the one that is open.
     replaced: bool,
     down: bool,
+    /// Since it is down the connections were made anew.
+    renewed: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Polled {
+    /// All that was there is applied.
+    Level,
+    /// Another database has to be opened first.
+    Replaced,
 }
 
 impl Follower {
     fn new(background: Arc<Background>, readiness: Arc<Readiness>) -> Self {
         let succeeded_at = background.database.clock.monotonic();
         let watch = Watch::of(&background.database);
-        Self { background, readiness, watch, seen: None, seq: None, succeeded_at, replaced: false, down: false }
+        Self {
+            background,
+            readiness,
+            watch,
+            seen: None,
+            seq: None,
+            succeeded_at,
+            replaced: false,
+            down: false,
+            renewed: false,
+        }
     }
 
     async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
@@ -88,60 +110,81 @@ impl Follower {
                 _ = ticks.tick() => {}
                 () = self.watch.woken() => {}
             }
-            self.beat().await;
+            // A beat that opens a database takes its time.
+            tokio::select! {
+                () = stopped(&mut shutdown) => return,
+                () = self.beat() => {}
+            }
         }
     }
 
     async fn beat(&mut self) {
+        match self.poll_in_time().await {
+            Ok(Polled::Level) => {}
+            Ok(Polled::Replaced) => {
+                if let Err(detail) = self.reopen().await {
+                    self.failed(&detail);
+                } else if let Err(detail) = self.poll_in_time().await {
+                    self.failed(&detail);
+                }
+            }
+            Err(detail) => self.failed(&detail),
+        }
+    }
+
+    async fn poll_in_time(&mut self) -> Result<Polled, String> {
         // What is read now is as the log stood at this moment or later.
         let now = self.background.database.clock.monotonic();
         let polled = match tokio::time::timeout(POLL_TIME, self.poll()).await {
-            Ok(polled) => polled,
-            Err(_) => Err(format!("no answer within {POLL_TIME:?}")),
+            Ok(polled) => polled?,
+            Err(_) => return Err(format!("no answer within {POLL_TIME:?}")),
         };
-        match polled {
-            Ok(()) => {
-                self.background.cache.trust(now);
-                self.succeeded_at = now;
-                self.tell_up();
-            }
-            Err(detail) => {
-                self.watch.disconnect();
-                self.seen = None;
-                if self.background.database.clock.monotonic().saturating_sub(self.succeeded_at) >= DOWN {
-                    self.tell_down(&detail);
-                }
-            }
+        if polled == Polled::Level {
+            self.background.cache.trust(now);
+            self.succeeded_at = now;
+            self.tell_up();
+        }
+        Ok(polled)
+    }
+
+    fn failed(&mut self, detail: &str) {
+        self.watch.disconnect();
+        self.seen = None;
+        if self.background.database.clock.monotonic().saturating_sub(self.succeeded_at) >= DOWN {
+            self.tell_down(detail);
         }
     }
 
-    async fn poll(&mut self) -> Result<(), String> {
-        let at = match self.look().await? {
-            Some(at) if !self.down => at,
-            _ => {
-                self.reopen().await?;
-                self.look().await?.ok_or("the database was replaced once more")?
+    async fn poll(&mut self) -> Result<Polled, String> {
+        let looked = self.watch.look(&self.background.database).await?;
+        let at = match looked {
+            Look::At(at) if !self.replaced => at,
+            Look::At(_) | Look::Replaced => {
+                self.tell_replaced();
+                return Ok(Polled::Replaced);
             }
-        };
-        if self.seen == Some(at) && self.seq.is_some() {
-            return Ok(());
-        }
-        self.catch_up().await.map_err(|error| error.detail)?;
-        self.seen = Some(at);
-        Ok(())
-    }
-
-    /// Where the log stands; `None`: the database has to be opened anew. One that is gone is an outage at once, and of one that took its
-    /// place nothing remembered counts.
-    async fn look(&mut self) -> Result<Option<i64>, String> {
-        match self.watch.look(&self.background.database).await? {
-            Look::At(at) => return Ok((!self.replaced).then_some(at)),
+            // An outage at once: nothing remembered counts.
             Look::Gone => {
                 self.background.cache.distrust();
                 return Err("the database file is gone".to_owned());
             }
-            Look::Replaced => {}
+        };
+        if self.down && !std::mem::replace(&mut self.renewed, true) {
+            self.background.database.renew().map_err(|error| error.to_string())?;
         }
+        if self.seen == Some(at) && self.seq.is_some() {
+            return Ok(Polled::Level);
+        }
+        let seq = self.catch_up(at).await?;
+        if !self.watch.is_level(at, seq) {
+            return Err(format!("the log of changes ends at {seq}, though it has stood at {at}"));
+        }
+        self.seen = Some(at);
+        Ok(Polled::Level)
+    }
+
+    /// Nothing remembered of the one before counts.
+    fn tell_replaced(&mut self) {
         self.background.cache.distrust();
         if !std::mem::replace(&mut self.replaced, true) {
             match self.background.database.dialect() {
@@ -151,41 +194,46 @@ impl Follower {
                 Dialect::Postgres => tracing::warn!("PostgreSQL was started anew, or is another server: opening it"),
             }
         }
-        Ok(None)
     }
 
+    /// Not within the time of a poll: tables may have to be brought up to date, across a slow network. Nothing remembered is believed meanwhile.
     async fn reopen(&mut self) -> Result<(), String> {
         self.seq = None;
         self.seen = None;
         self.watch.disconnect();
+        if self.background.database.clock.monotonic().saturating_sub(self.succeeded_at) >= DOWN {
+            self.tell_down("another database took the place of the one in use: opening it");
+        }
         self.background.database.reopen().await.map_err(|error| error.to_string())?;
         self.replaced = false;
         Ok(())
     }
 
-    async fn catch_up(&mut self) -> Result<(), Unavailable> {
-        let changes = &self.background.changes;
+    /// Applies what changed, step by step: what is done is done where the time runs out. Answers the last number applied.
+    async fn catch_up(&mut self, looked: i64) -> Result<i64, String> {
+        let changes = &*self.background.changes;
+        let reloaded = |result: Result<(), Unavailable>| result.map_err(|error| error.detail);
         loop {
             let step = match self.seq {
-                Some(seq) => changes.after(seq).await?,
+                Some(seq) => self.watch.after(changes, seq).await?,
                 None => None,
             };
             let Some(step) = step else {
                 // The number first: what changes after it is found by the next poll.
-                let latest = changes.latest().await?;
+                let latest = self.watch.latest(changes, looked).await?;
                 self.background.cache.drop_all();
-                self.background.keys.reload().await?;
+                reloaded(self.background.keys.reload().await)?;
                 self.seq = Some(latest);
-                return Ok(());
+                return Ok(latest);
             };
-            let Some(last) = step.last().map(|change| change.seq) else { return Ok(()) };
+            let Some(last) = step.last().map(|change| change.seq) else { return Ok(self.seq.unwrap_or_default()) };
             for change in &step {
                 match change.kind {
                     ChangeKind::Session => {
                         self.background.cache.drop_session(&crate::core::session::SessionId(change.id.clone()));
                     }
                     ChangeKind::User => self.background.cache.drop_user(&change.id),
-                    ChangeKind::Key => self.background.keys.reload().await?,
+                    ChangeKind::Key => reloaded(self.background.keys.reload().await)?,
                 }
             }
             self.seq = Some(last);
@@ -196,6 +244,7 @@ impl Follower {
         for store in STORES {
             self.background.metrics.store_up(store, true);
         }
+        self.renewed = false;
         if std::mem::take(&mut self.down) {
             tracing::info!("the database answers again");
             self.readiness.change(|report| report.stores_down.retain(|store, _| !STORES.contains(store)));
@@ -229,7 +278,11 @@ async fn keep_house(background: &Background, mut shutdown: watch::Receiver<bool>
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
     };
-    let (mut uses, mut cleaning, mut gauge) = (interval(WRITE_USES), interval(CLEAN), interval(GAUGE));
+    let count_each = match background.database.dialect() {
+        Dialect::Sqlite => COUNT,
+        Dialect::Postgres => COUNT_BY_EVERY_NODE,
+    };
+    let (mut uses, mut cleaning, mut gauge) = (interval(WRITE_USES), interval(CLEAN), interval(count_each));
     loop {
         let done = tokio::select! {
             () = stopped(&mut shutdown) => break,
@@ -265,8 +318,8 @@ impl Background {
                         }
                         // Rows that another node is at are left to it.
                         Dialect::Postgres => {
-                            "DELETE FROM changes WHERE seq IN (\
-                             SELECT seq FROM changes WHERE at < $2 ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED)"
+                            "DELETE FROM changes \
+                             WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED) AND at < $2"
                         }
                     })
                     .bind(STEP)

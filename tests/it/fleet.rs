@@ -17,7 +17,7 @@ use crate::harness::{
     eventually,
     port::Port,
     postgres::{IN_MEMORY, Postgres},
-    server::{PASSWORD, Role, Server, Setup, SignedIn, feed},
+    server::{PASSWORD, Role, Server, Setup, SignedIn, feed, postern},
     tls,
     upstream::Upstream,
     wire::Request,
@@ -216,6 +216,77 @@ async fn threat_36_a_node_whose_connections_to_the_database_are_cut() {
 #[tokio::test]
 async fn threat_36_a_node_that_loses_every_packet_to_the_database() {
     a_node_that_is_cut_off(Fault::Silence).await;
+}
+
+/// To open a database anew is some fifty questions and answers: more than a poll may take, across a network like this.
+#[tokio::test]
+async fn a_node_far_from_the_database_comes_back_after_a_crash_of_it() {
+    let upstream = Upstream::start().await;
+    let port = Port::free();
+    let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={}", port.number())];
+    let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
+    let mut server = Postgres::start(&settings).await;
+    let database = server.database().await;
+    let name = database.rsplit('/').next().expect("a name");
+    let relay = Breaker::far_from(port.number(), Duration::from_millis(25)).await;
+    let relayed = format!("postgres://postgres@127.0.0.1:{}/{name}", relay.port());
+    let (here, there) = nodes(&upstream, &database, &relayed).await;
+    let (kept, revoked) = (here.sign_in("alice").await, here.sign_in("bob").await);
+    is_accepted(&there, &kept).await;
+    is_accepted(&there, &revoked).await;
+    server.stop();
+    eventually("503", || async { (status(&there, Role::Edge, &page(&kept)).await == 503).then_some(()) }).await;
+    server.restart().await;
+    eventually("back without a restart", || async {
+        (status(&there, Role::Edge, &page(&kept)).await == 200).then_some(())
+    })
+    .await;
+    eventually("the other one too", || async {
+        (here.portal(Request::new("POST", "/auth/logout").cookie(revoked.both())).await.status == 204).then_some(())
+    })
+    .await;
+    ends(&there, &revoked, Duration::from_secs(1)).await;
+}
+
+/// A users file that disables somebody while the database cannot take it is taken up afterwards, by every node.
+#[tokio::test]
+async fn threat_36_a_users_file_that_changes_during_an_outage_holds_afterwards() {
+    let upstream = Upstream::start().await;
+    let server = Postgres::start(&IN_MEMORY).await;
+    let database = server.database().await;
+    let hash = feed(&mut postern(&["hash"]), PASSWORD);
+    let hash = String::from_utf8(hash.stdout).expect("UTF-8");
+    let users = |disabled: bool| {
+        format!(
+            "users:\n  bob: {{ displayname: Bob, password: '{}', groups: [dev], disabled: {disabled} }}\n",
+            hash.trim()
+        )
+    };
+    let with_file = |mut setup: Setup| {
+        setup.more = "users: { source: file, path: config/users.yaml }\n".to_owned();
+        setup.files = vec![("config/users.yaml".to_owned(), users(false))];
+        setup
+    };
+    let mut here = with_file(Setup::with(&upstream).postgres(&database, None)).prepare_without_users();
+    here.launch().await;
+    let mut setup = with_file(Setup::with(&upstream).postgres(&database, Some(here.folder())));
+    setup.public_port = Some(here.edge());
+    let mut there = setup.prepare_without_users();
+    there.launch().await;
+    let bob = here.sign_in("bob").await;
+    is_accepted(&here, &bob).await;
+    is_accepted(&there, &bob).await;
+    server.pause();
+    for node in [&here, &there] {
+        node.write("config/users.yaml", &users(true));
+        eventually("503", || async { (status(node, Role::Edge, &page(&bob)).await == 503).then_some(()) }).await;
+    }
+    server.resume();
+    for node in [&here, &there] {
+        eventually("bob is out", || async { (status(node, Role::Edge, &page(&bob)).await == 302).then_some(()) }).await;
+        eventually("and stays out", || async { (node.login("bob", PASSWORD, &[]).await.status == 401).then_some(()) })
+            .await;
+    }
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Nothing is lost that a test looks for: the machine does not lose its power.
 pub(crate) const IN_MEMORY: [&str; 2] = ["fsync=off", "full_page_writes=off"];
 /// Keeps the server as long as its own standard input is open, which is as long as the test's process lives.
-const KEEPER: &str = r#""$0" "$@" & echo $!; read -r _; kill -QUIT $!; wait $!; [ -z "$REMOVE" ] || rm -rf "$REMOVE""#;
+const KEEPER: &str =
+    r#""$0" "$@" & echo $!; read -r _; kill -QUIT $!; kill -CONT $!; wait $!; [ -z "$REMOVE" ] || rm -rf "$REMOVE""#;
 
 pub(crate) struct Postgres {
     folder: TempDir,

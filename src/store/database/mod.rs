@@ -17,7 +17,7 @@ use sqlx::AnyPool;
 use crate::{
     config::DatabaseAddress,
     observe::metrics::Metrics,
-    ports::{Clock, Unavailable},
+    ports::{Change, Changes, Clock, Unavailable},
 };
 
 pub(super) use write::{Guard, Write};
@@ -100,16 +100,30 @@ impl Database {
         }
     }
 
-    /// Fresh connections, after an outage or to a database that took the place of the old one (its tables brought up to date).
+    /// Opens a database that took the place of the old one, its tables brought up to date: within [`OPENING`].
     pub(super) async fn reopen(&self) -> Result<(), DatabaseError> {
-        match &self.place {
-            Place::Sqlite(file) => {
-                let identity = file.identity()?;
-                self.replace_pool(sqlite::open_pool(file.path()).await?);
-                // Last: as long as the file counts as gone, nobody asks the old connections, which may still have it open.
-                file.adopt(identity);
+        let opening = async {
+            match &self.place {
+                Place::Sqlite(file) => {
+                    let identity = file.identity()?;
+                    self.replace_pool(sqlite::open_pool(file.path()).await?);
+                    // Last: as long as the file counts as gone, nobody asks the old connections, which may still have it open.
+                    file.adopt(identity);
+                }
+                Place::Postgres(server) => self.replace_pool(server.open_pool().await?),
             }
-            Place::Postgres(server) => self.replace_pool(server.open_pool().await?),
+            Ok(())
+        };
+        let opened = tokio::time::timeout(OPENING, opening).await;
+        opened.unwrap_or_else(|_| Err(DatabaseError::Told(format!("no answer within {OPENING:?}"))))
+    }
+
+    /// Fresh connections to the database that is open, after an outage: the old ones may hang, and each would cost a request its whole
+    /// time. Waits for nothing.
+    pub(super) fn renew(&self) -> Result<(), DatabaseError> {
+        match &self.place {
+            Place::Sqlite(file) => self.replace_pool(sqlite::lazy_pool(file.path())?),
+            Place::Postgres(server) => self.replace_pool(server.lazy_pool()?),
         }
         Ok(())
     }
@@ -175,6 +189,32 @@ impl Watch {
             (Self::Sqlite(watch), Place::Sqlite(file)) => watch.look(file).await.map_err(|error| error.to_string()),
             (Self::Postgres(watch), Place::Postgres(server)) => watch.look(server).await,
             _ => Err("this watch is another database's".to_owned()),
+        }
+    }
+
+    /// What was changed after `seq`, as [`Changes::after`] has it. Not by the pool, where requests may have all connections, and which may lead to
+    /// another server than this watch.
+    pub(super) async fn after(&mut self, changes: &dyn Changes, seq: i64) -> Result<Option<Vec<Change>>, String> {
+        match self {
+            Self::Sqlite(_) => changes.after(seq).await.map_err(|error| error.detail),
+            Self::Postgres(watch) => watch.after(seq).await.map_err(|error| error.to_string()),
+        }
+    }
+
+    /// The newest number of the log; `looked`: what the last look saw.
+    pub(super) async fn latest(&self, changes: &dyn Changes, looked: i64) -> Result<i64, String> {
+        match self {
+            Self::Sqlite(_) => changes.latest().await.map_err(|error| error.detail),
+            Self::Postgres(_) => Ok(looked),
+        }
+    }
+
+    /// Whether all is applied that the last look saw, once all up to `seq` is.
+    pub(super) fn is_level(&self, looked: i64, seq: i64) -> bool {
+        match self {
+            // Which counts what it will.
+            Self::Sqlite(_) => true,
+            Self::Postgres(_) => seq >= looked,
         }
     }
 

@@ -2,16 +2,24 @@
 //!
 //! Never prints the URL, which holds the password: `PostgresUrl` shows itself without.
 
-use std::{fmt::Display, io::ErrorKind};
+use std::{
+    fmt::Display,
+    io::ErrorKind,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use sqlx::{
-    AnyPool, ConnectOptions, Connection, PgConnection, Row,
+    AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Row,
     any::{AnyConnectOptions, AnyPoolOptions},
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 
 use super::{DatabaseError, Look, OPENING};
-use crate::{config::PostgresUrl, store::changes::CHANNEL};
+use crate::{
+    config::PostgresUrl,
+    ports::Change,
+    store::changes::{self, CHANNEL},
+};
 
 /// Beside the follower's own one. Every node has so many.
 const CONNECTIONS: u32 = 10;
@@ -21,27 +29,50 @@ const OLDEST: (i32, &str) = (130_000, "13");
 pub(super) struct Server {
     url: PostgresUrl,
     options: Box<PgConnectOptions>,
+    /// Of the server whose tables are known to be up to date.
+    opened: Mutex<Option<Identity>>,
 }
+
+/// Which server, since when, and which of its databases: after a restart or a change to another server the numbers of the log may begin anew.
+type Identity = String;
+
+const IDENTITY: &str = "concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), \
+                        (SELECT oid FROM pg_database WHERE datname = current_database()))";
 
 impl Server {
     pub(super) fn at(url: &PostgresUrl) -> Result<Self, DatabaseError> {
         let options: PgConnectOptions = url.expose().parse().map_err(|error| told(&error))?;
-        Ok(Self { url: url.clone(), options: Box::new(options.disable_statement_logging()) })
+        let options = Box::new(options.disable_statement_logging());
+        Ok(Self { url: url.clone(), options, opened: Mutex::default() })
     }
 
     /// Makes sure that the server will do and that its tables are up to date.
     pub(super) async fn open_pool(&self) -> Result<AnyPool, DatabaseError> {
         let opening = async {
             let mut connection = self.options.connect().await.map_err(|error| told(&error))?;
-            prepare(&mut connection).await?;
+            let identity = prepare(&mut connection).await?;
             // A failure to say goodbye is none of ours.
             let _ = connection.close().await;
-            let options: AnyConnectOptions = self.url.expose().parse().map_err(|error| told(&error))?;
-            let pool = pool_options().connect_with(options.disable_statement_logging()).await;
-            pool.map_err(|error| told(&error))
+            let pool = pool_options().connect_with(self.any_options()?).await.map_err(|error| told(&error))?;
+            *self.opened() = Some(identity);
+            Ok(pool)
         };
         let opened = tokio::time::timeout(OPENING, opening).await;
         opened.unwrap_or_else(|_| Err(DatabaseError::Told(format!("no answer within {OPENING:?}"))))
+    }
+
+    /// Connects when it is asked.
+    pub(super) fn lazy_pool(&self) -> Result<AnyPool, DatabaseError> {
+        Ok(pool_options().connect_lazy_with(self.any_options()?))
+    }
+
+    fn any_options(&self) -> Result<AnyConnectOptions, DatabaseError> {
+        let options: AnyConnectOptions = self.url.expose().parse().map_err(|error| told(&error))?;
+        Ok(options.disable_statement_logging())
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Option<Identity>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn listen(&self) -> Result<PgListener, sqlx::Error> {
@@ -55,25 +86,47 @@ impl Server {
     }
 }
 
+/// Settings of every connection, whatever the server's own are: nothing that is given up half-way holds a lock for long.
+const SETTINGS: &str = "SET default_transaction_isolation = 'read committed'; SET statement_timeout = 1500; \
+                        SET idle_in_transaction_session_timeout = 2000; SET lock_timeout = 1000";
+
+/// In place of the ping that sqlx would send. A `BEGIN` that was given up before its answer leaves a connection within a transaction that nobody knows
+/// of, where the next change would never be committed: there the time of the transaction is not that of the statement. Sent by the simple protocol,
+/// which has one time for both otherwise.
+const IS_OUTSIDE_TRANSACTIONS: &str = "SELECT (now() = statement_timestamp())::int4";
+
 /// A standby says what was true a while ago: a session that was ended would live on there.
 fn pool_options() -> AnyPoolOptions {
-    AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(OPENING).after_connect(|connection, _| {
-        Box::pin(async move {
-            match sqlx::query("SELECT pg_is_in_recovery()").fetch_one(connection).await?.try_get(0)? {
-                true => Err(sqlx::Error::Configuration(STANDBY.into())),
-                false => Ok(()),
-            }
+    AnyPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(OPENING)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                connection.execute(SETTINGS).await?;
+                match sqlx::query("SELECT pg_is_in_recovery()").fetch_one(connection).await?.try_get(0)? {
+                    true => Err(sqlx::Error::Configuration(STANDBY.into())),
+                    false => Ok(()),
+                }
+            })
         })
-    })
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| {
+            Box::pin(async move {
+                let outside: i32 = sqlx::raw_sql(IS_OUTSIDE_TRANSACTIONS).fetch_one(connection).await?.try_get(0)?;
+                Ok(outside == 1)
+            })
+        })
 }
 
 const STANDBY: &str = "it is a standby that cannot be written to: name the primary";
 
-async fn prepare(connection: &mut PgConnection) -> Result<(), DatabaseError> {
-    let about = "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
-                 current_setting('server_encoding'), pg_is_in_recovery()";
-    let (number, version, encoding, standby): (i32, String, String, bool) =
-        sqlx::query_as(about).fetch_one(&mut *connection).await.map_err(|error| told(&error))?;
+async fn prepare(connection: &mut PgConnection) -> Result<Identity, DatabaseError> {
+    let about = format!(
+        "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
+         current_setting('server_encoding'), pg_is_in_recovery(), {IDENTITY}"
+    );
+    let (number, version, encoding, standby, identity): (i32, String, String, bool, Identity) =
+        sqlx::query_as(AssertSqlSafe(about)).fetch_one(&mut *connection).await.map_err(|error| told(&error))?;
     let (oldest, name) = OLDEST;
     if number < oldest {
         return Err(DatabaseError::Told(format!("it is PostgreSQL {version}; PostgreSQL {name} or newer is needed")));
@@ -86,7 +139,8 @@ async fn prepare(connection: &mut PgConnection) -> Result<(), DatabaseError> {
     if standby {
         return Err(DatabaseError::Told(STANDBY.to_owned()));
     }
-    migrate(connection).await
+    migrate(connection).await?;
+    Ok(identity)
 }
 
 /// All within one transaction, the lock too, which sqlx's own would leave behind on a connection of pgbouncer's.
@@ -147,8 +201,6 @@ fn refused_tls(error: &impl Display) -> String {
 #[derive(Default)]
 pub(in crate::store) struct Watch {
     listener: Option<PgListener>,
-    /// Which server, since when, and which of its databases: after a restart or a change to another server the numbers of the log may begin anew.
-    identity: Option<String>,
 }
 
 impl Watch {
@@ -157,17 +209,26 @@ impl Watch {
             Some(listener) => listener,
             none => none.insert(server.listen().await.map_err(|error| told(&error).to_string())?),
         };
-        let query = "SELECT seq, concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), \
-                     (SELECT oid FROM pg_database WHERE datname = current_database())), pg_is_in_recovery() FROM change_counter";
-        let (seq, identity, standby): (i64, String, bool) =
-            sqlx::query_as(query).fetch_one(listener).await.map_err(|error| error.to_string())?;
+        let query = format!("SELECT {IDENTITY}, pg_is_in_recovery()");
+        let (identity, standby): (Identity, bool) =
+            sqlx::query_as(AssertSqlSafe(query)).fetch_one(&mut *listener).await.map_err(|error| error.to_string())?;
         if standby {
             return Err(STANDBY.to_owned());
         }
-        match self.identity.replace(identity.clone()) {
-            Some(known) if known != identity => Ok(Look::Replaced),
-            _ => Ok(Look::At(seq)),
+        // Before its tables are asked: another database may have none yet.
+        if server.opened().as_ref() != Some(&identity) {
+            return Ok(Look::Replaced);
         }
+        let seq = sqlx::query_scalar("SELECT seq FROM change_counter").fetch_one(listener).await;
+        seq.map(Look::At).map_err(|error| error.to_string())
+    }
+
+    /// As [`Changes::after`](crate::ports::Changes::after).
+    pub(super) async fn after(&mut self, seq: i64) -> Result<Option<Vec<Change>>, sqlx::Error> {
+        let Some(listener) = &mut self.listener else { return Err(sqlx::Error::PoolClosed) };
+        let bounds = sqlx::query_as(changes::BOUNDS_OF_POSTGRES).fetch_one(&mut *listener).await?;
+        let rows = sqlx::query_as(changes::AFTER).bind(seq).bind(changes::STEP).fetch_all(listener).await?;
+        Ok(changes::changes_after(seq, bounds, rows))
     }
 
     pub(super) async fn woken(&mut self) {

@@ -143,6 +143,11 @@ pub(super) async fn open_pool(path: &Path) -> Result<AnyPool, DatabaseError> {
     pool
 }
 
+/// Connects when it is asked.
+pub(super) fn lazy_pool(path: &Path) -> Result<AnyPool, DatabaseError> {
+    Ok(pool_options().connect_lazy_with(any_options(path)?))
+}
+
 /// A pool of either database takes nothing but a URL: what [`options`] says is said again on each connection.
 fn pool_options() -> AnyPoolOptions {
     AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(OPENING).after_connect(|connection, _| {

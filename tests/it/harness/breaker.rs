@@ -1,8 +1,13 @@
 //! A TCP relay that can be cut, silenced and mended.
 
+use std::time::Duration;
+
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
     sync::watch,
     task::JoinHandle,
 };
@@ -22,12 +27,17 @@ enum Line {
 
 impl Breaker {
     pub(crate) async fn before(target: u16) -> Self {
+        Self::far_from(target, Duration::ZERO).await
+    }
+
+    /// Everything takes `each_way` longer.
+    pub(crate) async fn far_from(target: u16, each_way: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let (line, state) = watch::channel(Line::Whole);
         let serving = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(relay(client, target, state.clone()));
+                tokio::spawn(relay(client, target, each_way, state.clone()));
             }
         });
         Self { port, line, serving }
@@ -53,18 +63,43 @@ impl Breaker {
     }
 }
 
-async fn relay(mut client: TcpStream, target: u16, mut line: watch::Receiver<Line>) {
+async fn relay(mut client: TcpStream, target: u16, each_way: Duration, mut line: watch::Receiver<Line>) {
     let is_whole = *line.borrow() == Line::Whole;
     let mut server = None;
     if is_whole && let Ok(connected) = TcpStream::connect(("127.0.0.1", target)).await {
         let server = server.insert(connected);
         tokio::select! {
-            _ = copy_bidirectional(&mut client, server) => return,
+            () = pass(&mut client, server, each_way) => return,
             _ = line.wait_for(|line| *line != Line::Whole) => {}
         }
     }
     // Both ends stay open for as long as the line says nothing.
     let _ = line.wait_for(|line| *line != Line::Silent).await;
+}
+
+async fn pass(client: &mut TcpStream, server: &mut TcpStream, each_way: Duration) {
+    if each_way.is_zero() {
+        let _ = copy_bidirectional(client, server).await;
+        return;
+    }
+    let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
+    tokio::select! {
+        _ = pass_late(from_client, to_server, each_way) => {}
+        _ = pass_late(from_server, to_client, each_way) => {}
+    }
+}
+
+/// Until either end is closed.
+async fn pass_late(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, each_way: Duration) -> std::io::Result<()> {
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        let read = from.read(&mut bytes).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(each_way).await;
+        to.write_all(&bytes[..read]).await?;
+    }
 }
 
 impl Drop for Breaker {
