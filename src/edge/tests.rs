@@ -260,6 +260,25 @@ async fn a_slow_upstream_is_504_and_asked_once() {
     assert!(told.try_recv().is_err(), "asked again");
 }
 
+/// The time of an open WebSocket is not that of an answer to its handshake, and none of a request that only has the header.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_to_an_upgrade_is_504_as_well() {
+    for head in [
+        "GET /public/a HTTP/1.1\r\nHost: app.example.com\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        "GET /public/a HTTP/1.1\r\nHost: app.example.com\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ] {
+        let (server, mut told) = upstream(None).await;
+        let running = started(vec![server]);
+        let mut client = TcpStream::connect(running.address).await.unwrap();
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        tokio::time::timeout(Duration::from_secs(20), client.read_exact(&mut status)).await.expect("soon").unwrap();
+        assert_eq!(&status, b"HTTP/1.1 504", "{head}");
+        assert!(told.recv().await.is_some());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_portal_answers_through_the_bridge_and_bounds_bodies() {
     let running = started(Vec::new());
