@@ -133,13 +133,6 @@ impl<'s> Walk<'s> {
         if matches!(way, Way::Root) {
             entries.retain(|entry| !matches!(entry.value.kind, Kind::Null));
         }
-        for key in repeated(entries) {
-            let second = entries.iter().enumerate().filter(|(_, entry)| entry.key == key).nth(1);
-            let Some((second, place)) = second.map(|(second, entry)| (second, entry.place)) else { continue };
-            self.fault(place, format!("{}`{key}` stands here a second time; keep one of the two", prefix(way)));
-            entries.remove(second);
-            self.prune(&Way::Key(way, &key));
-        }
         let required =
             || schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         let missing: Vec<&str> = required().filter(|name| !entries.iter().any(|entry| entry.key == *name)).collect();
@@ -262,14 +255,6 @@ impl<'s> Walk<'s> {
         }
         alternatives.map(|inner| self.expected(self.resolve(inner))).collect::<Vec<_>>().join(" or ")
     }
-}
-
-/// Keys that stand there more than once, as often as they do. YAML's own are told by its parser: these come of a list that names its
-/// entries, as Authelia's networks.
-fn repeated(entries: &[Entry]) -> Vec<String> {
-    let mut keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
-    keys.sort_unstable();
-    keys.array_windows().filter(|[one, next]| one == next).map(|[key, _]| (*key).to_owned()).collect()
 }
 
 fn prefix(way: &Way<'_>) -> String {

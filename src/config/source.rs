@@ -16,6 +16,7 @@ const AT_ONCE: usize = 64;
 
 /// Keys and values of one file: some hundred thousand rules. What is larger is no configuration.
 const MOST_NODES: usize = 4_000_000;
+const MERGE_FAULT: &str = "`<<` merges nothing here: write `<<: *NAME`, or take it out";
 /// Takes the entries of other blocks into this one (YAML 1.1, "Merge Key").
 const MERGE: &str = "<<";
 
@@ -73,6 +74,7 @@ pub(crate) fn parse(file: &Path, text: &str) -> Result<Node, Fault> {
             max_nodes: MOST_NODES,
             max_events: 2 * MOST_NODES,
             // Many rules may share one anchor. What all of them come to is bounded.
+            max_aliases: MOST_NODES,
             enforce_alias_anchor_ratio: false,
         },
     };
@@ -99,6 +101,12 @@ fn syntax_fault(file: &Path, error: &serde_yaml::Error) -> Fault {
         Some(rest) => {
             let key = rest.split(", set DuplicateKeyPolicy").next().unwrap_or(rest);
             format!("the key `{key}` stands here a second time; keep one of the two")
+        }
+        None if line.starts_with(MERGE_FAULT) => line.to_owned(),
+        None if line.contains("budget breached") || line.contains("alias replay limit") => {
+            format!(
+                "the file is larger or deeper than a configuration can be ({line}); split it, or write lists out less often"
+            )
         }
         None => format!("this is not YAML: {line}"),
     };
@@ -162,14 +170,13 @@ fn expanded(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<
 /// Adds what is not there yet: of several blocks the first one that has it. A merge of nothing is a name that was forgotten: `<<: *staff` without
 /// `*staff` would be a rule without its subject.
 fn merged(entries: &mut Vec<Entry>, value: Node) -> Result<(), &'static str> {
-    const NOTHING: &str = "`<<` merges nothing here: write `<<: *NAME`, or take it out";
     let blocks = match value.kind {
         Kind::Map(_) => vec![value],
         Kind::Seq(blocks) => blocks,
-        _ => return Err(NOTHING),
+        _ => return Err(MERGE_FAULT),
     };
     if blocks.is_empty() {
-        return Err(NOTHING);
+        return Err(MERGE_FAULT);
     }
     for block in blocks {
         match block.kind {
@@ -180,7 +187,7 @@ fn merged(entries: &mut Vec<Entry>, value: Node) -> Result<(), &'static str> {
                     }
                 }
             }
-            _ => return Err(NOTHING),
+            _ => return Err(MERGE_FAULT),
         }
     }
     Ok(())

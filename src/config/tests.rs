@@ -399,7 +399,7 @@ fn a_network_that_is_named_twice_is_a_fault_in_either_spelling() {
     let rules =
         "rules:\n- {domain: a.example.com, networks: banned, policy: deny}\n- {domain: a.example.com, policy: bypass}";
     let told = policy_faults(&[("a.yaml", &format!("{twice}\n{rules}"))]);
-    assert_eq!(told, "policies/a.yaml:1:63: `networks`: `banned` stands here a second time; keep one of the two");
+    assert_eq!(told, "policies/a.yaml:1:63: the network \"banned\" stands here a second time; keep one of the two");
     let ours = "networks: { banned: 203.0.113.0/24, banned: 198.51.100.0/24 }";
     let told = policy_faults(&[("a.yaml", &format!("{ours}\n{rules}"))]);
     assert!(told.contains("`banned` stands here a second time"), "{told}");

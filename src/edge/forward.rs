@@ -18,7 +18,7 @@ use pingora::{
     OkOrErr as _, Result,
     http::{RequestHeader, ResponseHeader},
     proxy::Session,
-    upstreams::peer::HttpPeer,
+    upstreams::peer::{H1UpgradePolicy, HttpPeer},
 };
 
 use crate::{
@@ -134,6 +134,9 @@ pub(super) async fn peer(
         peer.options.custom_l4 = Some(Arc::new(PatientConnect { handshake, read_timeout: timeouts.read }));
         peer.options.read_timeout = Some(timeouts.read.max(WEBSOCKET_IDLE));
         peer.group_key = upgrade::GROUP;
+    } else {
+        // pingora looks at one header alone.
+        peer.options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
     }
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(UPSTREAM_IDLE);

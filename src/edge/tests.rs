@@ -263,11 +263,18 @@ async fn a_slow_upstream_is_504_and_asked_once() {
 /// The time of an open WebSocket is not that of an answer to its handshake, and none of a request that only has the header.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_answer_to_an_upgrade_is_504_as_well() {
-    for head in [
-        "GET /public/a HTTP/1.1\r\nHost: app.example.com\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        "GET /public/a HTTP/1.1\r\nHost: app.example.com\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+    for (method, fields, goes_on) in [
+        ("GET", "Upgrade: websocket\r\n", true),
+        ("GET", "Upgrade: WebSocket\r\nContent-Length: 0\r\n", true),
+        ("GET", "Upgrade: h2c\r\n", false),
+        ("GET", "Upgrade: websocket\r\nUpgrade: h2c\r\n", false),
+        ("GET", "Upgrade: websocket, h2c\r\n", false),
+        ("POST", "Upgrade: websocket\r\nContent-Length: 0\r\n", false),
     ] {
+        let head = format!(
+            "{method} /public/a HTTP/1.1\r\nHost: app.example.com\r\nConnection: upgrade\r\n{fields}\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
         let (server, mut told) = upstream(None).await;
         let running = started(vec![server]);
         let mut client = TcpStream::connect(running.address).await.unwrap();
@@ -275,7 +282,9 @@ async fn a_slow_answer_to_an_upgrade_is_504_as_well() {
         let mut status = [0; 12];
         tokio::time::timeout(Duration::from_secs(20), client.read_exact(&mut status)).await.expect("soon").unwrap();
         assert_eq!(&status, b"HTTP/1.1 504", "{head}");
-        assert!(told.recv().await.is_some());
+        let told = told.recv().await.unwrap().to_ascii_lowercase();
+        assert_eq!(told.contains("\r\nupgrade: websocket\r\n"), goes_on, "{head}: {told}");
+        assert!(goes_on || !told.contains("upgrade"), "{head}: {told}");
     }
 }
 

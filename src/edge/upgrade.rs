@@ -45,7 +45,8 @@ pub(super) const GROUP: u64 = 1;
 /// One is enough where a turn polls both sides; the others are for a turn that tokio cut short (its budget), which notes the body's end later.
 const TURNS: u8 = 3;
 
-/// Whether the request opens a WebSocket. Any other `Upgrade` is a header that pingora takes out, and the request one like all others.
+/// Whether the request opens a WebSocket. Any other `Upgrade` concerns the connection alone and goes no further, and the request is one like
+/// all others.
 pub(super) fn is_websocket(session: &Session) -> bool {
     let head = session.req_header();
     let mut protocols = head.headers.get_all(UPGRADE).iter();
@@ -54,7 +55,7 @@ pub(super) fn is_websocket(session: &Session) -> bool {
         && head.method == Method::GET
         && protocols.next().is_some_and(is_alone)
         && protocols.next().is_none()
-        && !head.headers.contains_key(CONTENT_LENGTH)
+        && head.headers.get_all(CONTENT_LENGTH).iter().all(|length| length == "0")
         && !head.headers.contains_key(TRANSFER_ENCODING)
 }
 

@@ -23,6 +23,7 @@ use watch::{Files, at_rest_after};
 const AGAIN: Duration = Duration::from_secs(1);
 /// Twice as long each time, up to this.
 const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+const ONCE_MORE: &str = "once more, since the database did not answer";
 
 /// Serves until SIGTERM or SIGINT, then drains.
 ///
@@ -47,7 +48,7 @@ pub async fn run(mut server: Server) -> anyhow::Result<()> {
             }
             () = files.changed() => "file change",
             () = at_rest_after(unfinished.unwrap_or_default(), &server.sources), if unfinished.is_some() => {
-                "once more, since the database did not answer"
+                ONCE_MORE
             }
         };
         let ended;
@@ -119,8 +120,8 @@ impl Server {
                 Ended::Taken
             }
             Err(Unloaded { faults, is_passing }) => {
-                // What is tried again and again is told once.
-                if self.readiness.report().reload_faults != faults {
+                // What is tried again and again is told once; whoever changes a file, or asks, is answered.
+                if trigger != ONCE_MORE || self.readiness.report().reload_faults != faults {
                     for fault in &faults {
                         tracing::error!(trigger, "the old configuration stays: {fault}");
                     }

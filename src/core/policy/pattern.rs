@@ -10,10 +10,10 @@ use regex_automata::{
 };
 use regex_syntax::{
     ParserBuilder,
-    hir::{Hir, HirKind, Look, literal::Extractor},
+    hir::{Class, Hir, HirKind, Look, literal::Extractor},
 };
 
-use super::beginning::Beginning;
+use super::{beginning::Beginning, re2};
 
 /// Bytes that one automaton may take. What could come near is built when the rules are loaded.
 const SIZE_LIMIT: usize = 1 << 20;
@@ -54,8 +54,8 @@ pub(super) struct Anatomy {
     pub(super) prefixes: Vec<Vec<u8>>,
     /// Every match is one of the prefixes, whole.
     pub(super) exact: bool,
-    /// The characters that stand there as such, classes apart.
-    pub(super) literals: Vec<u8>,
+    /// Whether some canonical host may match, as far as its characters go.
+    pub(super) can_be_host: bool,
 }
 
 /// What `.` means.
@@ -84,7 +84,7 @@ impl Pattern {
                 "the regex {written:?} holds a control character, as \"\\b\" in double quotes is one: write it in single quotes"
             ));
         }
-        let source = with_ascii_classes(written)?;
+        let source = re2::as_regex_syntax(written)?;
         let any = dot == Dot::MatchesAnything;
         let tree =
             ParserBuilder::new().utf8(false).dot_matches_new_line(any).build().parse(&source).map_err(|error| {
@@ -239,178 +239,42 @@ fn anatomy(tree: &Hir) -> Anatomy {
         anchored_at_end: tree.properties().look_set_suffix().contains(Look::End),
         prefixes,
         exact: found.is_exact(),
-        literals: literals(tree),
+        can_be_host: can_be_host(tree, has_bracket(tree)),
     }
 }
 
-fn literals(tree: &Hir) -> Vec<u8> {
-    let (mut literals, mut left) = (Vec::new(), vec![tree]);
-    while let Some(node) = left.pop() {
-        match node.kind() {
-            HirKind::Literal(literal) => literals.extend_from_slice(&literal.0),
-            HirKind::Capture(capture) => left.push(&capture.sub),
-            HirKind::Repetition(repetition) => left.push(&repetition.sub),
-            HirKind::Concat(nodes) | HirKind::Alternation(nodes) => left.extend(nodes),
-            HirKind::Empty | HirKind::Class(_) | HirKind::Look(_) => {}
-        }
-    }
-    literals
-}
-
-/// Classes that RE2 knows by `[:name:]`.
-const POSIX_CLASSES: [&str; 14] = [
-    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
-    "xdigit",
-];
-
-/// What stands before the next character of a class.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Before {
-    /// A character that may begin a range.
-    One,
-    /// The hyphen of a range that waits for its end.
-    Range,
-    /// Nothing, a whole range, or a class: a hyphen after it is one.
-    Whole,
-}
-
-/// RE2's `\d \w \s \b` are ASCII, here they would be Unicode; and inside a class `[`, `&&` and `~~` are plain characters to RE2, but not here.
-/// Characters stay characters, so switching Unicode off (where `.` is a byte) would not do. What RE2 refuses, or reads otherwise, is a fault.
-fn with_ascii_classes(written: &str) -> Result<String, String> {
-    let mut source = String::with_capacity(written.len() + 16);
-    let mut class: Option<Before> = None;
-    let mut left = written.chars().peekable();
-    while let Some(character) = left.next() {
-        let Some(before) = class else {
-            match character {
-                '\\' => push_escaped(written, &mut source, left.next(), None)?,
-                '[' => {
-                    class = Some(Before::Whole);
-                    source.push('[');
-                    if left.next_if_eq(&'^').is_some() {
-                        source.push('^');
-                    }
-                    if left.next_if_eq(&']').is_some() {
-                        source.push_str("\\]");
-                        class = Some(Before::One);
-                    }
-                }
-                '(' => {
-                    source.push('(');
-                    check_flags(written, left.clone())?;
-                }
-                _ => source.push(character),
-            }
-            continue;
-        };
-        let one = if before == Before::Range { Before::Whole } else { Before::One };
-        let mut next = Some(one);
-        match character {
-            '\\' => {
-                let escaped = left.next();
-                if escaped.is_some_and(|escaped| "dDwWsSpP".contains(escaped)) {
-                    no_end_of_range(written, before)?;
-                    next = Some(Before::Whole);
-                }
-                push_escaped(written, &mut source, escaped, Some(before))?;
-            }
-            // `[:alpha:]` and its like, ASCII in both.
-            '[' if left.peek() == Some(&':') => {
-                no_end_of_range(written, before)?;
-                let name = posix_class(left.clone()).ok_or_else(|| {
-                    format!(
-                        "the regex {written:?} has [: within [ ] and no class that RE2 knows: write one of [:{}:], or \\[ for a bracket",
-                        POSIX_CLASSES.join(":], [:")
-                    )
-                })?;
-                source.push('[');
-                // With both colons and the bracket.
-                source.extend(left.by_ref().take(name + 3));
-                next = Some(Before::Whole);
-            }
-            '[' => source.push_str("\\["),
-            ']' => {
-                source.push(']');
-                next = None;
-            }
-            '&' | '~' => {
-                source.push('\\');
-                source.push(character);
-            }
-            '-' if left.peek() == Some(&'-') => {
-                return Err(format!("the regex {written:?} has -- within [ ]: write \\- for a hyphen there"));
-            }
-            '-' => {
-                source.push('-');
-                if before == Before::One && left.peek() != Some(&']') {
-                    next = Some(Before::Range);
-                }
-            }
-            _ => source.push(character),
-        }
-        class = next;
-    }
-    Ok(source)
-}
-
-fn push_escaped(
-    written: &str,
-    source: &mut String,
-    escaped: Option<char>,
-    in_class: Option<Before>,
-) -> Result<(), String> {
-    let Some(escaped) = escaped else {
-        return Err(format!("the regex {written:?} ends in a lone backslash"));
+/// Whether characters of hosts alone suffice: lower-case letters, digits, `.`, `-`, `_`, and those of an IPv6 address in brackets.
+fn can_be_host(node: &Hir, is_address: bool) -> bool {
+    let is_of_hosts = |byte: u8| match byte {
+        b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' => true,
+        b'[' | b']' | b':' => is_address,
+        _ => false,
     };
-    let ascii = match escaped {
-        'd' => "[0-9]",
-        'D' => "[^0-9]",
-        'w' => "[0-9A-Za-z_]",
-        'W' => "[^0-9A-Za-z_]",
-        's' => "[\\t\\n\\x0C\\r ]",
-        'S' => "[^\\t\\n\\x0C\\r ]",
-        'b' if in_class.is_none() => "(?-u:\\b)",
-        'B' if in_class.is_none() => "(?-u:\\B)",
-        // Characters to RE2, the edges of a word here.
-        '<' => "<",
-        '>' => ">",
-        _ => {
-            source.push('\\');
-            source.push(escaped);
-            return Ok(());
+    let inner = |node: &Hir| can_be_host(node, is_address);
+    match node.kind() {
+        HirKind::Empty | HirKind::Look(_) => true,
+        HirKind::Literal(literal) => literal.0.iter().copied().all(is_of_hosts),
+        HirKind::Class(Class::Unicode(class)) => {
+            let is_in = |byte: u8| class.iter().any(|range| (range.start()..=range.end()).contains(&char::from(byte)));
+            (0..128).any(|byte| is_of_hosts(byte) && is_in(byte))
         }
-    };
-    source.push_str(ascii);
-    Ok(())
-}
-
-fn no_end_of_range(written: &str, before: Before) -> Result<(), String> {
-    if before == Before::Range {
-        return Err(format!(
-            "the regex {written:?} has a range within [ ] that ends in a class: write \\- for a hyphen there"
-        ));
-    }
-    Ok(())
-}
-
-/// After `[`: how many characters stand between the colons.
-fn posix_class(left: impl Iterator<Item = char>) -> Option<usize> {
-    let text: String = left.take(12).collect();
-    let (name, _) = text.strip_prefix(':')?.split_once(":]")?;
-    POSIX_CLASSES.contains(&name.strip_prefix('^').unwrap_or(name)).then(|| name.chars().count())
-}
-
-/// After `(`. RE2 has `i m s U`; `x u R` mean something here alone.
-fn check_flags(written: &str, mut left: impl Iterator<Item = char>) -> Result<(), String> {
-    if left.next() != Some('?') {
-        return Ok(());
-    }
-    let flags: String = left.take_while(|flag| flag.is_ascii_alphabetic() || *flag == '-').collect();
-    // `(?P<name>` is no flag.
-    match flags.chars().find(|flag| !"imsUP-".contains(*flag)) {
-        Some(flag) => {
-            Err(format!("the regex {written:?} has the flag {flag:?}, which RE2 does not know: write i, m, s or U"))
+        HirKind::Class(Class::Bytes(class)) => {
+            let is_in = |byte: u8| class.iter().any(|range| (range.start()..=range.end()).contains(&byte));
+            (0..128).any(|byte| is_of_hosts(byte) && is_in(byte))
         }
-        None => Ok(()),
+        HirKind::Repetition(repetition) => repetition.min == 0 || inner(&repetition.sub),
+        HirKind::Capture(capture) => inner(&capture.sub),
+        HirKind::Concat(nodes) => nodes.iter().all(inner),
+        HirKind::Alternation(nodes) => nodes.iter().any(inner),
+    }
+}
+
+fn has_bracket(node: &Hir) -> bool {
+    match node.kind() {
+        HirKind::Literal(literal) => literal.0.contains(&b'['),
+        HirKind::Repetition(repetition) => has_bracket(&repetition.sub),
+        HirKind::Capture(capture) => has_bracket(&capture.sub),
+        HirKind::Concat(nodes) | HirKind::Alternation(nodes) => nodes.iter().any(has_bracket),
+        HirKind::Empty | HirKind::Class(_) | HirKind::Look(_) => false,
     }
 }

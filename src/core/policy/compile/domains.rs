@@ -81,24 +81,12 @@ fn parse_domain_regex(written: &str) -> Result<(Pattern, Anatomy), String> {
             "the regex {written:?} is not anchored at both ends, so it would match hosts that only contain it: write ^(…)$ around it"
         ));
     }
-    let is_address = anatomy.literals.contains(&b'[');
-    let is_of_hosts = |byte: &u8| match byte {
-        b'A'..=b'Z' => false,
-        b'[' | b']' => true,
-        b':' => is_address,
-        byte => byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'),
-    };
-    match anatomy.literals.iter().find(|byte| !is_of_hosts(byte)) {
-        None => Ok((pattern, anatomy)),
-        Some(byte) if byte.is_ascii_uppercase() => Err(format!(
-            "the regex {written:?} asks for the letter {:?}, but rules see hosts in lower case: write them so",
-            char::from(*byte)
-        )),
-        Some(b':') => {
-            Err(format!("the regex {written:?} asks for a port, which rules never see: write the host alone"))
-        }
-        Some(_) => Err(format!("the regex {written:?} asks for a character that no host has, so it matches none")),
+    if !anatomy.can_be_host {
+        return Err(format!(
+            "no host can match the regex {written:?}: rules see hosts in lower case, without a port, and an IPv6 address within [ ]"
+        ));
     }
+    Ok((pattern, anatomy))
 }
 
 /// A regex that matches a few hosts and no others stands under these in the index.
