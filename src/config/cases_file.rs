@@ -113,7 +113,7 @@ pub(super) fn read(file: &Path, rules: &RuleSet, now: Timestamp) -> (Vec<PlacedC
         Err(fault) => return (Vec::new(), vec![fault]),
     };
     let checked = shape().check(file, &mut root);
-    let raw = RawCases::deserialize(&root);
+    let raw = RawCases::deserialize(&mut root);
     let mut report = Report::new(file, root, checked);
     let mut cases = Vec::new();
     match raw {

@@ -242,7 +242,7 @@ fn load_in(file: &Path, environment: &dyn Fn(&str) -> Option<String>, inspect: &
     let mut root = parsed.map_err(|fault| Faults(vec![fault]))?;
     root.expand(file, environment, &mut faults);
     let checked = shape().check(file, &mut root);
-    let raw = Raw::deserialize(&root);
+    let raw = Raw::deserialize(&mut root);
     let mut report = Report::new(file, root, checked);
     report.faults.extend(faults);
     // The shape took out what serde would refuse; should they ever disagree, nothing is loaded.

@@ -20,7 +20,7 @@ pub(super) struct RawRole {
     /// Roles whose permissions this one has too, and in whose place it counts.
     #[schemars(example = &"viewer")]
     inherits: Option<OneOrMany>,
-    /// Its place in the hierarchy, the greater the higher; no role inherits from a higher one (default 0).
+    /// Its place in the hierarchy, the greater the higher (none counts as 0); no role that has one inherits from a higher one, however far.
     #[schemars(example = &60)]
     level: Option<u32>,
     /// `ACTION:RESOURCE`; `*` for any.

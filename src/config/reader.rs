@@ -1,4 +1,4 @@
-//! Reads raw types from a tree without copying it first: a file of ten thousand rules has a hundred thousand texts. What is wrong with a
+//! Reads raw types from a tree, whose texts they take over: a file of ten thousand rules has a hundred thousand. What is wrong with a
 //! tree `shape` has told already, in its place; the errors here are for what that cannot see.
 
 use serde::{
@@ -12,7 +12,7 @@ use serde::{
 
 use super::source::{Kind, Node};
 
-impl<'de> IntoDeserializer<'de, Error> for &'de Node {
+impl<'de> IntoDeserializer<'de, Error> for &'de mut Node {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -20,11 +20,11 @@ impl<'de> IntoDeserializer<'de, Error> for &'de Node {
     }
 }
 
-impl<'de> Deserializer<'de> for &'de Node {
+impl<'de> Deserializer<'de> for &'de mut Node {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.kind {
+        match &mut self.kind {
             Kind::Null | Kind::Broken => visitor.visit_unit(),
             Kind::Bool(value) => visitor.visit_bool(*value),
             // As unsigned where it can be, as a file of JSON has it.
@@ -33,10 +33,11 @@ impl<'de> Deserializer<'de> for &'de Node {
                 Err(_) => visitor.visit_i64(*value),
             },
             Kind::Float(value) => visitor.visit_f64(*value),
-            Kind::Str(text) => visitor.visit_borrowed_str(text),
-            Kind::Seq(items) => visitor.visit_seq(SeqDeserializer::new(items.iter())),
+            Kind::Str(text) => visitor.visit_string(std::mem::take(text)),
+            Kind::Seq(items) => visitor.visit_seq(SeqDeserializer::new(items.iter_mut())),
             Kind::Map(entries) => {
-                visitor.visit_map(MapDeserializer::new(entries.iter().map(|entry| (entry.key.as_str(), &entry.value))))
+                let entries = entries.iter_mut().map(|entry| (entry.key.as_str(), &mut entry.value));
+                visitor.visit_map(MapDeserializer::new(entries))
             }
         }
     }
@@ -58,10 +59,10 @@ impl<'de> Deserializer<'de> for &'de Node {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match &self.kind {
+        match &mut self.kind {
             Kind::Str(text) => visitor.visit_enum(text.as_str().into_deserializer()),
             Kind::Map(entries) => {
-                let entries = entries.iter().map(|entry| (entry.key.as_str(), &entry.value));
+                let entries = entries.iter_mut().map(|entry| (entry.key.as_str(), &mut entry.value));
                 visitor.visit_enum(MapAccessDeserializer::new(MapDeserializer::new(entries)))
             }
             _ => Err(serde::de::Error::custom("a word stands here")),

@@ -172,11 +172,17 @@ impl<'s> Walk<'s> {
                 false
             }
         };
-        let top = at.top();
-        if (broken || self.checked.faults.len() > before) && !self.checked.pruned.iter().any(|key| key == top) {
-            self.checked.pruned.push(top.to_owned());
+        if broken || self.checked.faults.len() > before {
+            self.prune(&at);
         }
         kept
+    }
+
+    fn prune(&mut self, way: &Way<'_>) {
+        let top = way.top();
+        if !self.checked.pruned.iter().any(|key| key == top) {
+            self.checked.pruned.push(top.to_owned());
+        }
     }
 
     fn choice(&mut self, node: &Node, schema: &'s Value, way: &Way<'_>) -> bool {

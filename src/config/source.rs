@@ -14,6 +14,12 @@ use super::Fault;
 /// Entries of a list that are read without letting others have the processor: a long file is read beside requests, on one core too.
 const AT_ONCE: usize = 64;
 
+/// Keys and values of one file: some hundred thousand rules. What is larger is no configuration.
+const MOST_NODES: usize = 4_000_000;
+const MERGE_FAULT: &str = "`<<` merges nothing here: write `<<: *NAME`, or take it out";
+/// Takes the entries of other blocks into this one (YAML 1.1, "Merge Key").
+const MERGE: &str = "<<";
+
 /// Line and column, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -59,8 +65,19 @@ pub(super) fn whole_file(file: &Path, message: String) -> Fault {
 
 /// The tree of a text. An empty file is an empty block.
 pub(crate) fn parse(file: &Path, text: &str) -> Result<Node, Fault> {
-    // YAML 1.2: `off` and `yes` are words, not booleans.
-    let options = serde_yaml::options! { strict_booleans: true };
+    let options = serde_yaml::options! {
+        // YAML 1.2: `off` and `yes` are words, not booleans.
+        strict_booleans: true,
+        // Merged here: the parser takes one of nothing for none.
+        merge_keys: serde_yaml::MergeKeyPolicy::AsOrdinary,
+        budget: serde_yaml::budget! {
+            max_nodes: MOST_NODES,
+            max_events: 2 * MOST_NODES,
+            // Many rules may share one anchor. What all of them come to is bounded.
+            max_aliases: MOST_NODES,
+            enforce_alias_anchor_ratio: false,
+        },
+    };
     let mut root: Node =
         serde_yaml::from_str_with_options(text, options).map_err(|error| syntax_fault(file, &error))?;
     if matches!(root.kind, Kind::Null) {
@@ -84,6 +101,12 @@ fn syntax_fault(file: &Path, error: &serde_yaml::Error) -> Fault {
         Some(rest) => {
             let key = rest.split(", set DuplicateKeyPolicy").next().unwrap_or(rest);
             format!("the key `{key}` stands here a second time; keep one of the two")
+        }
+        None if line.starts_with(MERGE_FAULT) => line.to_owned(),
+        None if line.contains("budget breached") || line.contains("alias replay limit") => {
+            format!(
+                "the file is larger or deeper than a configuration can be ({line}); split it, or write lists out less often"
+            )
         }
         None => format!("this is not YAML: {line}"),
     };
@@ -142,6 +165,32 @@ fn expanded(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<
     }
     result.push_str(rest);
     Ok(result)
+}
+
+/// Adds what is not there yet: of several blocks the first one that has it. A merge of nothing is a name that was forgotten: `<<: *staff` without
+/// `*staff` would be a rule without its subject.
+fn merged(entries: &mut Vec<Entry>, value: Node) -> Result<(), &'static str> {
+    let blocks = match value.kind {
+        Kind::Map(_) => vec![value],
+        Kind::Seq(blocks) => blocks,
+        _ => return Err(MERGE_FAULT),
+    };
+    if blocks.is_empty() {
+        return Err(MERGE_FAULT);
+    }
+    for block in blocks {
+        match block.kind {
+            Kind::Map(all) if !all.is_empty() => {
+                for entry in all {
+                    if !entries.iter().any(|known| known.key == entry.key) {
+                        entries.push(entry);
+                    }
+                }
+            }
+            _ => return Err(MERGE_FAULT),
+        }
+    }
+    Ok(())
 }
 
 impl From<serde_yaml::Location> for Place {
@@ -222,6 +271,10 @@ impl<'de> Visitor<'de> for AnyKind {
                 return Err(A::Error::custom(format!("duplicate mapping key: {}", key.value)));
             }
             entries.push(Entry { key: key.value, place: key.referenced.into(), value });
+        }
+        if let Some(merge) = entries.iter().position(|entry| entry.key == MERGE) {
+            let merge = entries.remove(merge);
+            merged(&mut entries, merge.value).map_err(A::Error::custom)?;
         }
         Ok(Kind::Map(entries))
     }

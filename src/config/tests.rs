@@ -410,3 +410,60 @@ fn a_database_may_be_named_by_a_file_and_an_open_way_to_it_is_warned_of() {
     fs::write(secret.path(), "postgres://u:hunter2@db.example.com/postern?sslmode=verify-full").unwrap();
     assert!(load_text(&config, &[RULES]).unwrap().warnings.is_empty());
 }
+
+/// Which of the two lists would have held nobody could see.
+#[test]
+fn a_network_that_is_named_twice_is_a_fault_in_either_spelling() {
+    let twice = "networks: [{name: banned, networks: [203.0.113.0/24]}, {name: banned, networks: [198.51.100.0/24]}]";
+    let rules =
+        "rules:\n- {domain: a.example.com, networks: banned, policy: deny}\n- {domain: a.example.com, policy: bypass}";
+    let told = policy_faults(&[("a.yaml", &format!("{twice}\n{rules}"))]);
+    assert_eq!(told, "policies/a.yaml:1:63: the network \"banned\" stands here a second time; keep one of the two");
+    let ours = "networks: { banned: 203.0.113.0/24, banned: 198.51.100.0/24 }";
+    let told = policy_faults(&[("a.yaml", &format!("{ours}\n{rules}"))]);
+    assert!(told.contains("`banned` stands here a second time"), "{told}");
+}
+
+/// A rule without the subject that it was to share would be for everybody.
+#[test]
+fn a_merge_of_nothing_is_a_fault_and_one_of_something_is_merged() {
+    let rules = |merge: &str, more: &str| {
+        format!(
+            "rules:\n- &staff {{ domain: a.example.com, path: /a, subject: 'group:staff', policy: one_factor }}\n\
+             - &named {{ <<: *staff, path: /b, name: named }}\n- {{ {merge}, domain: b.example.com, policy: one_factor }}\n{more}"
+        )
+    };
+    for merge in ["<<: ", "<<: []", "<<: {}", "<<: [{}]", "<<: text", "<<: [*staff, null]"] {
+        let told = policy_faults(&[("a.yaml", &rules(merge, ""))]);
+        assert!(told.starts_with("policies/a.yaml:") && told.contains("`<<` merges nothing here"), "{merge}: {told}");
+    }
+    let faulty = "- { domain: c.example.com, subject: bob, policy: deny }";
+    let told = policy_faults(&[("a.yaml", &rules("<<: [{ name: first }, *named]", faulty))]);
+    assert!(told.starts_with("policies/a.yaml:5:") && told.lines().count() == 1, "the others are sound: {told}");
+    let parsed = parse_policies(Path::new("a.yaml"), &rules("<<: [{ name: first }, *named]", "")).unwrap().0;
+    let asked = |url: &str| {
+        let target = crate::core::target::Target::parse_url(url).unwrap();
+        let explained = parsed.explain(&crate::core::policy::Question::anonymous(&target), None);
+        (explained.rule, explained.ruling)
+    };
+    use crate::core::policy::Ruling::{Refuse, SignIn};
+    assert_eq!(asked("https://a.example.com/b"), ("named".to_owned(), SignIn));
+    // Its own domain, the first block's name, the second one's path and subject.
+    assert_eq!(asked("https://b.example.com/b"), ("first".to_owned(), SignIn));
+    assert_eq!(asked("https://b.example.com/c"), ("default".to_owned(), Refuse));
+}
+
+/// As large as people are promised, with whatever a rule may hold, and one anchor shared by many.
+#[test]
+fn ten_thousand_long_rules_load() {
+    let mut text =
+        "rules:\n- { domain: a.example.com, subject: &staff ['group:a', 'group:b'], policy: deny }\n".to_owned();
+    for number in 0..10_000 {
+        text += &format!(
+            "- name: rule-{number}\n  domain: [h{number}.example.com, i{number}.example.com]\n  path: [/a/**, /b, /c, /d]\n  \
+             methods: [GET, POST]\n  networks: [10.0.0.0/8, 192.168.0.0/16]\n  subject: *staff\n  \
+             query: [[{{ key: x, operator: present }}, {{ key: y, operator: absent }}]]\n  policy: one_factor\n"
+        );
+    }
+    assert!(parse_policies(Path::new("a.yaml"), &text).is_ok_and(|(_, warnings)| warnings.is_empty()));
+}

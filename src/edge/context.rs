@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use super::upgrade::Handshake;
 use crate::{
     core::{
         client_ip::ClientAddress,
@@ -41,6 +42,8 @@ pub(super) struct Context {
     pub(super) headers: Option<Recorded>,
     pub(super) credential: Credential,
     pub(super) decided_at: Option<Timestamp>,
+    /// Of a WebSocket, once an upstream was chosen.
+    pub(super) handshake: Option<Arc<Handshake>>,
     pub(super) verdict: &'static str,
     pub(super) is_portal: bool,
     pub(super) is_page_load: bool,
@@ -74,6 +77,7 @@ impl Context {
             headers: None,
             credential: Credential::Settled,
             decided_at: None,
+            handshake: None,
             verdict: "reject",
             is_portal: false,
             is_page_load: false,

@@ -18,7 +18,7 @@ use pingora::{
     OkOrErr as _, Result,
     http::{RequestHeader, ResponseHeader},
     proxy::Session,
-    upstreams::peer::HttpPeer,
+    upstreams::peer::{H1UpgradePolicy, HttpPeer},
 };
 
 use crate::{
@@ -38,7 +38,7 @@ use super::{
     context::Context,
     names::Names,
     respond,
-    upgrade::{self, PatientConnect},
+    upgrade::{self, PatientConnect, is_websocket},
 };
 
 /// Between two bytes of a request's body, and of an answer's being taken.
@@ -128,14 +128,16 @@ pub(super) async fn peer(
     let timeouts = route.upstream.timeouts;
     peer.options.connection_timeout = Some(timeouts.connect);
     peer.options.total_connection_timeout = Some(timeouts.connect);
-    // Only here, behind the permit: nobody holds a connection for an hour by a header alone.
-    let is_upgrade = session.is_upgrade_req();
-    if is_upgrade {
-        session.set_read_timeout(Some(WEBSOCKET_IDLE));
-        peer.options.custom_l4 = Some(Arc::new(PatientConnect));
+    peer.options.read_timeout = Some(timeouts.read);
+    if is_websocket(session) {
+        let handshake = Arc::clone(context.handshake.insert(Arc::default()));
+        peer.options.custom_l4 = Some(Arc::new(PatientConnect { handshake, read_timeout: timeouts.read }));
+        peer.options.read_timeout = Some(timeouts.read.max(WEBSOCKET_IDLE));
         peer.group_key = upgrade::GROUP;
+    } else {
+        // pingora looks at one header alone.
+        peer.options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
     }
-    peer.options.read_timeout = Some(if is_upgrade { timeouts.read.max(WEBSOCKET_IDLE) } else { timeouts.read });
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(UPSTREAM_IDLE);
     Ok(Box::new(peer))
@@ -224,6 +226,16 @@ fn strip_credentials(session: &Session, request: &mut RequestHeader, context: &C
     Ok(())
 }
 
+/// Nobody keeps a connection open for an hour by a header alone: only the upstream's 101 lets it.
+pub(super) fn note_handshake(session: &mut Session, status: StatusCode, context: &Context) {
+    if let Some(handshake) = &context.handshake {
+        handshake.answered(status);
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            session.set_read_timeout(Some(WEBSOCKET_IDLE));
+        }
+    }
+}
+
 /// Header hygiene on the way out: an upstream cannot set cookies of ours (THREATS 60).
 pub(super) fn clean_answer(response: &mut ResponseHeader, context: &mut Context) -> Result<()> {
     context.upstream_status = Some(response.status);
@@ -269,6 +281,7 @@ fn status(error: &Error) -> Option<StatusCode> {
         (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => {
             Some(StatusCode::GATEWAY_TIMEOUT)
         }
+        (ReadError, ErrorSource::Upstream) if has_timed_out(error) => Some(StatusCode::GATEWAY_TIMEOUT),
         (_, ErrorSource::Upstream) => Some(StatusCode::BAD_GATEWAY),
         (ReadTimedout, ErrorSource::Downstream) => Some(StatusCode::REQUEST_TIMEOUT),
         (ReadError | WriteError | WriteTimedout | ConnectionClosed | ErrorType::H2Error, ErrorSource::Downstream) => {
@@ -277,6 +290,12 @@ fn status(error: &Error) -> Option<StatusCode> {
         (_, ErrorSource::Downstream) => Some(StatusCode::BAD_REQUEST),
         (_, ErrorSource::Internal | ErrorSource::Unset) => Some(StatusCode::INTERNAL_SERVER_ERROR),
     }
+}
+
+/// As `upgrade` ends a handshake.
+fn has_timed_out(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::TimedOut)
 }
 
 /// A failing upstream is worth a warning, a fault of ours an error; clients come and go.

@@ -245,10 +245,11 @@ impl ProxyHttp for Proxy {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        forward::note_handshake(session, response.status, context);
         forward::clean_answer(response, context)
     }
 

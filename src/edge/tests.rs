@@ -260,6 +260,34 @@ async fn a_slow_upstream_is_504_and_asked_once() {
     assert!(told.try_recv().is_err(), "asked again");
 }
 
+/// The time of an open WebSocket is not that of an answer to its handshake, and none of a request that only has the header.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_to_an_upgrade_is_504_as_well() {
+    for (method, fields, goes_on) in [
+        ("GET", "Upgrade: websocket\r\n", true),
+        ("GET", "Upgrade: WebSocket\r\nContent-Length: 0\r\n", true),
+        ("GET", "Upgrade: h2c\r\n", false),
+        ("GET", "Upgrade: websocket\r\nUpgrade: h2c\r\n", false),
+        ("GET", "Upgrade: websocket, h2c\r\n", false),
+        ("POST", "Upgrade: websocket\r\nContent-Length: 0\r\n", false),
+    ] {
+        let head = format!(
+            "{method} /public/a HTTP/1.1\r\nHost: app.example.com\r\nConnection: upgrade\r\n{fields}\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        let (server, mut told) = upstream(None).await;
+        let running = started(vec![server]);
+        let mut client = TcpStream::connect(running.address).await.unwrap();
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        tokio::time::timeout(Duration::from_secs(20), client.read_exact(&mut status)).await.expect("soon").unwrap();
+        assert_eq!(&status, b"HTTP/1.1 504", "{head}");
+        let told = told.recv().await.unwrap().to_ascii_lowercase();
+        assert_eq!(told.contains("\r\nupgrade: websocket\r\n"), goes_on, "{head}: {told}");
+        assert!(goes_on || !told.contains("upgrade"), "{head}: {told}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_portal_answers_through_the_bridge_and_bounds_bodies() {
     let running = started(Vec::new());

@@ -17,16 +17,20 @@ use crate::{
     ports::Entropy,
     store::UsersFileError,
 };
-use watch::Files;
+use watch::{Files, at_rest_after};
 
 /// How soon a reload that failed for want of the database is tried again: a user whom the file disables must not stay because nobody
 /// touches the file once more. Somewhat later on each node, so that not all of a fleet ask for the lock on the users at once.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Twice as long each time, up to this.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+const ONCE_MORE: &str = "once more, since the database did not answer";
 
-fn again_in(entropy: &dyn Entropy) -> Duration {
+/// Up to a second later.
+fn about(pause: Duration, entropy: &dyn Entropy) -> Duration {
     let mut random = [0];
     entropy.fill(&mut random);
-    AGAIN + Duration::from_millis(4) * u32::from(random[0])
+    pause + Duration::from_millis(4) * u32::from(random[0])
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.
@@ -40,7 +44,8 @@ pub async fn run(mut server: Server) -> anyhow::Result<()> {
     let mut files = Files::watch(&server.sources);
     server.readiness.change(|report| report.status = Phase::Ready);
     tracing::info!(pid = std::process::id(), "ready");
-    let mut is_unfinished = false;
+    // A reload that failed for want of the database, and how long until it is tried again.
+    let mut unfinished: Option<Duration> = None;
     loop {
         let trigger = tokio::select! {
             _ = terminate.recv() => break,
@@ -50,12 +55,29 @@ pub async fn run(mut server: Server) -> anyhow::Result<()> {
                 "SIGHUP"
             }
             () = files.changed() => "file change",
-            () = time::sleep(again_in(&*server.stores.entropy)), if is_unfinished => "once more, since the database did not answer",
+            () = at_rest_after(about(unfinished.unwrap_or_default(), &*server.stores.entropy), &server.sources),
+                if unfinished.is_some() => ONCE_MORE,
         };
-        (files, is_unfinished) = server.reload_watched(trigger).await;
+        let ended;
+        (files, ended) = server.reload_watched(trigger).await;
+        unfinished = match (ended, unfinished) {
+            (Ended::Taken, _) => None,
+            (Ended::Unfinished, None) => Some(AGAIN),
+            // Files that have a fault as well, or cannot be read now, finish nothing.
+            (Ended::Unfinished | Ended::Faulty, waited) => waited.map(|waited| (waited * 2).min(AGAIN_AT_MOST)),
+        };
     }
     server.drain(&mut terminate, &mut interrupt).await;
     Ok(())
+}
+
+/// How a reload ended.
+#[derive(Clone, Copy)]
+enum Ended {
+    Taken,
+    /// The files are sound: only the database could not take them.
+    Unfinished,
+    Faulty,
 }
 
 /// Why everything stays as it was.
@@ -73,21 +95,20 @@ impl From<Vec<String>> for Unloaded {
 
 impl Server {
     /// Reloads, and watches from before the reading on: a change that comes while files are read is the next reload's. Where
-    /// files are named that were not watched yet, they are read once more now that they are. Also answers whether it has to be tried again,
-    /// though no file changes.
-    async fn reload_watched(&mut self, mut trigger: &'static str) -> (Files, bool) {
+    /// files are named that were not watched yet, they are read once more now that they are.
+    async fn reload_watched(&mut self, mut trigger: &'static str) -> (Files, Ended) {
         loop {
             let files = Files::watch(&self.sources);
-            let is_unfinished = self.reload(trigger).await;
+            let ended = self.reload(trigger).await;
             if files.watches(&self.sources) {
-                return (files, is_unfinished);
+                return (files, ended);
             }
             trigger = "other files are named";
         }
     }
 
-    /// Reads everything again and swaps it whole, or keeps everything old. Answers whether it failed for want of the database alone.
-    async fn reload(&mut self, trigger: &'static str) -> bool {
+    /// Reads everything again and swaps it whole, or keeps everything old.
+    async fn reload(&mut self, trigger: &'static str) -> Ended {
         let result = self.try_reload().await;
         let now = self.stores.clock.now().unix_seconds();
         self.metrics.config_reload(result.is_ok(), now);
@@ -103,16 +124,19 @@ impl Server {
                     report.reload_faults.clear();
                     report.needs_restart = needs_restart.into_iter().map(str::to_owned).collect();
                 });
+                Ended::Taken
             }
             Err(Unloaded { faults, is_passing }) => {
-                for fault in &faults {
-                    tracing::error!(trigger, "the old configuration stays: {fault}");
+                // What is tried again and again is told once; whoever changes a file, or asks, is answered.
+                if trigger != ONCE_MORE || self.readiness.report().reload_faults != faults {
+                    for fault in &faults {
+                        tracing::error!(trigger, "the old configuration stays: {fault}");
+                    }
                 }
                 self.readiness.change(|report| report.reload_faults = faults);
-                return is_passing;
+                if is_passing { Ended::Unfinished } else { Ended::Faulty }
             }
         }
-        false
     }
 
     /// Names of changed keys that need a restart.

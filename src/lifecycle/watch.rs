@@ -81,11 +81,28 @@ impl Files {
     }
 
     async fn look(&self) -> Contents {
-        let sources = self.sources.clone();
-        let looked = tokio::task::spawn_blocking(move || contents(&sources)).await;
         // The look panicked: nothing has changed as far as anybody knows.
-        looked.unwrap_or_else(|_| self.seen.clone())
+        look(&self.sources).await.unwrap_or_else(|| self.seen.clone())
     }
+}
+
+/// Returns after a while, once nobody writes.
+pub(super) async fn at_rest_after(pause: Duration, sources: &[PathBuf]) {
+    time::sleep(pause).await;
+    let mut found = look(sources).await;
+    loop {
+        time::sleep(SETTLE).await;
+        let later = look(sources).await;
+        if later == found {
+            return;
+        }
+        found = later;
+    }
+}
+
+async fn look(sources: &[PathBuf]) -> Option<Contents> {
+    let sources = sources.to_vec();
+    tokio::task::spawn_blocking(move || contents(&sources)).await.ok()
 }
 
 /// The folder itself, or the folder of a file; and wherever on the way there a symbolic link stands, the folder that holds the

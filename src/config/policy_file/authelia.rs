@@ -1,9 +1,18 @@
 //! Authelia's spellings of what is ours too: its `access_control` may be laid into the policies folder as it is.
 
-use super::super::source::{Entry, Kind, Node};
+use std::collections::HashSet;
+
+use super::super::source::{Entry, Kind, Node, Place};
+
+/// A name that stands in a list once more. YAML's parser tells that of keys alone.
+pub(super) struct Again {
+    pub(super) name: String,
+    pub(super) place: Place,
+}
 
 /// Rewrites Authelia's spellings in the tree, so that one shape describes both and every place stays.
-pub(super) fn authelia_to_ours(mut root: Node) -> Node {
+pub(super) fn authelia_to_ours(mut root: Node) -> (Node, Vec<Again>) {
+    let mut again = Vec::new();
     if let Kind::Map(entries) = &mut root.kind
         && let [only] = entries.as_mut_slice()
         && only.key == "access_control"
@@ -15,19 +24,27 @@ pub(super) fn authelia_to_ours(mut root: Node) -> Node {
         for entry in entries {
             match (entry.key.as_str(), &mut entry.value.kind) {
                 ("default_policy", _) if !has_default => entry.key = "default".to_owned(),
-                ("networks", kind) => networks_by_name(kind),
+                ("networks", kind) => networks_by_name(kind, &mut again),
                 _ => {}
             }
         }
     }
-    root
+    (root, again)
 }
 
 /// `[{ name: office, networks: [...] }]` as `{ office: [...] }`. Anything else is left for the shape to judge.
-fn networks_by_name(kind: &mut Kind) {
+fn networks_by_name(kind: &mut Kind, again: &mut Vec<Again>) {
     let Kind::Seq(items) = kind else { return };
     let named: Option<Vec<Entry>> = items.iter().map(named_network).collect();
-    if let Some(entries) = named {
+    if let Some(mut entries) = named {
+        let mut names = HashSet::new();
+        entries.retain(|entry| {
+            let is_new = names.insert(entry.key.clone());
+            if !is_new {
+                again.push(Again { name: entry.key.clone(), place: entry.place });
+            }
+            is_new
+        });
         *kind = Kind::Map(entries);
     }
 }

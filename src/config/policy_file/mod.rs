@@ -18,6 +18,7 @@ use super::{
 };
 use crate::core::policy::{AttributeType, DraftFault, Place, PolicyDraft, RuleDraft, RuleSet};
 
+use authelia::Again;
 pub(super) use raw::OneOrMany;
 use raw::RawPolicies;
 
@@ -117,7 +118,7 @@ impl Reading {
     }
 
     fn parsed(&mut self, file: &Path, parsed: Result<Node, Fault>) {
-        let mut root = match parsed {
+        let (mut root, again) = match parsed {
             Ok(root) => authelia::authelia_to_ours(root),
             Err(fault) => {
                 self.names_pruned = true;
@@ -125,8 +126,14 @@ impl Reading {
                 return;
             }
         };
-        let checked = shape().check(file, &mut root);
-        let raw = RawPolicies::deserialize(&root);
+        let mut checked = shape().check(file, &mut root);
+        for Again { name, place } in again {
+            let message = format!("the network {name:?} stands here a second time; keep one of the two");
+            let fault = Fault { file: file.to_path_buf(), line: place.line, column: place.column, message };
+            checked.faults.push(fault);
+            self.names_pruned = true;
+        }
+        let raw = RawPolicies::deserialize(&mut root);
         let mut report = Report::new(file, root, checked);
         self.names_pruned |= ["networks", "roles", "orgs", "attributes"].into_iter().any(|key| report.is_pruned(key));
         match raw {

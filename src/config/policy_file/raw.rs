@@ -197,6 +197,10 @@ where
         Ok((self.text)(text.to_owned()))
     }
 
+    fn visit_string<E>(self, text: String) -> Result<T, E> {
+        Ok((self.text)(text))
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<T, A::Error> {
         let mut items = Vec::with_capacity(access.size_hint().unwrap_or_default());
         while let Some(item) = access.next_element()? {

@@ -31,7 +31,7 @@ const TELLING: &[&str] = &[
     "verifier",
 ];
 
-/// What a name ends in; `HARMLESS` are those that end so and are something else.
+/// What a word ends in; `HARMLESS` are those that end so and are something else.
 const ENDINGS: &[&str] = &["code", "key", "pin"];
 const HARMLESS: &[&str] = &["donkey", "hockey", "monkey", "spin", "turkey", "whiskey"];
 
@@ -41,7 +41,7 @@ const WORDS: &[&str] = &[
     "pwd", "sid", "sig", "state", "totp", "xsrf",
 ];
 
-/// In the name of a code they say that it lets nobody in.
+/// Right before `code`.
 const HARMLESS_CODES: &[&str] = &[
     "area", "color", "country", "currency", "error", "lang", "language", "locale", "postal", "region", "status", "zip",
 ];
@@ -52,12 +52,17 @@ pub(super) fn names_credential(name: &str) -> bool {
     let plain: String =
         name.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
     let words = words(name);
-    let ends = ENDINGS.iter().any(|ending| words.iter().any(|word| word.ends_with(ending)));
-    let is_harmless =
-        HARMLESS_CODES.iter().any(|what| plain.contains(what)) || HARMLESS.iter().any(|word| plain.ends_with(word));
-    (ends && !is_harmless)
-        || TELLING.iter().any(|word| plain.contains(word))
-        || words.iter().any(|word| WORDS.contains(&word.as_str()))
+    let ends = words.iter().enumerate().any(|(place, word)| {
+        let before = place.checked_sub(1).and_then(|before| words.get(before)).map_or("", String::as_str);
+        ENDINGS.iter().any(|ending| word.ends_with(ending)) && !is_harmless(word, before)
+    });
+    ends || TELLING.iter().any(|word| plain.contains(word)) || words.iter().any(|word| WORDS.contains(&word.as_str()))
+}
+
+/// A word that only ends like one, or the code of something that lets nobody in: `errorCode`, `zipcode`.
+fn is_harmless(word: &str, before: &str) -> bool {
+    let of_what = word.strip_suffix("code").map(|own| if own.is_empty() { before } else { own });
+    HARMLESS.contains(&word) || of_what.is_some_and(|what| HARMLESS_CODES.contains(&what))
 }
 
 /// Whether a value looks like a credential, or holds what does: a JWT, credentials with their scheme (RFC 9110 §11.4), or a query.
@@ -146,6 +151,11 @@ mod tests {
             "Sec-WebSocket-Protocol",
             "X-Forwarded-Client-Cert",
             "ssl-client-cert",
+            "X-Status-Key",
+            "region_key",
+            "langfuse_key",
+            "country_pin",
+            "country_login_code",
         ] {
             assert!(names_credential(name), "{name}");
         }
@@ -159,6 +169,8 @@ mod tests {
             "monkey",
             "country_code",
             "countryCode",
+            "zipcode",
+            "http_status_code",
             "sort",
             "id",
             "user",

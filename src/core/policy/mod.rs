@@ -14,6 +14,7 @@ mod index;
 mod matcher;
 mod pattern;
 mod query;
+mod re2;
 mod reach;
 mod reads;
 mod record;

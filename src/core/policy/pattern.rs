@@ -10,10 +10,10 @@ use regex_automata::{
 };
 use regex_syntax::{
     ParserBuilder,
-    hir::{Hir, HirKind, Look, literal::Extractor},
+    hir::{Class, Hir, HirKind, Look, literal::Extractor},
 };
 
-use super::beginning::Beginning;
+use super::{beginning::Beginning, re2};
 
 /// Bytes that one automaton may take. What could come near is built when the rules are loaded.
 const SIZE_LIMIT: usize = 1 << 20;
@@ -54,6 +54,8 @@ pub(super) struct Anatomy {
     pub(super) prefixes: Vec<Vec<u8>>,
     /// Every match is one of the prefixes, whole.
     pub(super) exact: bool,
+    /// Whether some canonical host may match, as far as its characters go.
+    pub(super) can_be_host: bool,
 }
 
 /// What `.` means.
@@ -82,7 +84,7 @@ impl Pattern {
                 "the regex {written:?} holds a control character, as \"\\b\" in double quotes is one: write it in single quotes"
             ));
         }
-        let source = with_ascii_classes(written)?;
+        let source = re2::as_regex_syntax(written)?;
         let any = dot == Dot::MatchesAnything;
         let tree =
             ParserBuilder::new().utf8(false).dot_matches_new_line(any).build().parse(&source).map_err(|error| {
@@ -237,73 +239,42 @@ fn anatomy(tree: &Hir) -> Anatomy {
         anchored_at_end: tree.properties().look_set_suffix().contains(Look::End),
         prefixes,
         exact: found.is_exact(),
+        can_be_host: can_be_host(tree, has_bracket(tree)),
     }
 }
 
-/// RE2's `\d \w \s \b` are ASCII, here they would be Unicode; and inside a class `[`, `&&` and `~~` are plain characters to RE2, but not here.
-/// Characters stay characters, so switching Unicode off (where `.` is a byte) would not do.
-fn with_ascii_classes(written: &str) -> Result<String, String> {
-    let mut source = String::with_capacity(written.len() + 16);
-    let mut in_class = false;
-    let mut left = written.chars().peekable();
-    while let Some(character) = left.next() {
-        match character {
-            '\\' => {
-                let Some(escaped) = left.next() else {
-                    return Err(format!("the regex {written:?} ends in a lone backslash"));
-                };
-                let class = match escaped {
-                    'd' => "[0-9]",
-                    'D' => "[^0-9]",
-                    'w' => "[0-9A-Za-z_]",
-                    'W' => "[^0-9A-Za-z_]",
-                    's' => "[\\t\\n\\x0C\\r ]",
-                    'S' => "[^\\t\\n\\x0C\\r ]",
-                    'b' if !in_class => "(?-u:\\b)",
-                    'B' if !in_class => "(?-u:\\B)",
-                    _ => "",
-                };
-                if class.is_empty() {
-                    source.push('\\');
-                    source.push(escaped);
-                } else {
-                    source.push_str(class);
-                }
-            }
-            '[' if !in_class => {
-                in_class = true;
-                source.push('[');
-                if left.next_if_eq(&'^').is_some() {
-                    source.push('^');
-                }
-                if left.next_if_eq(&']').is_some() {
-                    source.push_str("\\]");
-                }
-            }
-            // `[:alpha:]` and its like, ASCII in both.
-            '[' if left.peek() == Some(&':') => {
-                source.push('[');
-                for inner in left.by_ref() {
-                    source.push(inner);
-                    if inner == ']' {
-                        break;
-                    }
-                }
-            }
-            '[' => source.push_str("\\["),
-            ']' => {
-                in_class = false;
-                source.push(']');
-            }
-            '&' | '~' if in_class => {
-                source.push('\\');
-                source.push(character);
-            }
-            '-' if in_class && left.peek() == Some(&'-') => {
-                return Err(format!("the regex {written:?} has -- within [ ]: write \\- for a hyphen there"));
-            }
-            _ => source.push(character),
+/// Whether characters of hosts alone suffice: lower-case letters, digits, `.`, `-`, `_`, and those of an IPv6 address in brackets.
+fn can_be_host(node: &Hir, is_address: bool) -> bool {
+    let is_of_hosts = |byte: u8| match byte {
+        b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' => true,
+        b'[' | b']' | b':' => is_address,
+        _ => false,
+    };
+    let inner = |node: &Hir| can_be_host(node, is_address);
+    match node.kind() {
+        HirKind::Empty | HirKind::Look(_) => true,
+        HirKind::Literal(literal) => literal.0.iter().copied().all(is_of_hosts),
+        HirKind::Class(Class::Unicode(class)) => {
+            let is_in = |byte: u8| class.iter().any(|range| (range.start()..=range.end()).contains(&char::from(byte)));
+            (0..128).any(|byte| is_of_hosts(byte) && is_in(byte))
         }
+        HirKind::Class(Class::Bytes(class)) => {
+            let is_in = |byte: u8| class.iter().any(|range| (range.start()..=range.end()).contains(&byte));
+            (0..128).any(|byte| is_of_hosts(byte) && is_in(byte))
+        }
+        HirKind::Repetition(repetition) => repetition.min == 0 || inner(&repetition.sub),
+        HirKind::Capture(capture) => inner(&capture.sub),
+        HirKind::Concat(nodes) => nodes.iter().all(inner),
+        HirKind::Alternation(nodes) => nodes.iter().any(inner),
     }
-    Ok(source)
+}
+
+fn has_bracket(node: &Hir) -> bool {
+    match node.kind() {
+        HirKind::Literal(literal) => literal.0.contains(&b'['),
+        HirKind::Repetition(repetition) => has_bracket(&repetition.sub),
+        HirKind::Capture(capture) => has_bracket(&capture.sub),
+        HirKind::Concat(nodes) | HirKind::Alternation(nodes) => nodes.iter().any(has_bracket),
+        HirKind::Empty | HirKind::Class(_) | HirKind::Look(_) => false,
+    }
 }

@@ -109,6 +109,9 @@ impl Subject {
         if name.trim().is_empty() {
             return Err(format!("the subject {written:?} names nobody: write a name after the colon"));
         }
+        if name.trim() != name || kind.trim() != kind {
+            return Err(format!("the subject {written:?} has a blank too many: no name begins or ends with one"));
+        }
         let bearers = match kind {
             "user" => return Ok(Self::User(Box::from(name))),
             "group" => return Ok(Self::Group(Box::from(name))),

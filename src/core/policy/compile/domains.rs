@@ -81,6 +81,11 @@ fn parse_domain_regex(written: &str) -> Result<(Pattern, Anatomy), String> {
             "the regex {written:?} is not anchored at both ends, so it would match hosts that only contain it: write ^(…)$ around it"
         ));
     }
+    if !anatomy.can_be_host {
+        return Err(format!(
+            "no host can match the regex {written:?}: rules see hosts in lower case, without a port, and an IPv6 address within [ ]"
+        ));
+    }
     Ok((pattern, anatomy))
 }
 

@@ -82,17 +82,6 @@ impl<'d> Compiler<'d> {
                     self.fault(place, unknown("role", name, by_name.keys().copied(), "roles"));
                     continue;
                 };
-                let (own, inherited) = (written.level, draft.roles.get(*parent).and_then(|parent| parent.level));
-                if let (Some(own), Some(inherited)) = (own, inherited)
-                    && own < inherited
-                {
-                    let message = format!(
-                        "{:?} (level {own}) would have all that {name:?} has, which stands above it (level {inherited}): \
-                         turn the two around, or correct a level",
-                        written.name
-                    );
-                    self.fault(place, message);
-                }
                 known.push(*parent);
             }
             parents.push(known);
@@ -122,9 +111,28 @@ impl<'d> Compiler<'d> {
                     .join(" -> ");
                 self.fault(place, format!("{name:?} inherits from itself ({round}): take one of them out"));
             }
+            self.above(start, &reached);
             includes.push(reached);
         }
         includes
+    }
+
+    /// A role that has all of one above it, however far it inherits.
+    fn above(&mut self, role: usize, reached: &HashSet<usize>) {
+        let Some(RoleDraft { name, level: Some(own), inherits, .. }) = self.draft.roles.get(role) else { return };
+        let mut reached: Vec<usize> = reached.iter().copied().collect();
+        reached.sort_unstable();
+        for other in reached.into_iter().filter_map(|other| self.draft.roles.get(other)) {
+            if let Some(level) = other.level.filter(|level| level > own) {
+                let message = format!(
+                    "{name:?} (level {own}) would have all that {:?} has, which stands above it (level {level}): \
+                     turn the two around, or correct a level",
+                    other.name
+                );
+                let entry = inherits.iter().position(|inherited| *inherited == other.name);
+                self.fault(Place::Role { role, key: Some("inherits"), entry }, message);
+            }
+        }
     }
 
     fn permissions(&mut self) -> Vec<Vec<Permission>> {
@@ -220,6 +228,10 @@ impl<'d> Compiler<'d> {
                 None if text == "everyone" => &mut bearers.everyone,
                 Some((_, name)) if name.trim().is_empty() => {
                     self.fault(at(entry), format!("{text:?} names nobody: write a name after the colon"));
+                    continue;
+                }
+                Some((kind, name)) if name.trim() != name || kind.trim() != kind => {
+                    self.fault(at(entry), format!("{text:?} has a blank too many: no name begins or ends with one"));
                     continue;
                 }
                 Some(("user", name)) => bearers.users.entry(Box::from(name)).or_default(),

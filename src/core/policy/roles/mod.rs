@@ -19,7 +19,7 @@ pub struct RoleDraft {
     pub name: String,
     /// Roles whose permissions this one has too, and in whose place it counts.
     pub inherits: Vec<String>,
-    /// Its place in a hierarchy, the greater the higher: no role inherits from a higher one.
+    /// Its place in a hierarchy, the greater the higher: no role with one inherits from a higher one, however far.
     pub level: Option<u32>,
     /// `read:dashboards`, `manage:*`.
     pub permissions: Vec<String>,

@@ -293,6 +293,33 @@ fn everyone_within_an_organisation() {
     assert!(!outside.iter().any(|role| role.contains("reader")), "{outside:?}");
 }
 
+/// However far it inherits: what it would have stands above it.
+#[test]
+fn a_role_without_a_level_is_no_bridge_to_one_above() {
+    let draft = PolicyDraft {
+        roles: vec![
+            role("intern", &["bridge"], 10, &[]),
+            RoleDraft { level: None, ..role("bridge", &["admin"], 0, &[]) },
+            role("admin", &[], 90, &[]),
+        ],
+        ..PolicyDraft::default()
+    };
+    let place = Place::Role { role: 0, key: Some("inherits"), entry: None };
+    let faults = told(&draft);
+    assert!(matches!(&faults[..], [(at, message)] if *at == place && message.contains("\"admin\" has")), "{faults:?}");
+}
+
+#[test]
+fn a_blank_around_a_bound_name_is_a_fault() {
+    let draft = PolicyDraft {
+        roles: vec![role("admin", &[], 90, &[])],
+        bindings: vec![binding("admin", &["group:admins ", "user: bob"])],
+        ..PolicyDraft::default()
+    };
+    let faults = told(&draft);
+    assert_eq!(faults.iter().filter(|(_, message)| message.contains("a blank too many")).count(), 2, "{faults:?}");
+}
+
 #[test]
 fn a_role_beside_two_organisations_is_a_fault() {
     let mut draft = with_rule(&[&["org:acme", "role:admin", "org:globex"]]);

@@ -16,6 +16,89 @@ fn threat_12_an_unanchored_regex_is_a_fault() {
     }
 }
 
+/// Where this engine and RE2 part, and a deny would be another rule than it seems.
+#[test]
+fn threat_12_what_re2_refuses_or_reads_otherwise() {
+    for (regex, told) in [
+        (r"^/files/[.-\w]+$", "ends in a class"),
+        (r"^/[+-\d]", "ends in a class"),
+        (r"^/[!-[:alpha:]]", "ends in a class"),
+        ("^/users/[[:digits:]]+$", "no class that RE2 knows"),
+        ("^/[[:x]", "no class that RE2 knows"),
+        ("^/[a--z]", "--"),
+        ("(?x)^/a b", "'x'"),
+        ("^/(?u:a)", "'u'"),
+        ("(?iR)^/a", "'R'"),
+        ("^/a++$", "repeats a repetition"),
+        ("^/a{2}*$", "repeats a repetition"),
+        ("^/a+??b", "repeats a repetition"),
+        ("^/a{ 2}$", "reads as text"),
+        ("^/a{2 , 3}$", "reads as text"),
+        ("^/a{,3}$", "reads as text"),
+        (r"^/\u0041", r"\u"),
+    ] {
+        let found = faults(vec![RuleDraft { resources: strings(&[regex]), ..rule("r", "a.test", Level::Deny) }]);
+        assert!(found.len() == 1 && found[0].message.contains(told), "{regex}: {:?}", found[0].message);
+    }
+    for (regex, path, matches) in [
+        (r"^/[\w.-]+$", "/a.b-c", true),
+        (r"^/[-\w]+$", "/a-b", true),
+        (r"^/[\w-.]+$", "/a-b.c", true),
+        (r"^/[a-z-9]+$", "/b-9", true),
+        (r"^/[a-z-9]+$", "/5", false),
+        (r"^/[^]a-]$", "/]", false),
+        (r"^/[^]a-]$", "/b", true),
+        (r"^/[[:^digit:]_]$", "/7", false),
+        (r"^/[\p{L}-_]+$", "/a-_", true),
+        (r"^/[\pL-]{2,3}?$", "/a-", true),
+        (r"^/(?:ab{1}?c){2}5*$", "/abcabc55", true),
+        (r"^/a{2,}5+,*$", "/aa5,,", true),
+        (r"^/a+(?:b+)*\++$", "/aabb+", true),
+        (r"^/[[:word:]-]+$", "/a_-", true),
+        (r"^/a\<b$", "/a<b", true),
+        (r"^/a[\<]b$", "/a<b", true),
+        (r"^/(?i:AB)(?P<x>c)(?:d)$", "/abcd", true),
+    ] {
+        let rules = compiled(vec![RuleDraft { resources: strings(&[regex]), ..rule("r", "a.test", Level::Bypass) }]);
+        let target = Target::parse_url(&format!("https://a.test{path}")).expect("a URL");
+        let ruling = rules.decide(&Question::anonymous(&target)).ruling;
+        assert_eq!(ruling == Ruling::Forward, matches, "{regex} {path}");
+    }
+}
+
+/// A deny that can match nobody, or no host, lets everybody by.
+#[test]
+fn what_nothing_can_be_is_a_fault() {
+    for subject in ["user: bob", "group:banned ", "group: x", " user:bob", "org: acme"] {
+        let found = faults(vec![RuleDraft { subject: vec![strings(&[subject])], ..rule("r", "a.test", Level::Deny) }]);
+        assert!(found[0].message.contains("a blank too many"), "{subject:?}: {:?}", found[0].message);
+    }
+    for regex in [
+        r"^Admin\.example\.com$",
+        r"^[A-Z]+\.example\.com$",
+        r"^(Ab|Cd)\.example\.com$",
+        r"^admin\.example\.com:8443$",
+        r"^admin/\.example\.com$",
+        "^2001:db8::1$",
+        "^é$",
+    ] {
+        let draft = RuleDraft { domain: vec![], domain_regex: strings(&[regex]), ..rule("r", "", Level::Deny) };
+        let found = faults(vec![draft]);
+        assert!(found[0].message.contains("no host can match"), "{regex}: {:?}", found[0].message);
+    }
+    for (regex, url) in [
+        ("(?i)^Admin\\.example\\.com$", "https://admin.example.com/"),
+        (r"^(?:app|App)\.example\.com$", "https://app.example.com/"),
+        (r"^app\.example\.com(:\d+)?$", "https://app.example.com/"),
+        (r"^[^/]+\.example\.com$", "https://app.example.com/"),
+        (r"^\[2001:db8::1\]$", "https://[2001:db8::1]/"),
+    ] {
+        let draft = RuleDraft { domain: vec![], domain_regex: strings(&[regex]), ..rule("r", "", Level::Bypass) };
+        let target = Target::parse_url(url).expect("a URL");
+        assert_eq!(compiled(vec![draft]).decide(&Question::anonymous(&target)).ruling, Ruling::Forward, "{regex}");
+    }
+}
+
 fn condition(key: &str, operator: Option<Operator>, value: Option<&str>) -> QueryDraft {
     QueryDraft { key: key.to_owned(), operator, value: value.map(str::to_owned) }
 }
