@@ -22,8 +22,8 @@ use watch::{Files, at_rest_after};
 /// How soon a reload that failed for want of the database is tried again: a user whom the file disables must not stay because nobody
 /// touches the file once more. Somewhat later on each node, so that not all of a fleet ask for the lock on the users at once.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Twice as long each time, up to this.
-const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+/// Twice as long each time, up to this: so long may whoever the file disabled stay once the database is back.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(4);
 const ONCE_MORE: &str = "once more, since the database did not answer";
 
 /// Up to a second later.

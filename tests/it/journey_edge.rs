@@ -87,62 +87,6 @@ async fn a_websocket_stays_open_however_fast_the_upstream_answers() {
     }
 }
 
-/// Whoever sends without a pause hears the upstream all the same.
-#[tokio::test]
-async fn a_websocket_is_read_while_it_is_written() {
-    const LENGTH: usize = 32 << 20;
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.ok()?;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            stream.read_buf(&mut head).await.ok()?;
-        }
-        let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-        stream.write_all(answer.as_bytes()).await.ok()?;
-        // As soon as it is heard, with little room between.
-        let (mut read, mut write) = stream.split();
-        tokio::io::copy(&mut read, &mut write).await.ok()
-    });
-    let server = Setup::with_upstream_at(port).start().await;
-    let bob = server.sign_in("bob").await;
-    let request = format!(
-        "GET /socket HTTP/1.1\r\nHost: {}\r\nCookie: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        server.app(),
-        bob.gate
-    );
-    let mut stream = TcpStream::connect(("127.0.0.1", server.edge())).await.expect("a connection");
-    stream.write_all(request.as_bytes()).await.expect("a request");
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        within(DEADLINE, "the 101", stream.read_exact(&mut byte)).await.expect("an answer");
-        head.push(byte[0]);
-    }
-    let (mut read, mut write) = stream.into_split();
-    let writing = tokio::spawn(async move {
-        let chunk = vec![b'x'; 1 << 16];
-        for _ in 0..LENGTH / chunk.len() {
-            write.write_all(&chunk).await.expect("an open connection");
-        }
-        write
-    });
-    let echoed = async {
-        let (mut bytes, mut heard) = (vec![0; 1 << 16], 0);
-        while heard < LENGTH {
-            match read.read(&mut bytes).await.expect("what the upstream says") {
-                0 => panic!("closed after {heard} bytes"),
-                length => heard += length,
-            }
-        }
-    };
-    within(DEADLINE, "all of it comes back", echoed).await;
-    writing.await.expect("all is written");
-}
-
 #[tokio::test]
 async fn a_host_without_a_route_is_404_before_any_rule() {
     let front = Front::edge().await;

@@ -1,6 +1,8 @@
 //! RE2's spelling (Go's `regexp/syntax`, which Authelia has) in that of the regex crates. Called by `pattern` when rules are loaded; says
 //! nothing of what a regex means.
 
+use std::{iter::Peekable, str::Chars};
+
 /// Classes that RE2 knows by `[:name:]`.
 const POSIX_CLASSES: [&str; 14] = [
     "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
@@ -31,7 +33,13 @@ pub(super) fn as_regex_syntax(written: &str) -> Result<String, String> {
                 format!("the regex {written:?} repeats a repetition, which RE2 does not know: put brackets around the inner one")
             })?;
             match character {
-                '\\' => push_escaped(written, &mut source, left.next(), false)?,
+                '\\' => {
+                    let escaped = left.next();
+                    push_escaped(written, &mut source, escaped, false)?;
+                    if escaped.is_some_and(|escaped| "xpP".contains(escaped)) {
+                        push_braced(&mut source, &mut left);
+                    }
+                }
                 '[' => {
                     class = Some(Before::Whole);
                     source.push('[');
@@ -65,15 +73,11 @@ pub(super) fn as_regex_syntax(written: &str) -> Result<String, String> {
                     next = Some(Before::Whole);
                 }
                 push_escaped(written, &mut source, escaped, true)?;
-                if escaped.is_some_and(|escaped| "pP".contains(escaped)) {
-                    // `\pL`, `\p{Greek}`.
-                    let is_short = left.peek() != Some(&'{');
-                    for inner in left.by_ref() {
-                        source.push(inner);
-                        if is_short || inner == '}' {
-                            break;
-                        }
-                    }
+                // `\pL` or `\p{Greek}`.
+                if escaped.is_some_and(|escaped| "pP".contains(escaped)) && left.peek() != Some(&'{') {
+                    source.extend(left.next());
+                } else if escaped.is_some_and(|escaped| "xpP".contains(escaped)) {
+                    push_braced(&mut source, &mut left);
                 }
             }
             // `[:alpha:]` and its like, ASCII in both.
@@ -181,6 +185,18 @@ fn push_escaped(written: &str, source: &mut String, escaped: Option<char>, is_in
     };
     source.push_str(ascii);
     Ok(())
+}
+
+/// The braces of `\x{41}` and `\p{Greek}`, which are no count.
+fn push_braced(source: &mut String, left: &mut Peekable<Chars<'_>>) {
+    if left.peek() == Some(&'{') {
+        for inner in left.by_ref() {
+            source.push(inner);
+            if inner == '}' {
+                break;
+            }
+        }
+    }
 }
 
 fn no_end_of_range(written: &str, before: Before) -> Result<(), String> {

@@ -51,6 +51,8 @@ fn threat_12_what_re2_refuses_or_reads_otherwise() {
         (r"^/[[:^digit:]_]$", "/7", false),
         (r"^/[\p{L}-_]+$", "/a-_", true),
         (r"^/[\pL-]{2,3}?$", "/a-", true),
+        (r"^/\x{41}+\x42{2}\p{Lu}*$", "/AABBZ", true),
+        (r"^/[\x{41}-\x{43}-\d]+$", "/B-7", true),
         (r"^/(?:ab{1}?c){2}5*$", "/abcabc55", true),
         (r"^/a{2,}5+,*$", "/aa5,,", true),
         (r"^/a+(?:b+)*\++$", "/aabb+", true),
