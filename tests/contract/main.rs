@@ -5,6 +5,8 @@
 
 mod changes;
 mod harness;
+#[path = "../support/late.rs"]
+mod late;
 mod outage;
 #[path = "../support/postgres.rs"]
 mod postgres;

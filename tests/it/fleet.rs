@@ -228,7 +228,7 @@ async fn a_node_far_from_the_database_comes_back_after_a_crash_of_it() {
     let mut server = Postgres::start(&settings).await;
     let database = server.database().await;
     let name = database.rsplit('/').next().expect("a name");
-    let relay = Breaker::far_from(port.number(), Duration::from_millis(25)).await;
+    let relay = Breaker::far_from(port.number(), Duration::from_millis(50)).await;
     let relayed = format!("postgres://postgres@127.0.0.1:{}/{name}", relay.port());
     let (here, there) = nodes(&upstream, &database, &relayed).await;
     let (kept, revoked) = (here.sign_in("alice").await, here.sign_in("bob").await);
