@@ -120,8 +120,8 @@ impl Server {
 const SETTINGS: &str = "SET default_transaction_isolation = 'read committed'; SET statement_timeout = 1500; \
                         SET idle_in_transaction_session_timeout = 2000; SET lock_timeout = 1000";
 
-/// In place of the ping that sqlx would send. A `BEGIN` that was given up before its answer leaves a connection within a transaction that nobody knows
-/// of, where the next change would never be committed: there the time of the transaction is not that of the statement. Sent by the simple protocol,
+/// Asked of every connection that is given back. A `BEGIN` that was given up before its answer leaves one within a transaction that nobody knows of, where
+/// what is asked later would never be committed: there the time of the transaction is not that of the statement. Sent by the simple protocol,
 /// which has one time for both otherwise.
 const IS_OUTSIDE_TRANSACTIONS: &str = "SELECT (now() = statement_timestamp())::int4";
 
@@ -142,15 +142,9 @@ fn pool_options() -> AnyPoolOptions {
         })
         .after_release(|connection, _| {
             Box::pin(async move {
-                let ping = tokio::time::timeout(RELEASE, connection.ping()).await;
-                ping.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
-            })
-        })
-        .test_before_acquire(false)
-        .before_acquire(|connection, _| {
-            Box::pin(async move {
-                let outside: i32 = sqlx::raw_sql(IS_OUTSIDE_TRANSACTIONS).fetch_one(connection).await?.try_get(0)?;
-                Ok(outside == 1)
+                let asking = sqlx::raw_sql(IS_OUTSIDE_TRANSACTIONS).fetch_one(connection);
+                let asked = tokio::time::timeout(RELEASE, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+                Ok(asked.try_get::<i32, _>(0)? == 1)
             })
         })
 }
