@@ -31,6 +31,6 @@ async fn pass_late(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, each_way: Dura
             return Ok(());
         }
         tokio::time::sleep(each_way).await;
-        to.write_all(&bytes[..read]).await?;
+        to.write_all(bytes.get(..read).unwrap_or_default()).await?;
     }
 }
