@@ -14,7 +14,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     admin,
-    config::{self, Loaded, LogFormat, NamedFile, Settings, Unfit},
+    config::{self, DatabaseAddress, Loaded, LogFormat, NamedFile, Settings, Storage, Unfit},
     core::{request::Role, site::CurrentSite, time::Timestamp},
     edge::{self, Edge},
     forward_auth::{self, ForwardAuth},
@@ -88,7 +88,7 @@ impl Fixed {
         Self(vec![
             ("server.listeners", format!("{listeners:?}")),
             ("server.admin", format!("{:?}", settings.server.admin)),
-            ("storage", format!("{:?}", settings.storage)),
+            ("storage", format!("{:?} {:?}", settings.storage, password_digest(&settings.storage))),
             ("users", format!("{:?}", settings.users)),
             ("log", format!("{:?}", settings.log)),
         ])
@@ -97,6 +97,14 @@ impl Fixed {
     /// Names of the keys in which the two differ.
     pub(crate) fn changed(&self, other: &Self) -> Vec<&'static str> {
         self.0.iter().zip(&other.0).filter(|(old, new)| old != new).map(|(old, _)| old.0).collect()
+    }
+}
+
+/// A password is not in the printed form, but a new one needs a restart too.
+fn password_digest(storage: &Storage) -> Option<[u8; 32]> {
+    match &storage.database {
+        DatabaseAddress::Sqlite(_) => None,
+        DatabaseAddress::Postgres(url) => Some(url.digest()),
     }
 }
 
@@ -160,6 +168,7 @@ pub fn load(file: &Path) -> Result<Loaded, config::Faults> {
         NamedFile::Certificate(path) => tls::check_certificate(path).map_err(Unfit::Whole),
         NamedFile::Key(pair) => tls::check_key(pair).map_err(Unfit::Whole),
         NamedFile::ClientCa(path) => tls::check_client_ca(path).map_err(Unfit::Whole),
+        NamedFile::Value(_) => Ok(()),
     })
 }
 

@@ -36,12 +36,16 @@ use crate::{
     observe::access_log::Sink,
 };
 
-pub use self::quantity::{duration, moment};
+pub use self::{
+    postgres_url::PostgresUrl,
+    quantity::{duration, moment},
+};
 
 mod cases_file;
 mod error;
 mod policy_file;
 mod policy_roles;
+mod postgres_url;
 mod quantity;
 mod reader;
 mod sections;
@@ -87,12 +91,14 @@ pub enum NamedFile {
     /// Authorities of clients.
     ClientCa(PathBuf),
     Users(PathBuf),
+    /// Holds one value of the configuration; it was read already.
+    Value(PathBuf),
 }
 
 impl NamedFile {
     fn path(&self) -> &Path {
         match self {
-            Self::Certificate(path) | Self::ClientCa(path) | Self::Users(path) => path,
+            Self::Certificate(path) | Self::ClientCa(path) | Self::Users(path) | Self::Value(path) => path,
             Self::Key(pair) => &pair.key,
         }
     }
@@ -172,9 +178,25 @@ pub struct SourceRate {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
-    /// Path of the SQLite file (`sqlite://data/postern.db`).
-    pub database: PathBuf,
+    pub database: DatabaseAddress,
     pub key_file: PathBuf,
+}
+
+/// Shows itself without a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseAddress {
+    /// Path of the file (`sqlite://data/postern.db`).
+    Sqlite(PathBuf),
+    Postgres(PostgresUrl),
+}
+
+impl fmt::Display for DatabaseAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "{}", path.display()),
+            Self::Postgres(url) => write!(f, "{url} (storage.database)"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -99,7 +99,10 @@ fn faults_of_meaning() {
         "portal: { url: \"https://auth.example.com\", explain_to: [\"group:admins\", admins, \"user:bob\", \"group:\", \"group:a,b\"] }",
         "session: { cookies: [ { domain: example.com } ] }",
         "session: { hand_over: true, idle: 1x }",
-        "storage: { database: \"postgres://u:hunter2@db/x\", sessions: \"redis://:hunter2@r\" }",
+        "storage: { database: \"postgres://u:hunter2@db\", sessions: \"redis://:hunter2@r\" }",
+        "storage: { database: \"postgres://u:hun?ter2@db/x\" }",
+        "storage: { database_file: /none/database-url }",
+        "storage: { database: \"sqlite://a.db\", database_file: /none/database-url }",
         "storage: { database: \"mysql://u:hunter2@db/x\" }",
         "users: { source: file }",
         "users: { source: file, path: /none.yaml }",
@@ -249,7 +252,7 @@ fn defaults_are_the_contracts() {
     assert_eq!(server.drain, Duration::from_secs(30));
     assert_eq!(server.drain_delay, Duration::ZERO);
     assert_eq!(server.source_limit, Some(SourceRate { count: 2000, per: Duration::from_secs(1), burst: 5000 }));
-    assert_eq!(storage.database, Path::new("data/postern.db"));
+    assert_eq!(storage.database, DatabaseAddress::Sqlite("data/postern.db".into()));
     assert_eq!(storage.key_file, Path::new("data/postern.key"));
     assert_eq!(*users, UsersSource::Database);
     assert_eq!((log.format, log.level.as_str(), &log.access), (LogFormat::Json, "info", &Sink::Stdout));
@@ -390,6 +393,22 @@ fn a_fault_is_one_line_whatever_it_quotes() {
     assert!(told.starts_with("policies/a.yaml:2:7: unknown key `rules[0].p\\nath\\u{1b}[2J`"), "{told}");
     assert_eq!(told.lines().count(), 1, "{told}");
     assert!(!told.chars().any(char::is_control), "{told}");
+}
+
+#[test]
+fn a_database_may_be_named_by_a_file_and_an_open_way_to_it_is_warned_of() {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    fs::write(secret.path(), "postgres://u:hunter2@db.example.com/postern\n").unwrap();
+    let config = format!("storage: {{ database_file: {} }}", secret.path().display());
+    let loaded = load_text(&config, &[RULES]).unwrap();
+    let shown = format!("{:?} {}", loaded.settings, loaded.settings.storage.database);
+    assert!(shown.contains("postgres://u@db.example.com/postern (storage.database)"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(loaded.sources.iter().any(|path| path == secret.path()), "watched: {:?}", loaded.sources);
+    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert!(matches!(warnings.as_slice(), [one] if one.contains("add `sslmode=verify-full`")), "{warnings:?}");
+    fs::write(secret.path(), "postgres://u:hunter2@db.example.com/postern?sslmode=verify-full").unwrap();
+    assert!(load_text(&config, &[RULES]).unwrap().warnings.is_empty());
 }
 
 /// Which of the two lists would have held nobody could see.

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 
-use super::{Gate, origin, tokens};
+use super::{
+    Gate,
+    credential::{Caller, Presented},
+    origin, tokens,
+};
 use crate::{
     core::{
         cookie,
@@ -31,37 +35,6 @@ pub enum Named {
     One(Arc<LiveSession>),
     /// Cookies naming two live sessions, or too many to look at: nobody (THREATS 33), but signing in or out ends those found.
     Several(Vec<Arc<LiveSession>>),
-}
-
-/// A Bearer token that says it is ours; not verified yet.
-#[derive(Clone, Copy)]
-pub(super) struct Bearer<'r>(pub(super) &'r str);
-
-/// The first `Bearer` credential among the headers that this request may be identified by, if its issuer is us. Any other
-/// belongs to the application.
-pub(super) fn our_bearer<'r>(site: &Site, facts: &Facts<'r>) -> Option<Bearer<'r>> {
-    facts.credentials_from.iter().find_map(|name| our_bearer_in(site, facts.headers, name))
-}
-
-fn our_bearer_in<'h>(site: &Site, headers: &'h HeaderMap, name: &HeaderName) -> Option<Bearer<'h>> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| bearer(value.to_str().ok()?))
-        .find(|token| tokens::is_ours(token, &site.tokens.issuer))
-        .map(Bearer)
-}
-
-/// Whether this `Authorization` holds a token that says it is ours: never to be handed to an application.
-#[must_use]
-pub fn is_our_bearer(site: &Site, value: &HeaderValue) -> bool {
-    value.to_str().ok().and_then(bearer).is_some_and(|token| tokens::is_ours(token, &site.tokens.issuer))
-}
-
-/// The token of `Authorization: Bearer …` (RFC 6750 §2.1); the scheme's case does not matter (RFC 9110 §11.1).
-fn bearer(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 impl Gate {
@@ -123,6 +96,16 @@ impl Gate {
             Some(session) if are_all_seen && others.is_empty() => Named::One(session),
             first => Named::Several(first.into_iter().chain(others).collect()),
         })
+    }
+
+    /// Whom a credential is from; `None` where it is for us but failed.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub(super) async fn caller_of(&self, site: &Site, presented: Presented<'_>) -> Result<Option<Caller>, Unavailable> {
+        match presented {
+            Presented::AccessToken(token) => Ok(self.session_of_token(site, token).await?.map(Caller::Session)),
+        }
     }
 
     /// The session behind one of our access tokens; `None` where it is ours but failed.

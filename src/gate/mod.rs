@@ -3,6 +3,7 @@
 //! `edge` and `forward_auth` build [`Facts`] and call [`Gate::check`]; the portal uses [`Gate::session_of`] alone. Nothing here
 //! knows a framework or a driver, and on a cached session nothing here waits (DESIGN, invariant 3).
 
+mod credential;
 mod identify;
 pub mod in_flight;
 mod origin;
@@ -10,7 +11,8 @@ pub mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
-pub use identify::{Named, is_our_bearer};
+pub use credential::is_our_bearer;
+pub use identify::Named;
 
 use crate::{
     core::{
@@ -26,9 +28,9 @@ use crate::{
         verdict::{Credential, Outcome, Rejection, SignIn, Verdict},
     },
     observe::metrics::Metrics,
-    ports::{Clock, Entropy, Keys, LiveSession, Sessions, SourceLimit},
+    ports::{Clock, Entropy, Keys, Sessions, SourceLimit},
 };
-use identify::Bearer;
+use credential::{Caller, Presented};
 
 /// Everything that `check` asks.
 pub struct Gate {
@@ -96,17 +98,17 @@ impl Gate {
     /// Who is asking, in the order of CONTRACT 4, and what the rules say of them.
     async fn identified(&self, site: &Site, facts: &Facts<'_>, route: Option<&Route>, now: Timestamp) -> Outcome {
         // Where the header is the application's, it identifies nobody; a token of ours is kept from the application all the same.
-        let ours = identify::our_bearer(site, facts);
-        let carries_our_token = ours.is_some();
-        let bearer = ours.filter(|_| !authorization_is_apps(site, facts, route));
+        let presented = credential::presented(site, facts);
+        let carries_our_token = matches!(presented, Some(Presented::AccessToken(_)));
+        let presented = presented.filter(|_| !authorization_is_apps(site, facts, route));
         let mut outcome = match self.session_for(site, facts, route, now).await {
-            Ok(Some(session)) => self.decided(site, facts, route, Some(&session), now),
+            Ok(Some(session)) => self.decided(site, facts, route, Some(&Caller::Session(session)), now),
             Ok(None) => {
                 let anonymous = self.decided(site, facts, route, None, now);
-                match bearer {
+                match presented {
                     // Where anonymous may pass, the header is not looked at (CONTRACT 4).
-                    Some(bearer) if !matches!(anonymous.verdict, Verdict::Forward(_)) => {
-                        self.by_token(site, facts, route, bearer, anonymous, now).await
+                    Some(presented) if !matches!(anonymous.verdict, Verdict::Forward(_)) => {
+                        self.by_credential(site, facts, route, presented, anonymous, now).await
                     }
                     Some(_) => Outcome { credential: Credential::Unread, ..anonymous },
                     None => anonymous,
@@ -127,23 +129,23 @@ impl Gate {
         outcome
     }
 
-    /// `anonymous`: the outcome without the token, whose rule is the one that asked for it.
-    async fn by_token(
+    /// `anonymous`: the outcome without the credential, whose rule is the one that asked for it.
+    async fn by_credential(
         &self,
         site: &Site,
         facts: &Facts<'_>,
         route: Option<&Route>,
-        bearer: Bearer<'_>,
+        presented: Presented<'_>,
         anonymous: Outcome,
         now: Timestamp,
     ) -> Outcome {
-        match self.session_of_token(site, bearer.0).await {
-            Ok(Some(session)) => self.decided(site, facts, route, Some(&session), now),
+        match self.caller_of(site, presented).await {
+            Ok(Some(caller)) => self.decided(site, facts, route, Some(&caller), now),
             Ok(None) => {
                 Outcome { verdict: Verdict::SignIn(SignIn::FailedBearer), credential: Credential::Failed, ..anonymous }
             }
             Err(unavailable) => {
-                tracing::warn!(store = unavailable.store, error = %unavailable, "cannot check a token");
+                tracing::warn!(store = unavailable.store, error = %unavailable, "cannot check a credential");
                 Outcome { verdict: Verdict::Unavailable { store: unavailable.store }, ..anonymous }
             }
         }
@@ -154,13 +156,13 @@ impl Gate {
         site: &Site,
         facts: &Facts<'_>,
         route: Option<&Route>,
-        session: Option<&Arc<LiveSession>>,
+        caller: Option<&Caller>,
         now: Timestamp,
     ) -> Outcome {
-        if let Some(session) = session {
+        if let Some(Caller::Session(session)) = caller {
             self.sessions.used(session, now);
         }
-        let identity = session.map(|session| Arc::clone(&session.identity));
+        let identity = caller.map(|caller| Arc::clone(caller.identity()));
         let question = Question {
             target: &facts.target,
             method: facts.method,

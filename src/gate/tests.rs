@@ -14,7 +14,10 @@ use crate::{
         site::AUTHORIZATION_ONLY,
         target::{Scheme, Target},
     },
-    ports::fakes::{Flooding, NOW, OneKey, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token},
+    ports::{
+        LiveSession,
+        fakes::{Flooding, NOW, OneKey, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token},
+    },
 };
 
 struct Fixture {

@@ -14,16 +14,24 @@ use crate::{
     app::{Fixed, Server},
     config::{Faults, Listener},
     observe::readiness::Phase,
+    ports::Entropy,
     store::UsersFileError,
 };
 use watch::{Files, at_rest_after};
 
 /// How soon a reload that failed for want of the database is tried again: a user whom the file disables must not stay because nobody
-/// touches the file once more.
+/// touches the file once more. Somewhat later on each node, so that not all of a fleet ask for the lock on the users at once.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Twice as long each time, up to this: so long may whoever the file disabled stay once the database is back.
 const AGAIN_AT_MOST: Duration = Duration::from_secs(4);
 const ONCE_MORE: &str = "once more, since the database did not answer";
+
+/// Up to a second later.
+fn about(pause: Duration, entropy: &dyn Entropy) -> Duration {
+    let mut random = [0];
+    entropy.fill(&mut random);
+    pause + Duration::from_millis(4) * u32::from(random[0])
+}
 
 /// Serves until SIGTERM or SIGINT, then drains.
 ///
@@ -47,9 +55,8 @@ pub async fn run(mut server: Server) -> anyhow::Result<()> {
                 "SIGHUP"
             }
             () = files.changed() => "file change",
-            () = at_rest_after(unfinished.unwrap_or_default(), &server.sources), if unfinished.is_some() => {
-                ONCE_MORE
-            }
+            () = at_rest_after(about(unfinished.unwrap_or_default(), &*server.stores.entropy), &server.sources),
+                if unfinished.is_some() => ONCE_MORE,
         };
         let ended;
         (files, ended) = server.reload_watched(trigger).await;

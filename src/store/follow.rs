@@ -1,14 +1,14 @@
 //! What runs beside the requests: following the log of changes with its heartbeat, writing last use, cleaning, gauges.
 //! Started by `app` for `serve` and `demo`; the command line's other commands follow nothing and so trust no memory.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use sqlx::{Connection, SqliteConnection};
 use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 
 use super::{
     Stores,
-    database::{Database, FileState},
+    database::{Database, Dialect, Look, Watch},
+    keys::DatabaseKeys,
     session::{DatabaseSessions, SessionCache},
 };
 use crate::{
@@ -19,11 +19,15 @@ use crate::{
 const POLL: Duration = Duration::from_millis(250);
 /// A poll that takes longer has failed.
 const POLL_TIME: Duration = Duration::from_millis(1_000);
+/// To connect takes some fifteen round trips, with TLS and a password.
+const CONNECTING: Duration = Duration::from_secs(4);
 /// Without a successful poll for so long the stores count as down.
 const DOWN: Duration = Duration::from_secs(2);
 const WRITE_USES: Duration = Duration::from_secs(3);
 const CLEAN: Duration = Duration::from_secs(60);
-const GAUGE: Duration = Duration::from_secs(10);
+/// To count sessions is to read all of them.
+const COUNT: Duration = Duration::from_secs(10);
+const COUNT_BY_EVERY_NODE: Duration = Duration::from_secs(60);
 /// How long rows of the log are kept; a follower that was away for longer forgets everything instead.
 const KEEP_CHANGES: Duration = Duration::from_secs(24 * 3600);
 const STEP: i64 = 500;
@@ -36,7 +40,7 @@ pub(super) struct Background {
     pub(super) cache: Arc<SessionCache>,
     pub(super) sessions: Arc<DatabaseSessions>,
     pub(super) changes: Arc<dyn Changes>,
-    pub(super) keys: Arc<dyn Keys>,
+    pub(super) keys: Arc<DatabaseKeys>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lifetimes: arc_swap::ArcSwap<crate::core::session::Lifetimes>,
 }
@@ -61,19 +65,46 @@ impl Stores {
 struct Follower {
     background: Arc<Background>,
     readiness: Arc<Readiness>,
-    connection: Option<SqliteConnection>,
-    data_version: Option<i64>,
+    watch: Watch,
+    /// What the watch saw when all changes were last applied.
+    seen: Option<i64>,
     /// The last change applied; `None`: unknown, so memory has to be emptied first.
     seq: Option<i64>,
     /// Monotonic.
     succeeded_at: Duration,
+    /// Another database took the place of the one that is open.
+    replaced: bool,
     down: bool,
+    /// The watch was just connected: its first poll prepares every question, which takes twice as long.
+    fresh: bool,
+    /// Connections of the pool may hang: they are to be made anew once the database answers.
+    stale: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Polled {
+    /// All that was there is applied.
+    Level,
+    /// Another database has to be opened first.
+    Replaced,
 }
 
 impl Follower {
     fn new(background: Arc<Background>, readiness: Arc<Readiness>) -> Self {
         let succeeded_at = background.database.clock.monotonic();
-        Self { background, readiness, connection: None, data_version: None, seq: None, succeeded_at, down: false }
+        let watch = Watch::of(&background.database);
+        Self {
+            background,
+            readiness,
+            watch,
+            seen: None,
+            seq: None,
+            succeeded_at,
+            replaced: false,
+            down: false,
+            fresh: false,
+            stale: false,
+        }
     }
 
     async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
@@ -82,99 +113,180 @@ impl Follower {
         loop {
             tokio::select! {
                 () = stopped(&mut shutdown) => return,
-                _ = ticks.tick() => self.beat().await,
+                _ = ticks.tick() => {}
+                () = self.watch.woken() => {}
+            }
+            // A beat that opens a database takes its time.
+            tokio::select! {
+                () = stopped(&mut shutdown) => return,
+                () = self.beat() => {}
             }
         }
     }
 
     async fn beat(&mut self) {
-        // What is read now is as the log stood at this moment or later.
-        let now = self.background.database.clock.monotonic();
-        let polled = match tokio::time::timeout(POLL_TIME, self.poll()).await {
-            Ok(polled) => polled,
-            Err(_) => Err(format!("no answer within {POLL_TIME:?}")),
-        };
-        match polled {
-            Ok(()) => {
-                self.background.cache.trust(now);
-                self.succeeded_at = now;
-                self.tell_up();
-            }
-            Err(detail) => {
-                self.connection = None;
-                self.data_version = None;
-                if self.background.database.clock.monotonic().saturating_sub(self.succeeded_at) >= DOWN {
-                    self.tell_down(&detail);
+        if let Err(detail) = self.connect().await {
+            return self.failed(&detail);
+        }
+        match self.poll_in_time().await {
+            Ok(Polled::Level) => {}
+            Ok(Polled::Replaced) => {
+                if let Err(detail) = self.reopen().await {
+                    self.failed(&detail);
+                } else if let Err(detail) = self.connect().await {
+                    self.failed(&detail);
+                } else if let Err(detail) = self.poll_in_time().await {
+                    self.failed(&detail);
                 }
+            }
+            Err(detail) => self.failed(&detail),
+        }
+    }
+
+    /// Where the watch has lost its connection. Not within the time of a poll.
+    async fn connect(&mut self) -> Result<(), String> {
+        let background = Arc::clone(&self.background);
+        let Some(connecting) = self.watch.connecting(&background.database) else { return Ok(()) };
+        let mut connecting = pin!(tokio::time::timeout(CONNECTING, connecting));
+        loop {
+            tokio::select! {
+                connected = &mut connecting => {
+                    let listener = connected.unwrap_or_else(|_| Err(format!("no connection within {CONNECTING:?}")))?;
+                    self.watch.connected(listener);
+                    self.fresh = true;
+                    return Ok(());
+                }
+                () = tokio::time::sleep(POLL) => self.note_silence("no connection yet"),
             }
         }
     }
 
-    async fn poll(&mut self) -> Result<(), String> {
-        self.look_at_file().await?;
-        let version = self.data_version().await.map_err(|error| error.to_string())?;
-        if self.data_version == Some(version) && self.seq.is_some() {
-            return Ok(());
+    async fn poll_in_time(&mut self) -> Result<Polled, String> {
+        // What is read now is as the log stood at this moment or later.
+        let now = self.background.database.clock.monotonic();
+        let limit = if std::mem::take(&mut self.fresh) { CONNECTING } else { POLL_TIME };
+        let polled = match tokio::time::timeout(limit, self.poll()).await {
+            Ok(polled) => polled?,
+            Err(_) => return Err(format!("no answer within {limit:?}")),
+        };
+        if polled == Polled::Level {
+            self.background.cache.trust(now);
+            self.succeeded_at = now;
+            self.tell_up();
         }
-        self.catch_up().await.map_err(|error| error.detail)?;
-        self.data_version = Some(version);
+        Ok(polled)
+    }
+
+    fn failed(&mut self, detail: &str) {
+        self.watch.disconnect();
+        self.seen = None;
+        if self.background.database.dialect() == Dialect::Postgres {
+            self.stale = true;
+        }
+        self.note_silence(detail);
+    }
+
+    fn note_silence(&mut self, detail: &str) {
+        if self.background.database.clock.monotonic().saturating_sub(self.succeeded_at) >= DOWN {
+            self.tell_down(detail);
+        }
+    }
+
+    async fn poll(&mut self) -> Result<Polled, String> {
+        let looked = self.watch.look(&self.background.database).await?;
+        let at = match looked {
+            Look::At(at) if !self.replaced => at,
+            Look::At(_) | Look::Replaced => {
+                self.tell_replaced();
+                return Ok(Polled::Replaced);
+            }
+            // An outage at once: nothing remembered counts.
+            Look::Gone => {
+                self.background.cache.distrust();
+                return Err("the database file is gone".to_owned());
+            }
+        };
+        if std::mem::take(&mut self.stale) {
+            self.background.database.renew().map_err(|error| error.to_string())?;
+        }
+        if self.seen == Some(at) && self.seq.is_some() {
+            return Ok(Polled::Level);
+        }
+        let seq = self.catch_up(at).await?;
+        if !self.watch.is_level(at, seq) {
+            return Err(format!("the log of changes ends at {seq}, though it has stood at {at}"));
+        }
+        self.seen = Some(at);
+        Ok(Polled::Level)
+    }
+
+    /// Nothing remembered of the one before counts.
+    fn tell_replaced(&mut self) {
+        self.background.cache.distrust();
+        if !std::mem::replace(&mut self.replaced, true) {
+            match self.background.database.dialect() {
+                Dialect::Sqlite => {
+                    tracing::warn!("another database file took the place of the one in use: opening it");
+                }
+                Dialect::Postgres => tracing::warn!("PostgreSQL was started anew, or is another server: opening it"),
+            }
+        }
+    }
+
+    /// Not within the time of a poll: tables may have to be brought up to date, across a slow network. Nothing remembered is believed meanwhile.
+    async fn reopen(&mut self) -> Result<(), String> {
+        self.seq = None;
+        self.seen = None;
+        self.watch.disconnect();
+        self.note_silence("another database took the place of the one in use: opening it");
+        self.background.database.reopen().await.map_err(|error| error.to_string())?;
+        self.stale = false;
+        self.replaced = false;
         Ok(())
     }
 
-    /// A file that is gone is an outage at once. One that took its place is opened, and nothing remembered of the old one counts.
-    async fn look_at_file(&mut self) -> Result<(), String> {
-        let database = &self.background.database;
-        let state = database.look();
-        if state == FileState::Gone {
-            self.background.cache.distrust();
-            return Err("the database file is gone".to_owned());
-        }
-        if state == FileState::Same && !self.down {
-            return Ok(());
-        }
-        if state == FileState::Replaced {
-            self.background.cache.distrust();
-            tracing::warn!("another database file took the place of the one in use: opening it");
-        }
-        self.seq = None;
-        self.connection = None;
-        database.reopen().await.map_err(|error| error.to_string())
-    }
-
-    async fn data_version(&mut self) -> Result<i64, sqlx::Error> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(self.background.database.own_connection().await?),
-        };
-        sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
-    }
-
-    async fn catch_up(&mut self) -> Result<(), Unavailable> {
-        let changes = &self.background.changes;
+    /// Applies what changed, step by step: what is done is done where the time runs out. Answers the last number applied.
+    async fn catch_up(&mut self, looked: i64) -> Result<i64, String> {
+        let background = Arc::clone(&self.background);
+        let changes = &*background.changes;
         loop {
             let step = match self.seq {
-                Some(seq) => changes.after(seq).await?,
+                Some(seq) => self.watch.after(changes, seq).await?,
                 None => None,
             };
             let Some(step) = step else {
                 // The number first: what changes after it is found by the next poll.
-                let latest = changes.latest().await?;
+                let latest = self.watch.latest(changes, looked).await?;
                 self.background.cache.drop_all();
-                self.background.keys.reload().await?;
+                self.reload_keys().await?;
                 self.seq = Some(latest);
-                return Ok(());
+                return Ok(latest);
             };
-            let Some(last) = step.last().map(|change| change.seq) else { return Ok(()) };
+            let Some(last) = step.last().map(|change| change.seq) else { return Ok(self.seq.unwrap_or_default()) };
             for change in &step {
                 match change.kind {
                     ChangeKind::Session => {
                         self.background.cache.drop_session(&crate::core::session::SessionId(change.id.clone()));
                     }
                     ChangeKind::User => self.background.cache.drop_user(&change.id),
-                    ChangeKind::Key => self.background.keys.reload().await?,
+                    ChangeKind::Key => self.reload_keys().await?,
                 }
             }
             self.seq = Some(last);
+            // Whoever is far from the database would never see the end of what others write.
+            if self.watch.has_reached(looked, last) {
+                return Ok(last);
+            }
+        }
+    }
+
+    /// By the watch's own connection, as the log: requests may have all others.
+    async fn reload_keys(&mut self) -> Result<(), String> {
+        let keys = Arc::clone(&self.background.keys);
+        match self.watch.signing_keys().await? {
+            Some(rows) if !rows.is_empty() => keys.take_over(&rows).map_err(|error| error.to_string()),
+            // Of a file; or there are none, and the first one is to be made.
+            _ => keys.reload().await.map_err(|error| error.detail),
         }
     }
 
@@ -198,6 +310,7 @@ impl Follower {
             }
         });
         if !std::mem::replace(&mut self.down, true) {
+            self.stale = true;
             tracing::error!(detail, "the database does not answer: requests that need it are refused");
         }
     }
@@ -215,7 +328,11 @@ async fn keep_house(background: &Background, mut shutdown: watch::Receiver<bool>
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
     };
-    let (mut uses, mut cleaning, mut gauge) = (interval(WRITE_USES), interval(CLEAN), interval(GAUGE));
+    let count_each = match background.database.dialect() {
+        Dialect::Sqlite => COUNT,
+        Dialect::Postgres => COUNT_BY_EVERY_NODE,
+    };
+    let (mut uses, mut cleaning, mut gauge) = (interval(WRITE_USES), interval(CLEAN), interval(count_each));
     loop {
         let done = tokio::select! {
             () = stopped(&mut shutdown) => break,
@@ -244,9 +361,17 @@ impl Background {
             let deleted = self
                 .database
                 .run("changes", "clean", async {
-                    let done = sqlx::query(
-                        "DELETE FROM changes WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT ?1) AND at < ?2",
-                    )
+                    let done = sqlx::query(match self.database.dialect() {
+                        Dialect::Sqlite => {
+                            "DELETE FROM changes \
+                             WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT $1) AND at < $2"
+                        }
+                        // Rows that another node is at are left to it.
+                        Dialect::Postgres => {
+                            "DELETE FROM changes \
+                             WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED) AND at < $2"
+                        }
+                    })
                     .bind(STEP)
                     .bind(before)
                     .execute(&self.database.pool())
@@ -257,16 +382,6 @@ impl Background {
             if i64::try_from(deleted).unwrap_or(i64::MAX) < STEP {
                 return Ok(());
             }
-        }
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(connection.close());
         }
     }
 }

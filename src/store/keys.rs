@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 use zeroize::Zeroizing;
 
-use super::{changes::record, database::Database};
+use super::database::{Database, Guard};
 use crate::ports::{ChangeKind, Entropy, Keys, SigningKey, SigningKeys, Unavailable};
 
 const STORE: &str = "keys";
@@ -71,6 +71,12 @@ impl DatabaseKeys {
         let keys = load(&database, &cipher, path, &*entropy).await?;
         Ok(Self { database, cipher, path: path.to_owned(), entropy, current: ArcSwap::from_pointee(keys) })
     }
+
+    /// Takes over what the follower read by its own connection: requests may have all others.
+    pub(super) fn take_over(&self, rows: &[Row]) -> Result<(), KeyError> {
+        self.current.store(Arc::new(opened(rows, &self.cipher, &self.path)?));
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -105,21 +111,18 @@ async fn load(
     opened(&found, cipher, path)
 }
 
+/// In both dialects: [`Row`]s, the one in force first.
+pub(super) const ROWS: &str = "SELECT kid, nonce, sealed FROM signing_keys ORDER BY created_at DESC, kid";
+
 #[derive(FromRow)]
-struct Row {
+pub(super) struct Row {
     kid: String,
     nonce: Vec<u8>,
     sealed: Vec<u8>,
 }
 
 async fn rows(database: &Database) -> Result<Vec<Row>, Unavailable> {
-    database
-        .run(STORE, "load", async {
-            sqlx::query_as("SELECT kid, nonce, sealed FROM signing_keys ORDER BY created_at DESC, kid")
-                .fetch_all(&database.pool())
-                .await
-        })
-        .await
+    database.run(STORE, "load", async { sqlx::query_as(ROWS).fetch_all(&database.pool()).await }).await
 }
 
 fn opened(rows: &[Row], cipher: &ChaCha20Poly1305, path: &Path) -> Result<SigningKeys, KeyError> {
@@ -155,22 +158,22 @@ async fn make_first(
     let now = database.clock.now().unix_millis();
     database
         .run(STORE, "create", async {
-            let mut transaction = database.begin().await?;
             // Two processes may start at once: the first one's key stands.
+            let mut write = database.begin(Guard::SigningKeys).await?;
             let done = sqlx::query(
-                "INSERT INTO signing_keys (kid, nonce, sealed, created_at) SELECT ?, ?, ?, ? \
+                "INSERT INTO signing_keys (kid, nonce, sealed, created_at) SELECT $1, $2, $3, $4 \
                  WHERE NOT EXISTS (SELECT 1 FROM signing_keys)",
             )
             .bind(&kid)
             .bind(nonce.as_slice())
             .bind(&sealed)
             .bind(now)
-            .execute(&mut *transaction)
+            .execute(&mut *write)
             .await?;
             if done.rows_affected() > 0 {
-                record(&mut transaction, ChangeKind::Key, &kid, now).await?;
+                write.record(ChangeKind::Key, &kid);
             }
-            transaction.commit().await
+            write.commit().await
         })
         .await?;
     Ok(())

@@ -1,6 +1,6 @@
 //! Adapters of the ports. Opened by `app` alone; everyone else sees the traits.
 //!
-//! `database` opens the file and bounds every operation in time; `changes` is the log that every change is written to in its own
+//! `database` opens SQLite or PostgreSQL and bounds every operation in time; `changes` is the log that every change is written to in its own
 //! transaction; `session`, `identity` and `keys` keep what they say; `follow` keeps memory true to the log.
 
 mod audit;
@@ -14,7 +14,7 @@ mod limit;
 mod session;
 pub mod system;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
@@ -74,8 +74,9 @@ impl From<&Settings> for Options {
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the database {path} cannot be opened: {why}")]
-    Database { path: PathBuf, why: String },
+    /// Without the password that its URL may hold.
+    #[error("the database {name} cannot be opened: {why}")]
+    Database { name: String, why: String },
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
@@ -102,13 +103,12 @@ pub async fn open_with(
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> Result<Stores, OpenError> {
-    let path = &options.storage.database;
-    let database = Database::open(path, metrics.clone(), clock.clone())
+    let address = &options.storage.database;
+    let database = Database::open(address, metrics.clone(), clock.clone())
         .await
-        .map_err(|error| OpenError::Database { path: path.clone(), why: error.to_string() })?;
+        .map_err(|error| OpenError::Database { name: address.to_string(), why: error.to_string() })?;
     let database = Arc::new(database);
-    let keys: Arc<dyn Keys> =
-        Arc::new(keys::DatabaseKeys::open(database.clone(), &options.storage.key_file, entropy.clone()).await?);
+    let keys = Arc::new(keys::DatabaseKeys::open(database.clone(), &options.storage.key_file, entropy.clone()).await?);
     let cache = Arc::new(SessionCache::new(clock.clone()));
     let (users, credentials, users_file) = open_users(&options.users, &database, &cache).await?;
     let sessions = Arc::new(DatabaseSessions::new(database.clone(), cache.clone(), users.clone(), metrics.clone()));

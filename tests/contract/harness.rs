@@ -1,6 +1,7 @@
 //! A place where data lives, and nodes that share it: each its own pool, cache and follower, as separate processes have them.
 
 use std::{
+    fs,
     future::Future,
     path::PathBuf,
     sync::{
@@ -11,7 +12,7 @@ use std::{
 };
 
 use postern::{
-    config::{Storage, UsersSource},
+    config::{self, DatabaseAddress, Storage, UsersSource},
     core::{
         identity::Factor,
         session::{Lifetimes, Session, SessionId, TokenHash},
@@ -28,9 +29,12 @@ use postern::{
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
 
+use crate::postgres::Postgres;
+
 pub(crate) struct Place {
     pub(crate) folder: TempDir,
     pub(crate) users: UsersSource,
+    address: DatabaseAddress,
 }
 
 pub(crate) struct Node {
@@ -42,9 +46,38 @@ pub(crate) struct Node {
 
 impl Place {
     pub(crate) fn sqlite() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), users: UsersSource::Database }
+        let folder = in_memory();
+        let address = DatabaseAddress::Sqlite(folder.path().join("data/postern.db"));
+        Self { folder, users: UsersSource::Database, address }
     }
 
+    /// A database of its own on a server that others share.
+    pub(crate) async fn postgres() -> Self {
+        Self::at(&Postgres::shared_database().await)
+    }
+
+    /// As the configuration would have it.
+    pub(crate) fn at(url: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("postern.yaml");
+        let policies = folder.path().join("policies");
+        fs::create_dir(&policies).unwrap();
+        fs::write(policies.join("access.yaml"), "default: deny\n").unwrap();
+        let lines = format!("storage: {{ database: '{url}' }}\npolicies: {}\n", policies.display());
+        fs::write(&file, lines).unwrap();
+        let address = config::load(&file).unwrap().settings.storage.database;
+        Self { folder, users: UsersSource::Database, address }
+    }
+
+    /// Of PostgreSQL.
+    pub(crate) fn url(&self) -> &str {
+        match &self.address {
+            DatabaseAddress::Postgres(url) => url.expose(),
+            DatabaseAddress::Sqlite(path) => panic!("{} has no URL", path.display()),
+        }
+    }
+
+    /// The file of SQLite.
     pub(crate) fn database(&self) -> PathBuf {
         self.folder.path().join("data/postern.db")
     }
@@ -55,7 +88,7 @@ impl Place {
 
     pub(crate) async fn open(&self) -> Result<Stores, OpenError> {
         let options = Options {
-            storage: Storage { database: self.database(), key_file: self.key_file() },
+            storage: Storage { database: self.address.clone(), key_file: self.key_file() },
             users: self.users.clone(),
             source_limit: None,
             lifetimes: Lifetimes {
@@ -113,6 +146,12 @@ impl Node {
         self.stores.sessions.create(session.clone(), &[]).await.unwrap();
         session
     }
+}
+
+/// On no disk where the system allows it: what is acknowledged is forced onto one, and tests beside each other on a slow disk would wait longer for that than
+/// an operation may take.
+fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// Asks until it holds; panics after `within`.

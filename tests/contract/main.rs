@@ -1,11 +1,17 @@
 //! What every store promises, asked of each implementation on the real thing. One suite; a new store adds one line to
 //! `for_every_store!` and a [`harness::Place`].
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod changes;
 mod harness;
+#[path = "../support/late.rs"]
+mod late;
 mod outage;
+#[path = "../support/postgres.rs"]
+mod postgres;
+mod postgres_fleet;
+mod postgres_outage;
 mod sessions;
 mod sign_in;
 mod users;
@@ -19,6 +25,14 @@ macro_rules! for_every_store {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
                     super::$case($crate::harness::Place::sqlite()).await;
+                }
+            )*
+        }
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case($crate::harness::Place::postgres().await).await;
                 }
             )*
         }

@@ -1,4 +1,7 @@
-use postern::ports::{UserChange, UserError};
+use postern::{
+    core::session::SessionId,
+    ports::{End, UserChange, UserError},
+};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::harness::{Place, user};
@@ -6,6 +9,7 @@ use crate::harness::{Place, user};
 crate::for_every_store!(
     names_are_unique_and_found_ignoring_case,
     threat_27_what_cannot_be_a_header_cannot_be_stored,
+    a_name_with_a_nul_is_nobodys,
     a_change_changes_what_it_names,
     a_password_ends_sessions_and_tokens,
     a_disabled_user_has_no_password_and_no_sessions,
@@ -34,6 +38,20 @@ async fn threat_27_what_cannot_be_a_header_cannot_be_stored(place: Place) {
         assert!(matches!(node.stores.users.update("ann", change).await, Err(UserError::Bad(_))));
     }
     assert_eq!(node.stores.users.find("ann").await.unwrap().unwrap().groups, ["staff"]);
+    node.stop().await;
+}
+
+/// PostgreSQL keeps no such text, which must not look like a store that cannot answer.
+async fn a_name_with_a_nul_is_nobodys(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    for name in ["\0", "ann\0", "a\0nn"] {
+        assert!(node.stores.users.find(name).await.unwrap().is_none());
+        assert!(node.stores.credentials.password_hash(name).await.unwrap().is_none());
+        let id = SessionId(name.to_owned());
+        assert!(node.stores.sessions.find_id(&id).await.unwrap().is_none());
+        assert_eq!(node.stores.sessions.end(End::One(&id)).await.unwrap(), 0);
+    }
     node.stop().await;
 }
 

@@ -8,8 +8,17 @@ use crate::harness::{Place, eventually, user};
 
 const HASH: &str = "$5$abcdefgh$ZLdkj8mkc2XVSrPVjskDAgZPGjtj1VGVaa1aUkrMTU/";
 
-fn place() -> (Place, PathBuf) {
-    let mut place = Place::sqlite();
+crate::for_every_store!(
+    entries_that_change_are_disabled_or_removed_end_their_sessions_everywhere,
+    a_session_of_an_entry_that_another_process_saw_change_first_ends_with_the_reload,
+    threat_39_a_name_that_is_not_in_the_file_costs_what_those_cost_that_are,
+    a_change_made_while_no_server_ran_is_noticed,
+    a_large_file_is_taken_up_within_the_time_of_one_operation,
+    a_faulty_file_keeps_the_old_users,
+    a_file_is_not_written_by_us,
+);
+
+fn with_users(mut place: Place) -> (Place, PathBuf) {
     let path = place.folder.path().join("users.yaml");
     place.users = UsersSource::File(path.clone());
     write(&path, &[("ann", "admins", false), ("bob", "staff", false), ("Carl", "staff", false)]);
@@ -26,9 +35,8 @@ fn write(path: &PathBuf, users: &[(&str, &str, bool)]) {
     fs::write(path, format!("users:\n{entries}")).unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn entries_that_change_are_disabled_or_removed_end_their_sessions_everywhere() {
-    let (place, path) = place();
+async fn entries_that_change_are_disabled_or_removed_end_their_sessions_everywhere(place: Place) {
+    let (place, path) = with_users(place);
     let (here, there) = (place.node().await, place.node().await);
     let ann = here.sign_in("ann").await;
     let bob = here.sign_in("bob").await;
@@ -48,9 +56,8 @@ async fn entries_that_change_are_disabled_or_removed_end_their_sessions_everywhe
     there.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_of_an_entry_that_another_process_saw_change_first_ends_with_the_reload() {
-    let (place, path) = place();
+async fn a_session_of_an_entry_that_another_process_saw_change_first_ends_with_the_reload(place: Place) {
+    let (place, path) = with_users(place);
     let server = place.node().await;
     write(&path, &[("ann", "admins", false), ("bob", "staff", true), ("carl", "staff", false)]);
     // A command reads the new file while the server still holds the old one, and Bob signs in.
@@ -64,19 +71,17 @@ async fn a_session_of_an_entry_that_another_process_saw_change_first_ends_with_t
     server.stop().await;
 }
 
-#[tokio::test]
-async fn threat_39_a_name_that_is_not_in_the_file_costs_what_those_cost_that_are() {
+async fn threat_39_a_name_that_is_not_in_the_file_costs_what_those_cost_that_are(place: Place) {
     use secrecy::ExposeSecret as _;
-    let (place, _) = place();
+    let (place, _) = with_users(place);
     let stores = place.open().await.unwrap();
     assert!(stores.credentials.password_hash("nobody").await.unwrap().is_none());
     assert_eq!(stores.credentials.decoy().unwrap().expose_secret(), HASH);
     stores.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_made_while_no_server_ran_is_noticed() {
-    let (place, path) = place();
+async fn a_change_made_while_no_server_ran_is_noticed(place: Place) {
+    let (place, path) = with_users(place);
     let node = place.node().await;
     let (ann, bob) = (node.sign_in("ann").await, node.sign_in("bob").await);
     node.stop().await;
@@ -88,9 +93,20 @@ async fn a_change_made_while_no_server_ran_is_noticed() {
     node.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_faulty_file_keeps_the_old_users() {
-    let (place, path) = place();
+async fn a_large_file_is_taken_up_within_the_time_of_one_operation(place: Place) {
+    let (place, path) = with_users(place);
+    let names: Vec<String> = (0..3_000).map(|number| format!("user-{number}")).collect();
+    for (group, version) in [("staff", 1), ("admins", 2)] {
+        write(&path, &names.iter().map(|name| (name.as_str(), group, false)).collect::<Vec<_>>());
+        let stores = place.open().await.unwrap();
+        let user = stores.users.find("user-2999").await.unwrap().unwrap();
+        assert_eq!((user.groups, user.token_version), (vec![group.to_owned()], version));
+        stores.close().await;
+    }
+}
+
+async fn a_faulty_file_keeps_the_old_users(place: Place) {
+    let (place, path) = with_users(place);
     let node = place.node().await;
     let ann = node.sign_in("ann").await;
     for text in ["users: [", "users:\n  ann:\n    password: plain\n"] {
@@ -102,9 +118,8 @@ async fn a_faulty_file_keeps_the_old_users() {
     node.stop().await;
 }
 
-#[tokio::test]
-async fn a_file_is_not_written_by_us() {
-    let (place, _) = place();
+async fn a_file_is_not_written_by_us(place: Place) {
+    let (place, _) = with_users(place);
     let stores = place.open().await.unwrap();
     assert!(matches!(stores.users.insert(user("dora"), None).await, Err(UserError::ReadOnly(_))));
     assert!(matches!(stores.users.delete("ann").await, Err(UserError::ReadOnly(_))));

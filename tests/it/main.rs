@@ -15,6 +15,7 @@ mod cli;
 mod commands;
 mod config_errors;
 mod drain;
+mod fleet;
 mod import;
 mod journey_edge;
 mod journey_proxies;

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::{FromRow, Sqlite, Transaction};
+use sqlx::{AnyConnection, FromRow};
 
 use crate::{
-    core::{
-        time::Timestamp,
-        user::{Attributes, User, folded},
-    },
+    core::user::{Attributes, User, folded},
     ports::{ChangeKind, Credentials, Unavailable, UserChange, UserError, Users},
-    store::{changes::record, database::Database, session::SessionCache, session::database::delete_of_user},
+    store::{
+        database::{Database, Guard, can_be_stored},
+        session::{SessionCache, delete_of_user},
+    },
 };
 
 const STORE: &str = "users";
@@ -34,10 +34,6 @@ enum Outcome<T> {
 impl DatabaseUsers {
     pub(in crate::store) fn new(database: Arc<Database>, cache: Arc<SessionCache>) -> Self {
         Self { database, cache }
-    }
-
-    fn now(&self) -> Timestamp {
-        self.database.clock.now()
     }
 
     /// Runs a change and makes this node forget what it knew of the user before it answers.
@@ -61,10 +57,13 @@ impl DatabaseUsers {
 #[async_trait]
 impl Users for DatabaseUsers {
     async fn find(&self, name: &str) -> Result<Option<User>, Unavailable> {
+        if !can_be_stored(name) {
+            return Ok(None);
+        }
         let row: Option<Row> = self
             .database
             .run(STORE, "find", async {
-                sqlx::query_as("SELECT * FROM users WHERE folded = ?")
+                sqlx::query_as(select!("WHERE folded = $1"))
                     .bind(folded(name))
                     .fetch_optional(&self.database.pool())
                     .await
@@ -77,7 +76,7 @@ impl Users for DatabaseUsers {
         let rows: Vec<Row> = self
             .database
             .run(STORE, "list", async {
-                sqlx::query_as("SELECT * FROM users ORDER BY folded").fetch_all(&self.database.pool()).await
+                sqlx::query_as(select!("ORDER BY folded")).fetch_all(&self.database.pool()).await
             })
             .await?;
         rows.into_iter().map(User::try_from).collect()
@@ -87,28 +86,28 @@ impl Users for DatabaseUsers {
         let user = user.checked()?;
         let name = user.name.clone();
         let work = async {
-            let mut transaction = self.database.begin().await?;
+            let mut write = self.database.begin(Guard::User(&folded(&user.name))).await?;
             let done = sqlx::query(
                 "INSERT INTO users (folded, name, display_name, email, groups, disabled, token_version, attributes, \
-                 password_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                 password_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
             )
             .bind(folded(&user.name))
             .bind(&user.name)
             .bind(&user.display_name)
             .bind(&user.email)
             .bind(groups_text(&user.groups))
-            .bind(user.disabled)
+            .bind(i64::from(user.disabled))
             .bind(i64::try_from(user.token_version).unwrap_or(i64::MAX))
             .bind(attributes_text(&user.attributes))
             .bind(&password_hash)
-            .execute(&mut *transaction)
+            .execute(&mut *write)
             .await?;
             if done.rows_affected() == 0 {
                 return Ok(Outcome::Exists);
             }
             // A session of somebody of that name (of the users file, say) is not a session of this user.
-            delete_of_user(&mut transaction, &folded(&user.name), None, self.now()).await?;
-            transaction.commit().await?;
+            delete_of_user(&mut write, &folded(&user.name), None).await?;
+            write.commit().await?;
             Ok(Outcome::Done(()))
         };
         self.change(&name, "insert", work).await
@@ -116,8 +115,8 @@ impl Users for DatabaseUsers {
 
     async fn update(&self, name: &str, change: UserChange) -> Result<User, UserError> {
         let work = async {
-            let mut transaction = self.database.begin().await?;
-            let Some(row) = row_of(&mut transaction, name).await? else { return Ok(Outcome::Unknown) };
+            let mut write = self.database.begin(Guard::User(&folded(name))).await?;
+            let Some(row) = row_of(&mut write, name).await? else { return Ok(Outcome::Unknown) };
             let Ok(mut user) = User::try_from(row) else { return Ok(Outcome::Unknown) };
             let ends_sessions = change.disabled == Some(true) && !user.disabled;
             user.display_name = change.display_name.unwrap_or(user.display_name);
@@ -136,24 +135,24 @@ impl Users for DatabaseUsers {
                 Err(bad) => return Ok(Outcome::Bad(bad)),
             };
             sqlx::query(
-                "UPDATE users SET display_name = ?, email = ?, groups = ?, disabled = ?, token_version = ?, attributes = ? \
-                 WHERE folded = ?",
+                "UPDATE users SET display_name = $1, email = $2, groups = $3, disabled = $4, token_version = $5, \
+                 attributes = $6 WHERE folded = $7",
             )
             .bind(&user.display_name)
             .bind(&user.email)
             .bind(groups_text(&user.groups))
-            .bind(user.disabled)
+            .bind(i64::from(user.disabled))
             .bind(i64::try_from(user.token_version).unwrap_or(i64::MAX))
             .bind(attributes_text(&user.attributes))
             .bind(folded(name))
-            .execute(&mut *transaction)
+            .execute(&mut *write)
             .await?;
             if ends_sessions {
-                delete_of_user(&mut transaction, &folded(name), None, self.now()).await?;
+                delete_of_user(&mut write, &folded(name), None).await?;
             } else {
-                record(&mut transaction, ChangeKind::User, &folded(name), self.now().unix_millis()).await?;
+                write.record(ChangeKind::User, &folded(name));
             }
-            transaction.commit().await?;
+            write.commit().await?;
             Ok(Outcome::Done(user))
         };
         self.change(name, "update", work).await
@@ -161,14 +160,14 @@ impl Users for DatabaseUsers {
 
     async fn delete(&self, name: &str) -> Result<(), UserError> {
         let work = async {
-            let mut transaction = self.database.begin().await?;
+            let mut write = self.database.begin(Guard::User(&folded(name))).await?;
             let done =
-                sqlx::query("DELETE FROM users WHERE folded = ?").bind(folded(name)).execute(&mut *transaction).await?;
+                sqlx::query("DELETE FROM users WHERE folded = $1").bind(folded(name)).execute(&mut *write).await?;
             if done.rows_affected() == 0 {
                 return Ok(Outcome::Unknown);
             }
-            delete_of_user(&mut transaction, &folded(name), None, self.now()).await?;
-            transaction.commit().await?;
+            delete_of_user(&mut write, &folded(name), None).await?;
+            write.commit().await?;
             Ok(Outcome::Done(()))
         };
         self.change(name, "delete", work).await
@@ -178,10 +177,13 @@ impl Users for DatabaseUsers {
 #[async_trait]
 impl Credentials for DatabaseUsers {
     async fn password_hash(&self, user: &str) -> Result<Option<SecretString>, Unavailable> {
+        if !can_be_stored(user) {
+            return Ok(None);
+        }
         let hash: Option<Option<String>> = self
             .database
             .run(STORE, "password_hash", async {
-                sqlx::query_scalar("SELECT password_hash FROM users WHERE folded = ? AND disabled = 0")
+                sqlx::query_scalar("SELECT password_hash FROM users WHERE folded = $1 AND disabled = 0")
                     .bind(folded(user))
                     .fetch_optional(&self.database.pool())
                     .await
@@ -192,26 +194,26 @@ impl Credentials for DatabaseUsers {
 
     async fn set_password_hash(&self, user: &str, hash: SecretString) -> Result<(), UserError> {
         let work = async {
-            let mut transaction = self.database.begin().await?;
+            let mut write = self.database.begin(Guard::User(&folded(user))).await?;
             let done =
-                sqlx::query("UPDATE users SET password_hash = ?, token_version = token_version + 1 WHERE folded = ?")
+                sqlx::query("UPDATE users SET password_hash = $1, token_version = token_version + 1 WHERE folded = $2")
                     .bind(hash.expose_secret())
                     .bind(folded(user))
-                    .execute(&mut *transaction)
+                    .execute(&mut *write)
                     .await?;
             if done.rows_affected() == 0 {
                 return Ok(Outcome::Unknown);
             }
-            delete_of_user(&mut transaction, &folded(user), None, self.now()).await?;
-            transaction.commit().await?;
+            delete_of_user(&mut write, &folded(user), None).await?;
+            write.commit().await?;
             Ok(Outcome::Done(()))
         };
         self.change(user, "set_password_hash", work).await
     }
 }
 
-async fn row_of(transaction: &mut Transaction<'static, Sqlite>, name: &str) -> Result<Option<Row>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM users WHERE folded = ?").bind(folded(name)).fetch_optional(&mut **transaction).await
+async fn row_of(connection: &mut AnyConnection, name: &str) -> Result<Option<Row>, sqlx::Error> {
+    sqlx::query_as(select!("WHERE folded = $1")).bind(folded(name)).fetch_optional(connection).await
 }
 
 fn groups_text(groups: &[String]) -> String {
@@ -222,13 +224,21 @@ fn attributes_text(attributes: &Attributes) -> String {
     serde_json::json!(attributes).to_string()
 }
 
+/// The columns of a [`Row`], by name, as those of the sessions.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!("SELECT name, display_name, email, groups, disabled, token_version, attributes FROM users ", $rest)
+    };
+}
+use select;
+
 #[derive(FromRow)]
 struct Row {
     name: String,
     display_name: String,
     email: Option<String>,
     groups: String,
-    disabled: bool,
+    disabled: i64,
     token_version: i64,
     attributes: String,
 }
@@ -247,7 +257,7 @@ impl TryFrom<Row> for User {
             display_name: row.display_name.clone(),
             email: row.email.clone(),
             groups,
-            disabled: row.disabled,
+            disabled: row.disabled != 0,
             token_version,
             attributes,
         };

@@ -11,14 +11,18 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use secrecy::SecretString;
-use sqlx::SqliteConnection;
+use serde_json::{Value, json};
+use sqlx::AnyConnection;
 
 use super::file_format::{self, Entries};
 use crate::{
     config::Faults,
     core::user::{User, folded},
     ports::{Credentials, Unavailable, UserChange, UserError, Users},
-    store::{database::Database, session::SessionCache, session::database::delete_of_user},
+    store::{
+        database::{Database, Dialect, Guard, Write},
+        session::{SessionCache, delete_of_users},
+    },
 };
 
 const STORE: &str = "users";
@@ -91,10 +95,10 @@ impl FileUsers {
     /// knows another entry, or where this process held another one: another process may have read the file first, and sessions
     /// may have been made here since, of an entry that no longer holds.
     async fn apply(&self, held: &Entries, mut entries: Entries) -> Result<Vec<String>, sqlx::Error> {
-        let mut transaction = self.database.begin().await?;
-        let known = known(&mut transaction).await?;
+        let mut write = self.database.begin(Guard::AllUsers).await?;
+        let known = known(&mut write).await?;
         let names: HashSet<String> = entries.keys().chain(known.keys()).cloned().collect();
-        let mut changed = Vec::new();
+        let (mut changed, mut rows) = (Vec::new(), Vec::new());
         for name in names {
             let entry = entries.get_mut(&name);
             let new = entry.as_ref().map_or(&[][..], |entry| entry.fingerprint.as_slice());
@@ -103,19 +107,20 @@ impl FileUsers {
             // Somebody new has no sessions to end, unless they were removed before.
             let version = if same || old.is_none() { version } else { version + 1 };
             if !same {
-                save(&mut transaction, &name, new, version).await?;
+                rows.push(json!({ "folded": name, "fingerprint": hex(new), "version": version }));
             }
             if !same || held.get(&name).is_some_and(|held| held.fingerprint != *new) {
-                delete_of_user(&mut transaction, &name, None, self.database.clock.now()).await?;
                 changed.push(name.clone());
             }
             if let Some(entry) = entry {
                 entry.user.token_version = u64::try_from(version).unwrap_or(u64::MAX);
             }
         }
+        save(&mut write, &Value::from(rows)).await?;
+        delete_of_users(&mut write, &changed).await?;
         // Before the commit: a session that is made after it must already see the new entry.
         self.entries.store(Arc::new(entries));
-        transaction.commit().await?;
+        write.commit().await?;
         Ok(changed)
     }
 
@@ -124,28 +129,33 @@ impl FileUsers {
     }
 }
 
-async fn known(connection: &mut SqliteConnection) -> Result<HashMap<String, (Vec<u8>, i64)>, sqlx::Error> {
+async fn known(connection: &mut AnyConnection) -> Result<HashMap<String, (Vec<u8>, i64)>, sqlx::Error> {
     let rows: Vec<(String, Vec<u8>, i64)> =
         sqlx::query_as("SELECT folded, fingerprint, token_version FROM file_users").fetch_all(connection).await?;
     Ok(rows.into_iter().map(|(name, fingerprint, version)| (name, (fingerprint, version))).collect())
 }
 
-async fn save(
-    connection: &mut SqliteConnection,
-    name: &str,
-    fingerprint: &[u8],
-    version: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO file_users (folded, fingerprint, token_version) VALUES (?1, ?2, ?3) \
-         ON CONFLICT (folded) DO UPDATE SET fingerprint = ?2, token_version = ?3",
-    )
-    .bind(name)
-    .bind(fingerprint)
-    .bind(version)
-    .execute(connection)
-    .await?;
+/// All at once: a file may hold thousands, and a server across the network takes its time for each question.
+async fn save(write: &mut Write, rows: &Value) -> Result<(), sqlx::Error> {
+    let save = match write.dialect() {
+        // WHERE TRUE tells the parser that ON begins no join (SQLite, "UPSERT", 3).
+        Dialect::Sqlite => {
+            "INSERT INTO file_users (folded, fingerprint, token_version) \
+             SELECT value ->> 'folded', unhex(value ->> 'fingerprint'), value ->> 'version' FROM json_each($1) WHERE TRUE \
+             ON CONFLICT (folded) DO UPDATE SET fingerprint = excluded.fingerprint, token_version = excluded.token_version"
+        }
+        Dialect::Postgres => {
+            "INSERT INTO file_users (folded, fingerprint, token_version) SELECT folded, decode(fingerprint, 'hex'), version \
+             FROM json_to_recordset($1::json) AS new (folded text, fingerprint text, version bigint) \
+             ON CONFLICT (folded) DO UPDATE SET fingerprint = excluded.fingerprint, token_version = excluded.token_version"
+        }
+    };
+    sqlx::query(save).bind(rows.to_string()).execute(&mut **write).await?;
     Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[async_trait]

@@ -11,21 +11,22 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use sqlx::{FromRow, SqliteConnection};
-
-use super::cache::{Generation, SessionCache};
+use super::{
+    cache::{Generation, SessionCache},
+    rows::{self, Row},
+};
 use crate::{
     core::{
-        identity::{Factor, Identity},
+        identity::Identity,
         session::{Lifetimes, Session, SessionId, TokenHash},
         time::Timestamp,
         user::folded,
     },
     observe::metrics::Metrics,
-    ports::{ChangeKind, End, LiveSession, Peek, Sessions, Unavailable, Users},
-    store::{changes::record, database::Database},
+    ports::{End, LiveSession, Peek, Sessions, Unavailable, Users},
+    store::database::{Database, Guard, can_be_stored},
 };
+use async_trait::async_trait;
 
 const STORE: &str = "sessions";
 /// Rows a transaction of the background work touches: other writers get their turn in between.
@@ -113,9 +114,9 @@ impl DatabaseSessions {
                 .run(STORE, operation, async {
                     let query = match key {
                         Key::GateHash(hash) => {
-                            sqlx::query_as("SELECT * FROM sessions WHERE gate_hash = ?").bind(hash.0.as_slice())
+                            sqlx::query_as(rows::select!("WHERE gate_hash = $1")).bind(hash.0.as_slice())
                         }
-                        Key::Id(id) => sqlx::query_as("SELECT * FROM sessions WHERE id = ?").bind(&id.0),
+                        Key::Id(id) => sqlx::query_as(rows::select!("WHERE id = $1")).bind(&id.0),
                     };
                     query.fetch_optional(&self.database.pool()).await
                 })
@@ -191,15 +192,9 @@ impl DatabaseSessions {
     }
 
     async fn write_step(&self, uses: &[Arc<LiveSession>]) -> Result<(), sqlx::Error> {
-        let mut transaction = self.database.begin().await?;
-        for live in uses {
-            sqlx::query("UPDATE sessions SET last_used_at = max(last_used_at, ?) WHERE id = ?")
-                .bind(live.last_used().unix_millis())
-                .bind(&live.session.id.0)
-                .execute(&mut *transaction)
-                .await?;
-        }
-        transaction.commit().await
+        let mut write = self.database.begin(Guard::Rows).await?;
+        rows::write_uses(&mut write, uses).await?;
+        write.commit().await
     }
 
     /// Deletes rows that no lifetime can bring back. No rows of the log: such a session is dead by its times wherever it is.
@@ -210,18 +205,13 @@ impl DatabaseSessions {
             let deleted = self
                 .database
                 .run(STORE, "clean", async {
-                    let done = sqlx::query(
-                        "DELETE FROM sessions WHERE id IN (\
-                         SELECT id FROM sessions WHERE remembered = 0 AND created_at < ?1 \
-                         UNION SELECT id FROM sessions WHERE remembered = 1 AND created_at < ?2 \
-                         UNION SELECT id FROM sessions WHERE remembered = 0 AND last_used_at < ?3 LIMIT ?4)",
-                    )
-                    .bind(before(lifetimes.lifetime))
-                    .bind(before(lifetimes.remember_me))
-                    .bind(before(lifetimes.idle + IDLE_MARGIN))
-                    .bind(i64::try_from(STEP).unwrap_or(i64::MAX))
-                    .execute(&self.database.pool())
-                    .await?;
+                    let done = sqlx::query(rows::clean(self.database.dialect()))
+                        .bind(before(lifetimes.lifetime))
+                        .bind(before(lifetimes.remember_me))
+                        .bind(before(lifetimes.idle + IDLE_MARGIN))
+                        .bind(i64::try_from(STEP).unwrap_or(i64::MAX))
+                        .execute(&self.database.pool())
+                        .await?;
                     Ok(done.rows_affected())
                 })
                 .await?;
@@ -230,6 +220,13 @@ impl DatabaseSessions {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    async fn end_one(&self, id: &SessionId) -> Result<u64, sqlx::Error> {
+        let mut write = self.database.begin(Guard::Rows).await?;
+        let ended = rows::delete_each(&mut write, std::slice::from_ref(id)).await?;
+        write.commit().await?;
+        Ok(ended)
     }
 
     /// For the gauge `sessions_active`.
@@ -259,18 +256,19 @@ impl Sessions for DatabaseSessions {
     }
 
     async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        if !can_be_stored(&id.0) {
+            return Ok(None);
+        }
         self.found("find_id", Key::Id(id)).await
     }
 
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {
         self.database
             .run(STORE, "create", async {
-                let mut transaction = self.database.begin().await?;
-                for id in ended {
-                    delete_one(&mut transaction, id, self.database.clock.now()).await?;
-                }
-                insert(&mut transaction, &session).await?;
-                transaction.commit().await
+                let mut write = self.database.begin(Guard::SessionOf(&folded(&session.user))).await?;
+                rows::delete_each(&mut write, ended).await?;
+                rows::insert(&mut write, &session).await?;
+                write.commit().await
             })
             .await?;
         for id in ended {
@@ -299,7 +297,7 @@ impl Sessions for DatabaseSessions {
         let rows: Vec<Row> = self
             .database
             .run(STORE, "list", async {
-                sqlx::query_as("SELECT * FROM sessions WHERE ?1 IS NULL OR folded = ?1 ORDER BY created_at DESC, id")
+                sqlx::query_as(rows::select!("WHERE $1 IS NULL OR folded = $1 ORDER BY created_at DESC, id"))
                     .bind(user.map(folded))
                     .fetch_all(&self.database.pool())
                     .await
@@ -318,19 +316,17 @@ impl Sessions for DatabaseSessions {
     }
 
     async fn end(&self, which: End<'_>) -> Result<u64, Unavailable> {
-        let now = self.database.clock.now();
         let ended = self
             .database
             .run(STORE, "end", async {
-                let mut transaction = self.database.begin().await?;
-                let ended = match which {
-                    End::One(id) => delete_one(&mut transaction, id, now).await?,
-                    End::AllOf { user } => delete_of_user(&mut transaction, &folded(user), None, now).await?,
-                    End::AllBut { user, kept } => {
-                        delete_of_user(&mut transaction, &folded(user), Some(kept), now).await?
-                    }
+                let (user, kept) = match which {
+                    End::One(id) => return self.end_one(id).await,
+                    End::AllOf { user } => (folded(user), None),
+                    End::AllBut { user, kept } => (folded(user), Some(kept)),
                 };
-                transaction.commit().await?;
+                let mut write = self.database.begin(Guard::User(&user)).await?;
+                let ended = rows::delete_of_user(&mut write, &user, kept).await?;
+                write.commit().await?;
                 Ok(ended)
             })
             .await;
@@ -340,95 +336,5 @@ impl Sessions for DatabaseSessions {
             End::AllOf { user } | End::AllBut { user, .. } => self.cache.drop_user(&folded(user)),
         }
         ended
-    }
-}
-
-/// The row of the log is written even where nothing was deleted: a node may still remember what cleaning took away.
-async fn delete_one(connection: &mut SqliteConnection, id: &SessionId, now: Timestamp) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query("DELETE FROM sessions WHERE id = ?").bind(&id.0).execute(&mut *connection).await?;
-    record(connection, ChangeKind::Session, &id.0, now.unix_millis()).await?;
-    Ok(done.rows_affected())
-}
-
-/// One row of the log for them all: every node reads again what is left of the user. Also called by the users' adapters, in
-/// the transaction that disables a user or changes a password.
-pub(in crate::store) async fn delete_of_user(
-    connection: &mut SqliteConnection,
-    folded_user: &str,
-    kept: Option<&SessionId>,
-    now: Timestamp,
-) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query("DELETE FROM sessions WHERE folded = ? AND id IS NOT ?")
-        .bind(folded_user)
-        .bind(kept.map(|id| id.0.as_str()))
-        .execute(&mut *connection)
-        .await?;
-    record(connection, ChangeKind::User, folded_user, now.unix_millis()).await?;
-    Ok(done.rows_affected())
-}
-
-async fn insert(connection: &mut SqliteConnection, session: &Session) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO sessions (id, folded, name, factor, domain, gate_hash, portal_hash, remembered, created_at, \
-         signed_in_at, last_used_at, user_agent, address) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(&session.id.0)
-    .bind(folded(&session.user))
-    .bind(&session.user)
-    .bind(session.factor.as_str())
-    .bind(&session.domain)
-    .bind(session.gate_hash.0.as_slice())
-    .bind(session.portal_hash.0.as_slice())
-    .bind(session.remembered)
-    .bind(session.created_at.unix_millis())
-    .bind(session.signed_in_at.unix_millis())
-    .bind(session.last_used_at.unix_millis())
-    .bind(&session.user_agent)
-    .bind(session.address.map(|address| address.to_string()))
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-#[derive(FromRow)]
-struct Row {
-    id: String,
-    name: String,
-    factor: String,
-    domain: String,
-    gate_hash: Vec<u8>,
-    portal_hash: Vec<u8>,
-    remembered: bool,
-    created_at: i64,
-    signed_in_at: i64,
-    last_used_at: i64,
-    user_agent: String,
-    address: Option<String>,
-}
-
-impl TryFrom<Row> for Session {
-    type Error = String;
-
-    fn try_from(row: Row) -> Result<Self, String> {
-        let hash =
-            |bytes: Vec<u8>| bytes.try_into().map(TokenHash).map_err(|_| "a session's hash is damaged".to_owned());
-        Ok(Self {
-            id: SessionId(row.id),
-            user: row.name,
-            factor: match row.factor.as_str() {
-                "one" => Factor::One,
-                "two" => Factor::Two,
-                other => return Err(format!("a session with the unknown factor {other:?}")),
-            },
-            domain: row.domain,
-            gate_hash: hash(row.gate_hash)?,
-            portal_hash: hash(row.portal_hash)?,
-            remembered: row.remembered,
-            created_at: Timestamp::from_unix_millis(row.created_at),
-            signed_in_at: Timestamp::from_unix_millis(row.signed_in_at),
-            last_used_at: Timestamp::from_unix_millis(row.last_used_at),
-            user_agent: row.user_agent,
-            address: row.address.and_then(|address| address.parse().ok()),
-        })
     }
 }

@@ -1,9 +1,11 @@
 //! Sessions: rows in the database, and in front of them a cache that knows when it may not be trusted.
 
 mod cache;
-pub(super) mod database;
+mod database;
+mod rows;
 #[cfg(test)]
 mod tests;
 
 pub(super) use cache::SessionCache;
 pub(super) use database::DatabaseSessions;
+pub(super) use rows::{delete_of_user, delete_of_users};

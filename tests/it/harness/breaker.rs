@@ -1,51 +1,44 @@
-//! A TCP relay that can be cut and mended.
+//! A TCP relay that can be cut, silenced and mended.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::time::Duration;
 
 use tokio::{
-    io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    sync::Notify,
+    sync::watch,
     task::JoinHandle,
 };
 
+use super::late::pass;
+
 pub(crate) struct Breaker {
     port: u16,
-    state: Arc<State>,
+    line: watch::Sender<Line>,
     serving: JoinHandle<()>,
 }
 
-#[derive(Default)]
-struct State {
-    open: AtomicBool,
-    cut: Notify,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Whole,
+    Cut,
+    Silent,
 }
 
 impl Breaker {
     pub(crate) async fn before(target: u16) -> Self {
+        Self::far_from(target, Duration::ZERO).await
+    }
+
+    /// Everything takes `each_way` longer.
+    pub(crate) async fn far_from(target: u16, each_way: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let state = Arc::new(State { open: AtomicBool::new(true), cut: Notify::new() });
-        let shared = Arc::clone(&state);
+        let (line, state) = watch::channel(Line::Whole);
         let serving = tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let state = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    if !state.open.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let Ok(mut server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut server) => {}
-                        () = state.cut.notified() => {}
-                    }
-                });
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(relay(client, target, each_way, state.clone()));
             }
         });
-        Self { port, state, serving }
+        Self { port, line, serving }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -54,13 +47,32 @@ impl Breaker {
 
     /// Ends every connection; new ones are closed at once.
     pub(crate) fn cut(&self) {
-        self.state.open.store(false, Ordering::SeqCst);
-        self.state.cut.notify_waiters();
+        self.line.send_replace(Line::Cut);
     }
 
-    pub(crate) fn mend(&self) {
-        self.state.open.store(true, Ordering::SeqCst);
+    /// Passes nothing on and ends nothing, as a network does that loses every packet.
+    pub(crate) fn silence(&self) {
+        self.line.send_replace(Line::Silent);
     }
+
+    /// What was open at the time of the fault ends.
+    pub(crate) fn mend(&self) {
+        self.line.send_replace(Line::Whole);
+    }
+}
+
+async fn relay(mut client: TcpStream, target: u16, each_way: Duration, mut line: watch::Receiver<Line>) {
+    let is_whole = *line.borrow() == Line::Whole;
+    let mut server = None;
+    if is_whole && let Ok(connected) = TcpStream::connect(("127.0.0.1", target)).await {
+        let server = server.insert(connected);
+        tokio::select! {
+            () = pass(&mut client, server, each_way) => return,
+            _ = line.wait_for(|line| *line != Line::Whole) => {}
+        }
+    }
+    // Both ends stay open for as long as the line says nothing.
+    let _ = line.wait_for(|line| *line != Line::Silent).await;
 }
 
 impl Drop for Breaker {

@@ -10,8 +10,12 @@ pub(crate) mod client;
 pub(crate) mod envoy;
 pub(crate) mod front;
 pub(crate) mod haproxy;
+#[path = "../../support/late.rs"]
+pub(crate) mod late;
 pub(crate) mod nginx;
 pub(crate) mod port;
+#[path = "../../support/postgres.rs"]
+pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod server;

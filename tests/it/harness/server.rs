@@ -45,6 +45,7 @@ pub(crate) struct Setup {
     /// `portal:` and `session:`; `PORT` stands for the port by which browsers come.
     pub(crate) portal: String,
     pub(crate) session: String,
+    pub(crate) storage: String,
     /// More top-level lines.
     pub(crate) more: String,
     /// The port by which browsers come, where it is not the edge listener's.
@@ -69,6 +70,7 @@ impl Setup {
             upstream: String::new(),
             portal: format!("{{ url: \"http://auth.{DOMAIN}:PORT\" }}"),
             session: format!("{{ cookies: [{{ domain: {DOMAIN} }}] }}"),
+            storage: "{ database: \"sqlite://data/postern.db\", key_file: data/postern.key }".to_owned(),
             more: String::new(),
             public_port: None,
             files: Vec::new(),
@@ -78,6 +80,13 @@ impl Setup {
 
     pub(crate) fn policies(mut self, policies: &str) -> Self {
         self.policies = policies.to_owned();
+        self
+    }
+
+    /// PostgreSQL; `key_folder`: the folder of the node that makes the storage key.
+    pub(crate) fn postgres(mut self, url: &str, key_folder: Option<&Path>) -> Self {
+        let key = key_folder.unwrap_or(Path::new("")).join("data/postern.key");
+        self.storage = format!("{{ database: \"{url}\", key_file: \"{}\" }}", key.display());
         self
     }
 
@@ -132,7 +141,8 @@ impl Setup {
     }
 
     fn config(&self, ports: &Ports) -> String {
-        let Self { edge, forward_auth, server, route, upstream, portal, session, more, upstream_port, .. } = self;
+        let Self { edge, forward_auth, server, route, upstream, portal, session, storage, more, upstream_port, .. } =
+            self;
         format!(
             r#"server:
   listeners:
@@ -141,7 +151,7 @@ impl Setup {
   admin: "127.0.0.1:{}"
 {server}portal: {portal}
 session: {session}
-storage: {{ database: "sqlite://data/postern.db", key_file: data/postern.key }}
+storage: {storage}
 upstreams:
   app: {{ servers: ["http://127.0.0.1:{upstream_port}"]{upstream} }}
 routes:

@@ -1,0 +1,61 @@
+//! What a request presents in `Authorization` (CONTRACT 4 "Who is asking", 2), and whom it turns out to be from. Asked by `Gate::check` where no
+//! session cookie names anybody, and by both roles, which keep credentials of ours from upstreams.
+//!
+//! Only says whose a credential is; whether it holds is verified in `identify` and the modules it calls.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::tokens;
+use crate::{
+    core::{identity::Identity, request::Facts, site::Site},
+    ports::LiveSession,
+};
+
+/// A credential that says it is for us; not verified yet.
+#[derive(Clone, Copy)]
+pub(super) enum Presented<'r> {
+    /// An access token with our issuer.
+    AccessToken(&'r str),
+}
+
+/// Somebody whose credential was verified.
+#[derive(Clone)]
+pub(super) enum Caller {
+    Session(Arc<LiveSession>),
+}
+
+impl Caller {
+    pub(super) fn identity(&self) -> &Arc<Identity> {
+        match self {
+            Self::Session(live) => &live.identity,
+        }
+    }
+}
+
+/// The first credential of ours among the headers that this request may be identified by. Any other belongs to the application.
+pub(super) fn presented<'r>(site: &Site, facts: &Facts<'r>) -> Option<Presented<'r>> {
+    facts.credentials_from.iter().find_map(|name| presented_in(site, facts.headers, name))
+}
+
+fn presented_in<'h>(site: &Site, headers: &'h HeaderMap, name: &HeaderName) -> Option<Presented<'h>> {
+    headers.get_all(name).iter().find_map(|value| read(site, value))
+}
+
+fn read<'h>(site: &Site, value: &'h HeaderValue) -> Option<Presented<'h>> {
+    let token = bearer(value.to_str().ok()?)?;
+    tokens::is_ours(token, &site.tokens.issuer).then_some(Presented::AccessToken(token))
+}
+
+/// Whether this `Authorization` holds a token that says it is ours: never to be handed to an application.
+#[must_use]
+pub fn is_our_bearer(site: &Site, value: &HeaderValue) -> bool {
+    matches!(read(site, value), Some(Presented::AccessToken(_)))
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750 §2.1); the scheme's case does not matter (RFC 9110 §11.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}

@@ -1,0 +1,187 @@
+//! Rows of the table `sessions`, and the statements that change them. Used by `database` beside it, and by the users' adapters, which end
+//! sessions in the transaction that takes something away from a user.
+//!
+//! Where a statement of PostgreSQL touches several rows it takes them in the order of their ids, so that no two wait for each other; what is
+//! only tidied up passes over rows that somebody else holds, so that several nodes can do it at once.
+
+use std::sync::Arc;
+
+use sqlx::{AnyConnection, FromRow};
+
+use crate::{
+    core::{
+        identity::Factor,
+        session::{Session, SessionId, TokenHash},
+        time::Timestamp,
+        user::folded,
+    },
+    ports::{ChangeKind, LiveSession},
+    store::database::{Dialect, Write, can_be_stored},
+};
+
+/// Ends sessions by their ids. The row of the log is written even where nothing was deleted: a node may still remember what cleaning took away.
+pub(super) async fn delete_each(write: &mut Write, ids: &[SessionId]) -> Result<u64, sqlx::Error> {
+    let mut ids: Vec<&str> = ids.iter().map(|id| id.0.as_str()).filter(|id| can_be_stored(id)).collect();
+    ids.sort_unstable();
+    let mut deleted = 0;
+    for id in ids {
+        let done = sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id).execute(&mut **write).await?;
+        write.record(ChangeKind::Session, id);
+        deleted += done.rows_affected();
+    }
+    Ok(deleted)
+}
+
+/// One row of the log for them all: every node reads again what is left of the user. `write` guards the user.
+pub(in crate::store) async fn delete_of_user(
+    write: &mut Write,
+    folded_user: &str,
+    kept: Option<&SessionId>,
+) -> Result<u64, sqlx::Error> {
+    let delete = match write.dialect() {
+        Dialect::Sqlite => "DELETE FROM sessions WHERE folded = $1 AND id IS DISTINCT FROM $2",
+        Dialect::Postgres => {
+            "DELETE FROM sessions WHERE id IN (\
+             SELECT id FROM sessions WHERE folded = $1 AND id IS DISTINCT FROM $2 ORDER BY id FOR UPDATE)"
+        }
+    };
+    let done = sqlx::query(delete).bind(folded_user).bind(kept.map(|id| id.0.as_str())).execute(&mut **write).await?;
+    write.record(ChangeKind::User, folded_user);
+    Ok(done.rows_affected())
+}
+
+/// All sessions of many users, with a row of the log for each. `write` guards all users.
+pub(in crate::store) async fn delete_of_users(write: &mut Write, folded_users: &[String]) -> Result<(), sqlx::Error> {
+    let delete = match write.dialect() {
+        Dialect::Sqlite => "DELETE FROM sessions WHERE folded IN (SELECT value FROM json_each($1))",
+        Dialect::Postgres => {
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE folded IN (\
+             SELECT json_array_elements_text($1::json)) ORDER BY id FOR UPDATE)"
+        }
+    };
+    sqlx::query(delete).bind(serde_json::json!(folded_users).to_string()).execute(&mut **write).await?;
+    for name in folded_users {
+        write.record(ChangeKind::User, name);
+    }
+    Ok(())
+}
+
+/// A use never goes back in time: another node may have written a later one.
+pub(super) async fn write_uses(write: &mut Write, uses: &[Arc<LiveSession>]) -> Result<(), sqlx::Error> {
+    let update = match write.dialect() {
+        Dialect::Sqlite => {
+            "UPDATE sessions SET last_used_at = used.at FROM (\
+             SELECT value ->> 'id' AS id, value ->> 'at' AS at FROM json_each($1)) AS used \
+             WHERE sessions.id = used.id AND sessions.last_used_at < used.at"
+        }
+        Dialect::Postgres => {
+            "UPDATE sessions SET last_used_at = used.at FROM (\
+             SELECT sessions.id, given.at FROM json_to_recordset($1::json) AS given (id text, at bigint) \
+             JOIN sessions ON sessions.id = given.id WHERE sessions.last_used_at < given.at \
+             ORDER BY sessions.id FOR UPDATE OF sessions) AS used WHERE sessions.id = used.id"
+        }
+    };
+    let uses: serde_json::Value = uses
+        .iter()
+        .map(|live| serde_json::json!({ "id": live.session.id.0, "at": live.last_used().unix_millis() }))
+        .collect();
+    sqlx::query(update).bind(uses.to_string()).execute(&mut **write).await?;
+    Ok(())
+}
+
+/// Deletes what is older than `$1`, remembered and older than `$2`, or not remembered and unused since `$3`; at most `$4`.
+pub(super) fn clean(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => {
+            "DELETE FROM sessions WHERE id IN (\
+             SELECT id FROM sessions WHERE remembered = 0 AND created_at < $1 \
+             UNION SELECT id FROM sessions WHERE remembered = 1 AND created_at < $2 \
+             UNION SELECT id FROM sessions WHERE remembered = 0 AND last_used_at < $3 LIMIT $4)"
+        }
+        Dialect::Postgres => {
+            "DELETE FROM sessions WHERE id IN (\
+             SELECT id FROM sessions WHERE (remembered = 0 AND created_at < $1) \
+             OR (remembered = 1 AND created_at < $2) OR (remembered = 0 AND last_used_at < $3) \
+             LIMIT $4 FOR UPDATE SKIP LOCKED)"
+        }
+    }
+}
+
+pub(super) async fn insert(connection: &mut AnyConnection, session: &Session) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO sessions (id, folded, name, factor, domain, gate_hash, portal_hash, remembered, created_at, \
+         signed_in_at, last_used_at, user_agent, address) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+    )
+    .bind(&session.id.0)
+    .bind(folded(&session.user))
+    .bind(&session.user)
+    .bind(session.factor.as_str())
+    .bind(&session.domain)
+    .bind(session.gate_hash.0.as_slice())
+    .bind(session.portal_hash.0.as_slice())
+    .bind(i64::from(session.remembered))
+    .bind(session.created_at.unix_millis())
+    .bind(session.signed_in_at.unix_millis())
+    .bind(session.last_used_at.unix_millis())
+    .bind(&session.user_agent)
+    .bind(session.address.map(|address| address.to_string()))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The columns of a [`Row`], by name: a newer version of this program may add others while this one runs, and PostgreSQL refuses a prepared
+/// `SELECT *` from then on.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, name, factor, domain, gate_hash, portal_hash, remembered, created_at, signed_in_at, last_used_at, \
+             user_agent, address FROM sessions ",
+            $rest
+        )
+    };
+}
+pub(super) use select;
+
+#[derive(FromRow)]
+pub(super) struct Row {
+    id: String,
+    name: String,
+    factor: String,
+    domain: String,
+    gate_hash: Vec<u8>,
+    portal_hash: Vec<u8>,
+    remembered: i64,
+    created_at: i64,
+    signed_in_at: i64,
+    last_used_at: i64,
+    user_agent: String,
+    address: Option<String>,
+}
+
+impl TryFrom<Row> for Session {
+    type Error = String;
+
+    fn try_from(row: Row) -> Result<Self, String> {
+        let hash =
+            |bytes: Vec<u8>| bytes.try_into().map(TokenHash).map_err(|_| "a session's hash is damaged".to_owned());
+        Ok(Self {
+            id: SessionId(row.id),
+            user: row.name,
+            factor: match row.factor.as_str() {
+                "one" => Factor::One,
+                "two" => Factor::Two,
+                other => return Err(format!("a session with the unknown factor {other:?}")),
+            },
+            domain: row.domain,
+            gate_hash: hash(row.gate_hash)?,
+            portal_hash: hash(row.portal_hash)?,
+            remembered: row.remembered != 0,
+            created_at: Timestamp::from_unix_millis(row.created_at),
+            signed_in_at: Timestamp::from_unix_millis(row.signed_in_at),
+            last_used_at: Timestamp::from_unix_millis(row.last_used_at),
+            user_agent: row.user_agent,
+            address: row.address.and_then(|address| address.parse().ok()),
+        })
+    }
+}

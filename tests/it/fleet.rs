@@ -1,0 +1,395 @@
+//! Two Postern processes on one PostgreSQL: what one of them ends is over on the other, also where the database cannot be reached for a while.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinHandle;
+
+use crate::harness::{
+    breaker::Breaker,
+    eventually,
+    port::Port,
+    postgres::{IN_MEMORY, Postgres},
+    server::{PASSWORD, Role, Server, Setup, SignedIn, feed, postern},
+    tls,
+    upstream::Upstream,
+    wire::Request,
+    within,
+};
+
+/// A cookie that names no session.
+const STRANGER: &str = "postern_session=BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB";
+/// Cut off, no 200 later than this after an end was acknowledged.
+const BOUND: Duration = Duration::from_secs(3);
+
+#[expect(clippy::disallowed_methods, reason = "a test measures real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Two nodes with one storage key; each reaches the database by a URL of its own.
+async fn nodes(upstream: &Upstream, first: &str, second: &str) -> (Server, Arc<Server>) {
+    let here = Setup::with(upstream).postgres(first, None).start().await;
+    let mut setup = Setup::with(upstream).postgres(second, Some(here.folder()));
+    // One portal for both: tokens carry its URL.
+    setup.public_port = Some(here.edge());
+    let mut there = setup.prepare_without_users();
+    there.launch().await;
+    (here, Arc::new(there))
+}
+
+fn page(session: &SignedIn) -> Request {
+    Request::get("/members/x").page().cookie(session.gate.clone())
+}
+
+async fn status(server: &Server, role: Role, request: &Request) -> u16 {
+    server.ask(role, request).await.status
+}
+
+/// Not 200 any more, by both roles, within `limit`; what it is instead.
+async fn ends(server: &Server, session: &SignedIn, limit: Duration) {
+    within(limit, "the session has ended on the other node", async {
+        for role in Role::BOTH {
+            eventually("no 200", || async { (status(server, role, &page(session)).await == 302).then_some(()) }).await;
+        }
+    })
+    .await;
+}
+
+async fn is_accepted(server: &Server, session: &SignedIn) {
+    for role in Role::BOTH {
+        assert_eq!(status(server, role, &page(session)).await, 200, "{role:?}");
+    }
+}
+
+#[tokio::test]
+async fn threat_36_what_one_node_ends_is_over_on_the_other_within_a_second() {
+    let upstream = Upstream::start().await;
+    let database = Postgres::shared_database().await;
+    let (here, there) = nodes(&upstream, &database, &database).await;
+    let second = Duration::from_secs(1);
+
+    let bob = here.sign_in("bob").await;
+    is_accepted(&there, &bob).await;
+    assert_eq!(here.portal(Request::new("POST", "/auth/logout").cookie(bob.both())).await.status, 204);
+    ends(&there, &bob, second).await;
+
+    let bob = there.sign_in("bob").await;
+    is_accepted(&here, &bob).await;
+    is_accepted(&there, &bob).await;
+    let by_token = Request::get("/members/x").header("Authorization", format!("Bearer {}", bob.access_token));
+    assert_eq!(status(&here, Role::Edge, &by_token).await, 200, "both sign with one key");
+    here.run(&["session", "revoke", &bob.session_id]);
+    ends(&there, &bob, second).await;
+    ends(&here, &bob, second).await;
+
+    let bob = here.sign_in("bob").await;
+    is_accepted(&there, &bob).await;
+    here.run(&["user", "disable", "bob"]);
+    ends(&there, &bob, second).await;
+    ends(&here, &bob, second).await;
+    assert_eq!(there.login("bob", PASSWORD, &[]).await.status, 401);
+
+    let alice = there.sign_in("alice").await;
+    is_accepted(&here, &alice).await;
+    here.run(&["user", "set-password", "alice", "--password-stdin"]);
+    ends(&there, &alice, second).await;
+}
+
+/// Requests of one node, one after another by both roles, until told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Answers>>,
+}
+
+#[derive(Default)]
+struct Answers {
+    public: Vec<u16>,
+    stranger: Vec<u16>,
+    kept: Vec<u16>,
+    /// With the moment at which the answer came.
+    revoked: Vec<(Instant, u16)>,
+}
+
+impl Load {
+    fn start(server: &Arc<Server>, kept: &SignedIn, revoked: &SignedIn) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = |role| {
+            let (server, stop) = (Arc::clone(server), Arc::clone(&stop));
+            let public = Request::get("/public/x");
+            let stranger = Request::get("/members/x").page().cookie(STRANGER);
+            let (kept, revoked) = (page(kept), page(revoked));
+            tokio::spawn(async move {
+                let mut answers = Answers::default();
+                while !stop.load(Ordering::SeqCst) {
+                    answers.public.push(status(&server, role, &public).await);
+                    answers.stranger.push(status(&server, role, &stranger).await);
+                    answers.kept.push(status(&server, role, &kept).await);
+                    let status = status(&server, role, &revoked).await;
+                    answers.revoked.push((now(), status));
+                }
+                answers
+            })
+        };
+        let clients = Role::BOTH.into_iter().cycle().take(6).map(client).collect();
+        Self { stop, clients }
+    }
+
+    /// Nobody passed who must not, from `revoked_at` on at the latest after the bound, and everybody who needs no store did.
+    async fn end(self, revoked_at: Instant) {
+        self.stop.store(true, Ordering::SeqCst);
+        for client in self.clients {
+            let answers = client.await.expect("a client");
+            assert!(answers.public.iter().all(|status| *status == 200), "a bypass: {:?}", answers.public);
+            assert!(answers.stranger.iter().all(|status| [302, 503].contains(status)), "{:?}", answers.stranger);
+            assert!(answers.kept.iter().all(|status| [200, 503].contains(status)), "{:?}", answers.kept);
+            let late = answers.revoked.iter().filter(|(came, _)| *came > revoked_at + BOUND);
+            let mut late = late.map(|(_, status)| *status).peekable();
+            assert!(late.peek().is_some(), "asked after the bound as well");
+            assert!(late.all(|status| status != 200), "after the bound: {:?}", answers.revoked);
+        }
+    }
+}
+
+/// How a node loses the database.
+#[derive(Clone, Copy)]
+enum Fault {
+    Cut,
+    Silence,
+}
+
+async fn a_node_that_is_cut_off(fault: Fault) {
+    let upstream = Upstream::start().await;
+    let port = Port::free();
+    let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={}", port.number())];
+    let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
+    let server = Postgres::start(&settings).await;
+    let database = server.database().await;
+    let name = database.rsplit('/').next().expect("a name");
+    let breaker = Breaker::before(port.number()).await;
+    let relayed = format!("postgres://postgres@127.0.0.1:{}/{name}", breaker.port());
+    let (here, there) = nodes(&upstream, &database, &relayed).await;
+
+    let (kept, revoked) = (here.sign_in("alice").await, here.sign_in("bob").await);
+    is_accepted(&there, &kept).await;
+    is_accepted(&there, &revoked).await;
+    let load = Load::start(&there, &kept, &revoked);
+    match fault {
+        Fault::Cut => breaker.cut(),
+        Fault::Silence => breaker.silence(),
+    }
+    assert_eq!(here.portal(Request::new("POST", "/auth/logout").cookie(revoked.both())).await.status, 204);
+    let revoked_at = now();
+    for role in Role::BOTH {
+        // Two seconds that memory may go on, one and a half that the store is given, and what a busy machine needs.
+        within(Duration::from_secs(6), "the node knows that it knows nothing", async {
+            eventually("503", || async { (status(&there, role, &page(&revoked)).await == 503).then_some(()) }).await;
+        })
+        .await;
+    }
+    is_accepted(&here, &kept).await;
+    // Past the bound, while the fault lasts.
+    tokio::time::sleep_until((revoked_at + BOUND + Duration::from_millis(500)).into()).await;
+    breaker.mend();
+    for role in Role::BOTH {
+        eventually("back without a restart", || async {
+            (status(&there, role, &page(&kept)).await == 200).then_some(())
+        })
+        .await;
+        assert_eq!(status(&there, role, &page(&revoked)).await, 302, "over for good");
+    }
+    load.end(revoked_at).await;
+}
+
+#[tokio::test]
+async fn threat_36_a_node_whose_connections_to_the_database_are_cut() {
+    a_node_that_is_cut_off(Fault::Cut).await;
+}
+
+#[tokio::test]
+async fn threat_36_a_node_that_loses_every_packet_to_the_database() {
+    a_node_that_is_cut_off(Fault::Silence).await;
+}
+
+/// To open a database anew is some fifty questions and answers: more than a poll may take, across a network like this.
+#[tokio::test]
+async fn a_node_far_from_the_database_comes_back_after_a_crash_of_it() {
+    let upstream = Upstream::start().await;
+    let port = Port::free();
+    let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={}", port.number())];
+    let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
+    let mut server = Postgres::start(&settings).await;
+    let database = server.database().await;
+    let name = database.rsplit('/').next().expect("a name");
+    let relay = Breaker::far_from(port.number(), Duration::from_millis(35)).await;
+    let relayed = format!("postgres://postgres@127.0.0.1:{}/{name}", relay.port());
+    let (here, there) = nodes(&upstream, &database, &relayed).await;
+    let (kept, revoked) = (here.sign_in("alice").await, here.sign_in("bob").await);
+    is_accepted(&there, &kept).await;
+    is_accepted(&there, &revoked).await;
+    server.stop();
+    eventually("503", || async { (status(&there, Role::Edge, &page(&kept)).await == 503).then_some(()) }).await;
+    server.restart().await;
+    eventually("back without a restart", || async {
+        (status(&there, Role::Edge, &page(&kept)).await == 200).then_some(())
+    })
+    .await;
+    eventually("the other one too", || async {
+        (here.portal(Request::new("POST", "/auth/logout").cookie(revoked.both())).await.status == 204).then_some(())
+    })
+    .await;
+    // An answer that asks the database takes a good part of a second by itself.
+    ends(&there, &revoked, BOUND).await;
+}
+
+/// A users file that disables somebody while the database cannot take it is taken up afterwards, by every node.
+#[tokio::test]
+async fn threat_36_a_users_file_that_changes_during_an_outage_holds_afterwards() {
+    let upstream = Upstream::start().await;
+    let server = Postgres::start(&IN_MEMORY).await;
+    let database = server.database().await;
+    let hash = feed(&mut postern(&["hash"]), PASSWORD);
+    let hash = String::from_utf8(hash.stdout).expect("UTF-8");
+    let users = |disabled: bool| {
+        format!(
+            "users:\n  bob: {{ displayname: Bob, password: '{}', groups: [dev], disabled: {disabled} }}\n",
+            hash.trim()
+        )
+    };
+    let with_file = |mut setup: Setup| {
+        setup.more = "users: { source: file, path: config/users.yaml }\n".to_owned();
+        setup.files = vec![("config/users.yaml".to_owned(), users(false))];
+        setup
+    };
+    let mut here = with_file(Setup::with(&upstream).postgres(&database, None)).prepare_without_users();
+    here.launch().await;
+    let mut setup = with_file(Setup::with(&upstream).postgres(&database, Some(here.folder())));
+    setup.public_port = Some(here.edge());
+    let mut there = setup.prepare_without_users();
+    there.launch().await;
+    let bob = here.sign_in("bob").await;
+    is_accepted(&here, &bob).await;
+    is_accepted(&there, &bob).await;
+    server.pause();
+    for node in [&here, &there] {
+        node.write("config/users.yaml", &users(true));
+        eventually("503", || async { (status(node, Role::Edge, &page(&bob)).await == 503).then_some(()) }).await;
+    }
+    server.resume();
+    for node in [&here, &there] {
+        eventually("bob is out", || async { (status(node, Role::Edge, &page(&bob)).await == 302).then_some(()) }).await;
+        eventually("and stays out", || async { (node.login("bob", PASSWORD, &[]).await.status == 401).then_some(()) })
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn threat_32_36_a_database_that_stands_still_under_load() {
+    let upstream = Upstream::start().await;
+    let server = Postgres::start(&IN_MEMORY).await;
+    let database = server.database().await;
+    let (here, there) = nodes(&upstream, &database, &database).await;
+    let (kept, revoked) = (here.sign_in("alice").await, here.sign_in("bob").await);
+    is_accepted(&there, &kept).await;
+    is_accepted(&there, &revoked).await;
+    let load = Load::start(&there, &kept, &revoked);
+    assert_eq!(here.portal(Request::new("POST", "/auth/logout").cookie(revoked.both())).await.status, 204);
+    let revoked_at = now();
+    server.pause();
+    for role in Role::BOTH {
+        for node in [&here, &*there] {
+            eventually("503", || async { (status(node, role, &page(&kept)).await == 503).then_some(()) }).await;
+        }
+    }
+    let login = here.login("bob", PASSWORD, &[]).await;
+    assert_eq!((login.status, login.set_cookie("postern_session")), (503, None), "{login:?}");
+    let refused = feed(&mut here.command(&["session", "list"]), "");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!((refused.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    tokio::time::sleep_until((revoked_at + BOUND + Duration::from_millis(500)).into()).await;
+    server.resume();
+    for role in Role::BOTH {
+        for node in [&here, &*there] {
+            eventually("back without a restart", || async {
+                (status(node, role, &page(&kept)).await == 200).then_some(())
+            })
+            .await;
+            assert_eq!(status(node, role, &page(&revoked)).await, 302, "over for good");
+        }
+    }
+    load.end(revoked_at).await;
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_reached_ends_the_start_at_once_and_is_none_of_checks_business() {
+    let upstream = Upstream::start().await;
+    let port = Port::free();
+    let url = format!("postgres://postern:hunter2@127.0.0.1:{}/postern", port.number());
+    let server = Setup::with(&upstream).postgres(&url, None).prepare_without_users();
+    server.run(&["check"]);
+    let output = feed(&mut server.command(&["serve"]), "");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), said.trim_end().lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("storage.database") && said.contains("nobody answers there"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[tokio::test]
+async fn the_servers_certificate_is_checked_and_the_url_may_stand_in_a_file() {
+    let upstream = Upstream::start().await;
+    let port = Port::free();
+    let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={}", port.number())];
+    let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
+    let mut postgres = Postgres::start(&settings).await;
+    let name = postgres.database().await.rsplit('/').next().expect("a name").to_owned();
+    postgres.stop();
+    let (right, wrong) = (tls::certificate_for(&["localhost"]), tls::certificate_for(&["localhost"]));
+    let data = postgres.data();
+    let owner = fs::metadata(&data).expect("the data");
+    for (file, content) in [("server.crt", &right.certificate), ("server.key", &right.key)] {
+        let path = data.join(file);
+        fs::write(&path, content).expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode");
+        chown(&path, Some(owner.uid()), Some(owner.gid())).expect("its owner");
+    }
+    fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n").expect("the rules of access");
+    let config = fs::read_to_string(data.join("postgresql.conf")).expect("its configuration");
+    fs::write(data.join("postgresql.conf"), config + "\nssl = on\n").expect("its configuration");
+    postgres.restart().await;
+
+    let url = |mode: &str| format!("postgres://postgres:hunter2@localhost:{}/{name}?sslmode={mode}", port.number());
+    let mut setup = Setup::with(&upstream);
+    setup.storage = "{ database_file: secret, key_file: data/postern.key }".to_owned();
+    setup.files = vec![
+        ("secret".to_owned(), url("verify-full&sslrootcert=right.pem") + "\n"),
+        ("right.pem".to_owned(), right.certificate),
+        ("wrong.pem".to_owned(), wrong.certificate),
+    ];
+    let server = setup.start().await;
+    is_accepted(&server, &server.sign_in("bob").await).await;
+    for (mode, word) in [
+        ("verify-full", "TLS is refused"),
+        ("verify-full&sslrootcert=wrong.pem", "TLS is refused"),
+        ("disable", "pg_hba.conf"),
+    ] {
+        server.write("secret", &url(mode));
+        let refused = feed(&mut server.command(&["user", "list"]), "");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!((refused.status.code(), said.trim_end().lines().count()), (Some(1), 1), "{said}");
+        assert!(said.contains(word) && said.contains("storage.database") && !said.contains("hunter2"), "{said}");
+    }
+    server.write("secret", &url("require"));
+    server.run(&["user", "list"]);
+    let ready = eventually("the reload says that a new URL needs a restart", || async {
+        let metric = server.metric("postern_config_restart_needed", &["setting=\"storage\""]).await;
+        (metric >= 1.0).then_some(())
+    });
+    ready.await;
+}
