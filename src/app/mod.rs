@@ -227,6 +227,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             access_log: Arc::clone(&access_log),
             in_flight: in_flight.clone(),
+            streams: edge::Streams::default(),
         });
         let forward_auth = Arc::new(ForwardAuth {
             site: Arc::clone(&site),
@@ -237,7 +238,10 @@ impl Server {
             in_flight: in_flight.clone(),
             stranger_logged_at: AtomicI64::new(0),
         });
-        let mut background = vec![stores.follow(Arc::clone(&readiness), ending.clone())];
+        let mut background = vec![
+            stores.follow(Arc::clone(&readiness), ending.clone()),
+            edge::watch_streams(Arc::clone(&edge), ending.clone()),
+        ];
         if let Some(socket) = admin_socket {
             background.push(admin::serve(Arc::clone(&metrics), Arc::clone(&readiness), socket, ending));
         }

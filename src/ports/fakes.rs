@@ -51,6 +51,12 @@ impl Stores {
         self.stored.lock().unwrap().push(Arc::clone(session));
     }
 
+    /// All of them, in memory and in the store.
+    pub(crate) fn forget(&self) {
+        self.remembered.lock().unwrap().clear();
+        self.stored.lock().unwrap().clear();
+    }
+
     fn read(&self, wanted: impl Fn(&Session) -> bool) -> Result<Option<Arc<LiveSession>>, Unavailable> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         if self.down.load(Ordering::SeqCst) {

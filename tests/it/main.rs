@@ -28,6 +28,7 @@ mod replay;
 mod roles;
 mod startup;
 mod stores;
+mod streams;
 mod threats_headers;
 mod threats_path;
 mod threats_portal;

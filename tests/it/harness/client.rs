@@ -102,6 +102,12 @@ impl Person {
         Page::of(request.send().await.unwrap_or_else(|fault| panic!("{method} {url}: {fault:?}"))).await
     }
 
+    /// An answer that may never end.
+    pub(crate) async fn open(&self, url: &str, cookie: &str) -> Response {
+        let request = self.client.get(url).header("Cookie", cookie).timeout(super::DEADLINE * 4);
+        request.send().await.unwrap_or_else(|fault| panic!("{url}: {fault:?}"))
+    }
+
     /// Loads a page and follows redirects, at most ten.
     pub(crate) async fn browse(&self, url: impl AsRef<str>) -> Page {
         let mut page = self.load(url).await;
