@@ -54,6 +54,8 @@ pub struct Session {
     pub last_used_at: Timestamp,
     pub user_agent: String,
     pub address: Option<IpAddr>,
+    /// The session whose sign-in was handed over to this one.
+    pub parent: Option<SessionId>,
 }
 
 /// How long sessions live (`session.idle`, `.lifetime`, `.remember_me`).

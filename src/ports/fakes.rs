@@ -201,6 +201,7 @@ pub(crate) fn session(mark: char, idle: u64) -> Arc<LiveSession> {
         last_used_at: Timestamp::from_unix_millis(NOW.unix_millis() - i64::try_from(idle).unwrap() * 1000),
         user_agent: String::new(),
         address: None,
+        parent: None,
     };
     Arc::new(LiveSession::new(session, Arc::new(identity), 4))
 }
@@ -307,6 +308,7 @@ pub(crate) fn site(listener: ListenerSite, routes: Vec<Route>) -> Site {
             audience: "postern".to_owned(),
             access: Duration::from_secs(900),
         },
+        hands_over: false,
         own_cookies: vec!["postern_session".to_owned()],
     }
 }

@@ -32,6 +32,31 @@ pub(super) async fn delete_each(write: &mut Write, ids: &[SessionId]) -> Result<
     Ok(deleted)
 }
 
+/// The same with all that was handed over from them; adds those to `ids`. In this order: whoever hands over holds the parent's row until the new
+/// session is there to be found, and finds none once it is deleted.
+pub(super) async fn delete_with_children(write: &mut Write, ids: &mut Vec<SessionId>) -> Result<u64, sqlx::Error> {
+    let mut deleted = delete_each(write, ids).await?;
+    let mut children = Vec::new();
+    for id in ids.iter().filter(|id| can_be_stored(&id.0)) {
+        let found: Vec<String> =
+            sqlx::query_scalar("SELECT id FROM sessions WHERE parent = $1").bind(&id.0).fetch_all(&mut **write).await?;
+        children.extend(found.into_iter().map(SessionId));
+    }
+    deleted += delete_each(write, &children).await?;
+    ids.extend(children);
+    Ok(deleted)
+}
+
+/// Whether a session is there to hand its sign-in over, and stays until `write` ends.
+pub(super) async fn is_there(write: &mut Write, id: &SessionId) -> Result<bool, sqlx::Error> {
+    let select = match write.dialect() {
+        Dialect::Sqlite => "SELECT id FROM sessions WHERE id = $1",
+        Dialect::Postgres => "SELECT id FROM sessions WHERE id = $1 FOR SHARE",
+    };
+    let found: Option<String> = sqlx::query_scalar(select).bind(&id.0).fetch_optional(&mut **write).await?;
+    Ok(found.is_some())
+}
+
 /// One row of the log for them all: every node reads again what is left of the user. `write` guards the user.
 pub(in crate::store) async fn delete_of_user(
     write: &mut Write,
@@ -110,7 +135,8 @@ pub(super) fn clean(dialect: Dialect) -> &'static str {
 pub(super) async fn insert(connection: &mut AnyConnection, session: &Session) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO sessions (id, folded, name, factor, domain, gate_hash, portal_hash, remembered, created_at, \
-         signed_in_at, last_used_at, user_agent, address) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+         signed_in_at, last_used_at, user_agent, address, parent) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
     .bind(&session.id.0)
     .bind(folded(&session.user))
@@ -125,6 +151,7 @@ pub(super) async fn insert(connection: &mut AnyConnection, session: &Session) ->
     .bind(session.last_used_at.unix_millis())
     .bind(&session.user_agent)
     .bind(session.address.map(|address| address.to_string()))
+    .bind(session.parent.as_ref().map(|parent| parent.0.as_str()))
     .execute(connection)
     .await?;
     Ok(())
@@ -144,6 +171,7 @@ pub(super) struct Row {
     last_used_at: i64,
     user_agent: String,
     address: Option<String>,
+    parent: Option<String>,
 }
 
 impl TryFrom<Row> for Session {
@@ -169,6 +197,7 @@ impl TryFrom<Row> for Session {
             last_used_at: Timestamp::from_unix_millis(row.last_used_at),
             user_agent: row.user_agent,
             address: row.address.and_then(|address| address.parse().ok()),
+            parent: row.parent.map(SessionId),
         })
     }
 }
