@@ -58,6 +58,14 @@ pub struct Session {
     pub parent: Option<SessionId>,
 }
 
+impl Session {
+    /// The session that the sign-in began with: those of one sign-in end together.
+    #[must_use]
+    pub fn sign_in(&self) -> &SessionId {
+        self.parent.as_ref().unwrap_or(&self.id)
+    }
+}
+
 /// How long sessions live (`session.idle`, `.lifetime`, `.remember_me`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {

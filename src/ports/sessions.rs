@@ -58,6 +58,7 @@ pub enum End<'e> {
     AllOf {
         user: &'e str,
     },
+    /// What belongs to the same sign-in as `kept` stays too.
     AllBut {
         user: &'e str,
         kept: &'e SessionId,

@@ -84,6 +84,18 @@ async fn a_handed_over_session_ends_with_the_one_that_it_came_from(place: Place)
         }
         assert!(is_there(&foreign).await);
     }
+    // All others, as either of them asks.
+    for by_child in [false, true] {
+        let (parent, foreign) = (node.sign_in("ann").await, node.sign_in("ann").await);
+        let (made, of_foreign) = (child(&parent), child(&foreign));
+        for made in [&made, &of_foreign] {
+            sessions.create(made.clone(), &[]).await.unwrap();
+        }
+        let kept = if by_child { &made.id } else { &parent.id };
+        sessions.end(End::AllBut { user: "ann", kept }).await.unwrap();
+        assert!(is_there(&parent).await && is_there(&made).await, "{by_child}");
+        assert!(!is_there(&foreign).await && !is_there(&of_foreign).await, "{by_child}");
+    }
     // A sign-in in the place of what was handed over, and in the place of where it came from.
     let parent = node.sign_in("ann").await;
     let (first, second) = (child(&parent), child(&parent));

@@ -322,6 +322,32 @@ async fn one_sign_out_ends_what_was_handed_over() {
     }
 }
 
+#[tokio::test]
+async fn a_sign_in_is_told_once_however_many_domains_it_reaches() {
+    let world = three().await;
+    let mut person = Person::handed_over(&world, "bob").await;
+    let mut other = Person::handed_over(&world, "bob").await;
+    let sent = person.org.load(&wants("https://app.example.org/")).await;
+    let back = person.home.load(path_of(&sent, HOME)).await;
+    assert_eq!(person.org.load(path_of(&back, ORG)).await.status, 303);
+    for browser in [&mut person.home, &mut person.net, &mut person.org] {
+        let listed = browser.api("GET", "/auth/sessions").await.json();
+        let listed = listed["sessions"].as_array().unwrap();
+        let own = listed.iter().filter(|session| session["current"] == true).count();
+        assert_eq!((listed.len(), own), (2, 1), "{listed:?}");
+        let page = browser.load("/account").await;
+        assert!(page.status == 200 && page.body.contains("this browser"), "{}", page.body);
+    }
+    // All others: none of those that belong to this one.
+    let token = person.net.load("/account").await.field("csrf_token");
+    let ended = person.net.post("/account/sessions/end-others", &[("csrf_token", &token)]).await;
+    assert!(ended.status.as_u16() < 400, "{ended:#?}");
+    for browser in [&mut person.home, &mut person.net, &mut person.org] {
+        assert!(browser.is_signed_in().await);
+    }
+    assert!(!other.home.is_signed_in().await && !other.net.is_signed_in().await);
+}
+
 /// A sign-in in place of the one at home ends what came from it; one in place of what was handed over ends that alone.
 #[tokio::test]
 async fn a_new_sign_in_ends_what_came_from_the_old_one() {

@@ -12,7 +12,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -44,6 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ASKING: Duration = Duration::from_secs(2);
 /// Questions to the store at once.
 const AT_ONCE: usize = 8;
+/// After so many that were not answered the rest is not asked: it is an outage, and no matter of single sessions.
+const ENOUGH: usize = 8;
 /// Requests come and go under as many locks.
 const SHARDS: usize = 16;
 
@@ -147,16 +149,15 @@ impl Streams {
             }
         }
         let places: Vec<_> = unsure.iter().map(|(place, _)| *place).collect();
-        let is_down = AtomicBool::new(false);
+        let unanswered = AtomicUsize::new(0);
         let asking = stream::iter(unsure).for_each_concurrent(AT_ONCE, |(place, identity)| {
-            let is_down = &is_down;
+            let unanswered = &unanswered;
             async move {
-                // A store that does not answer for one does not for the others either.
-                if is_down.load(Ordering::Relaxed) {
+                if unanswered.load(Ordering::Relaxed) >= ENOUGH {
                     return;
                 }
                 match gate.hold_in_store(site, &identity).await {
-                    Hold::Unsure => is_down.store(true, Ordering::Relaxed),
+                    Hold::Unsure => drop(unanswered.fetch_add(1, Ordering::Relaxed)),
                     known => self.found(place, known, gate),
                 }
             }

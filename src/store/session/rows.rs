@@ -57,20 +57,29 @@ pub(super) async fn is_there(write: &mut Write, id: &SessionId) -> Result<bool, 
     Ok(found.is_some())
 }
 
-/// One row of the log for them all: every node reads again what is left of the user. `write` guards the user.
+/// All but those of the same sign-in as `kept`. One row of the log for them all: every node reads again what is left of the user. `write` guards the user.
 pub(in crate::store) async fn delete_of_user(
     write: &mut Write,
     folded_user: &str,
     kept: Option<&SessionId>,
 ) -> Result<u64, sqlx::Error> {
+    let kept: Option<String> = match kept {
+        Some(id) => {
+            let select = "SELECT coalesce(parent, id) FROM sessions WHERE id = $1";
+            sqlx::query_scalar(select).bind(&id.0).fetch_optional(&mut **write).await?
+        }
+        None => None,
+    };
     let delete = match write.dialect() {
-        Dialect::Sqlite => "DELETE FROM sessions WHERE folded = $1 AND id IS DISTINCT FROM $2",
+        Dialect::Sqlite => "DELETE FROM sessions WHERE folded = $1 AND coalesce(parent, id) <> $2",
         Dialect::Postgres => {
             "DELETE FROM sessions WHERE id IN (\
-             SELECT id FROM sessions WHERE folded = $1 AND id IS DISTINCT FROM $2 ORDER BY id FOR UPDATE)"
+             SELECT id FROM sessions WHERE folded = $1 AND coalesce(parent, id) <> $2 ORDER BY id FOR UPDATE)"
         }
     };
-    let done = sqlx::query(delete).bind(folded_user).bind(kept.map(|id| id.0.as_str())).execute(&mut **write).await?;
+    // No session has the empty id.
+    let kept = kept.unwrap_or_default();
+    let done = sqlx::query(delete).bind(folded_user).bind(kept).execute(&mut **write).await?;
     write.record(ChangeKind::User, folded_user);
     Ok(done.rows_affected())
 }
