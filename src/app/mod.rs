@@ -19,7 +19,7 @@ use crate::{
     edge::{self, Edge},
     forward_auth::{self, ForwardAuth},
     gate::{Gate, in_flight::InFlight},
-    identity::sign_in::SignIn,
+    identity::{hand_over::HandingOver, sign_in::SignIn},
     lifecycle,
     observe::{access_log::AccessLog, metrics::Metrics, readiness::Readiness},
     portal::{self, Portal},
@@ -227,6 +227,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             access_log: Arc::clone(&access_log),
             in_flight: in_flight.clone(),
+            streams: edge::Streams::default(),
         });
         let forward_auth = Arc::new(ForwardAuth {
             site: Arc::clone(&site),
@@ -237,7 +238,10 @@ impl Server {
             in_flight: in_flight.clone(),
             stranger_logged_at: AtomicI64::new(0),
         });
-        let mut background = vec![stores.follow(Arc::clone(&readiness), ending.clone())];
+        let mut background = vec![
+            stores.follow(Arc::clone(&readiness), ending.clone()),
+            edge::watch_streams(Arc::clone(&edge), ending.clone()),
+        ];
         if let Some(socket) = admin_socket {
             background.push(admin::serve(Arc::clone(&metrics), Arc::clone(&readiness), socket, ending));
         }
@@ -307,6 +311,13 @@ fn portal_of(stores: &Stores, gate: &Arc<Gate>, metrics: &Arc<Metrics>) -> Porta
             entropy: Arc::clone(&stores.entropy),
             audit: Arc::clone(&stores.audit),
             metrics: Arc::clone(metrics),
+        },
+        hand_over: HandingOver {
+            hand_overs: Arc::clone(&stores.hand_overs),
+            sessions: Arc::clone(&stores.sessions),
+            clock: Arc::clone(&stores.clock),
+            entropy: Arc::clone(&stores.entropy),
+            audit: Arc::clone(&stores.audit),
         },
         sessions: Arc::clone(&stores.sessions),
         keys: Arc::clone(&stores.keys),

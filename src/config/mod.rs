@@ -272,6 +272,7 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
         let hosts: Vec<String> = routes.iter().filter_map(|route| host_of(&route.host).map(str::to_owned)).collect();
         sections::session::cookies(report, &raw.session, &portal.mount, &hosts)
     };
+    let hands_over = sections::session::hands_over(report, &raw.session, &portal.mount, &cookies);
     warn_unreachable(report, raw, &routes, &portal, &cookies);
     if !report.is_pruned("routes") {
         sections::routes::warn_unused(report, &raw.routes, &raw.upstreams);
@@ -302,8 +303,19 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
     let Some(rules) = rules.filter(|_| faults.is_empty()) else { return Err(sorted(faults)) };
     let own_cookies = own_cookies(&cookies);
     let routes = RouteTable::new(routes);
-    let site =
-        Site { listeners, portal, cookies, lifetimes, routes, encoded_slashes, upstreams, rules, tokens, own_cookies };
+    let site = Site {
+        listeners,
+        portal,
+        cookies,
+        hands_over,
+        lifetimes,
+        routes,
+        encoded_slashes,
+        upstreams,
+        rules,
+        tokens,
+        own_cookies,
+    };
     Ok(Loaded { settings: Settings { server, storage, users, log, policies: folder, site }, warnings, sources })
 }
 

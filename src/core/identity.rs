@@ -100,6 +100,18 @@ impl Identity {
         })
     }
 
+    /// Whether what was decided on and told of this caller is still so. `now`: the same caller, known later.
+    #[must_use]
+    pub fn is_still(&self, now: &Self) -> bool {
+        std::ptr::eq(self, now)
+            || (self.user == now.user
+                && self.display_name == now.display_name
+                && self.email == now.email
+                && self.groups == now.groups
+                && self.attributes == now.attributes
+                && self.factor <= now.factor)
+    }
+
     #[must_use]
     pub fn headers(&self) -> &IdentityHeaders {
         &self.headers

@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Edge, serve, service::Proxy};
+use super::{Edge, Streams, serve, service::Proxy};
 use crate::{
     core::{
         request::Role,
@@ -71,6 +71,7 @@ fn edge(stores: &Arc<Stores>, servers: Vec<Server>) -> Arc<Edge> {
         metrics,
         access_log: Arc::new(AccessLog::open(&Sink::Off, true).unwrap()),
         in_flight: InFlight::default(),
+        streams: Streams::default(),
     })
 }
 

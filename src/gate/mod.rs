@@ -4,6 +4,7 @@
 //! knows a framework or a driver, and on a cached session nothing here waits (DESIGN, invariant 3).
 
 mod credential;
+pub mod hold;
 mod identify;
 pub mod in_flight;
 mod origin;

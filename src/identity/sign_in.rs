@@ -138,8 +138,9 @@ impl SignIn {
             created_at: now,
             signed_in_at: now,
             last_used_at: now,
-            user_agent: attempt.user_agent.chars().filter(|c| !c.is_control()).take(MAX_USER_AGENT).collect(),
+            user_agent: kept_user_agent(&attempt.user_agent),
             address: attempt.address,
+            parent: None,
         };
         let live = self.sessions.create(session, &attempt.replaced).await?;
         if live.token_version != user.token_version {
@@ -177,9 +178,13 @@ fn unhashed(error: HashError) -> SignInError {
     }
 }
 
+pub(super) fn kept_user_agent(user_agent: &str) -> String {
+    user_agent.chars().filter(|c| !c.is_control()).take(MAX_USER_AGENT).collect()
+}
+
 /// 128 bits in hexadecimal: a person copies it to the command line, where base64url could begin with a dash and be taken
 /// for a flag. It opens nothing, so it need not be as long as a cookie.
-fn session_id(entropy: &dyn Entropy) -> SessionId {
+pub(super) fn session_id(entropy: &dyn Entropy) -> SessionId {
     let mut bytes = [0_u8; 16];
     entropy.fill(&mut bytes);
     SessionId(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -9,6 +9,7 @@ mod api;
 mod csrf;
 mod device;
 mod explain;
+mod hand_over;
 mod landing;
 mod look;
 mod page;
@@ -37,7 +38,7 @@ use crate::{
         verdict::Rejection,
     },
     gate::Gate,
-    identity::sign_in::SignIn,
+    identity::{hand_over::HandingOver, sign_in::SignIn},
     observe::metrics::Metrics,
     ports::{AuditSink, Clock, Entropy, Keys, Sessions},
 };
@@ -46,6 +47,7 @@ use crate::{
 pub struct Portal {
     pub gate: Arc<Gate>,
     pub sign_in: SignIn,
+    pub hand_over: HandingOver,
     pub sessions: Arc<dyn Sessions>,
     pub keys: Arc<dyn Keys>,
     pub clock: Arc<dyn Clock>,
@@ -93,6 +95,8 @@ pub fn router(portal: Arc<Portal>) -> Router {
         .route("/two-factor", get(pages::two_factor))
         .route("/denied", get(pages::denied))
         .route("/logout", get(pages::sign_out_question).post(pages::sign_out))
+        .route("/hand-over", get(hand_over::asked))
+        .route("/hand-over/accept", get(hand_over::accept))
         .route("/account", get(account::account))
         .route("/account/sessions/end-others", post(account::end_others))
         .route("/account/sessions/{id}/end", post(account::end_one))

@@ -51,6 +51,12 @@ impl Stores {
         self.stored.lock().unwrap().push(Arc::clone(session));
     }
 
+    /// All of them, in memory and in the store.
+    pub(crate) fn forget(&self) {
+        self.remembered.lock().unwrap().clear();
+        self.stored.lock().unwrap().clear();
+    }
+
     fn read(&self, wanted: impl Fn(&Session) -> bool) -> Result<Option<Arc<LiveSession>>, Unavailable> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         if self.down.load(Ordering::SeqCst) {
@@ -195,6 +201,7 @@ pub(crate) fn session(mark: char, idle: u64) -> Arc<LiveSession> {
         last_used_at: Timestamp::from_unix_millis(NOW.unix_millis() - i64::try_from(idle).unwrap() * 1000),
         user_agent: String::new(),
         address: None,
+        parent: None,
     };
     Arc::new(LiveSession::new(session, Arc::new(identity), 4))
 }
@@ -301,6 +308,7 @@ pub(crate) fn site(listener: ListenerSite, routes: Vec<Route>) -> Site {
             audience: "postern".to_owned(),
             access: Duration::from_secs(900),
         },
+        hands_over: false,
         own_cookies: vec!["postern_session".to_owned()],
     }
 }

@@ -7,6 +7,7 @@ mod audit;
 mod changes;
 mod database;
 mod follow;
+mod hand_over;
 mod hasher;
 mod identity;
 mod keys;
@@ -27,7 +28,7 @@ use crate::{
     config::{Settings, SourceRate, Storage, UsersSource},
     core::session::Lifetimes,
     observe::metrics::Metrics,
-    ports::{AuditSink, Changes, Clock, Credentials, Entropy, Hasher, Keys, Sessions, Users},
+    ports::{AuditSink, Changes, Clock, Credentials, Entropy, HandOvers, Hasher, Keys, Sessions, Users},
 };
 use database::Database;
 use follow::Background;
@@ -40,6 +41,7 @@ pub struct Stores {
     pub users: Arc<dyn Users>,
     pub credentials: Arc<dyn Credentials>,
     pub sessions: Arc<dyn Sessions>,
+    pub hand_overs: Arc<dyn HandOvers>,
     pub hasher: Arc<dyn Hasher>,
     pub keys: Arc<dyn Keys>,
     pub changes: Arc<dyn Changes>,
@@ -113,6 +115,7 @@ pub async fn open_with(
     let (users, credentials, users_file) = open_users(&options.users, &database, &cache).await?;
     let sessions = Arc::new(DatabaseSessions::new(database.clone(), cache.clone(), users.clone(), metrics.clone()));
     let changes: Arc<dyn Changes> = Arc::new(changes::DatabaseChanges::new(database.clone()));
+    let hand_overs = Arc::new(hand_over::DatabaseHandOvers::new(database.clone()));
     let background = Arc::new(Background {
         database,
         cache,
@@ -126,6 +129,7 @@ pub async fn open_with(
         users,
         credentials,
         sessions,
+        hand_overs,
         hasher: Arc::new(HashPool::start(entropy.clone()).map_err(OpenError::Threads)?),
         keys,
         changes,

@@ -190,5 +190,6 @@ pub(crate) fn session(user: &str) -> Session {
         last_used_at: now,
         user_agent: "contract suite".to_owned(),
         address: Some([192, 0, 2, 1].into()),
+        parent: None,
     }
 }

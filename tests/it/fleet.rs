@@ -12,16 +12,19 @@ use std::{
 
 use tokio::task::JoinHandle;
 
-use crate::harness::{
-    breaker::Breaker,
-    eventually,
-    port::Port,
-    postgres::{IN_MEMORY, Postgres},
-    server::{PASSWORD, Role, Server, Setup, SignedIn, feed, postern},
-    tls,
-    upstream::Upstream,
-    wire::Request,
-    within,
+use crate::{
+    harness::{
+        breaker::Breaker,
+        eventually,
+        port::Port,
+        postgres::{IN_MEMORY, Postgres},
+        server::{PASSWORD, Role, Server, Setup, SignedIn, feed, postern},
+        tls,
+        upstream::Upstream,
+        wire::Request,
+        within,
+    },
+    streams::Stream,
 };
 
 /// A cookie that names no session.
@@ -101,6 +104,39 @@ async fn threat_36_what_one_node_ends_is_over_on_the_other_within_a_second() {
     is_accepted(&here, &alice).await;
     here.run(&["user", "set-password", "alice", "--password-stdin"]);
     ends(&there, &alice, second).await;
+}
+
+/// An open stream is no request: it ends all the same, also after an outage that hid the end of its session.
+#[tokio::test]
+async fn threat_36_what_one_node_ends_ends_the_streams_of_the_other() {
+    let upstream = Upstream::start().await;
+    let port = Port::free();
+    let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={}", port.number())];
+    let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
+    let server = Postgres::start(&settings).await;
+    let database = server.database().await;
+    let name = database.rsplit('/').next().expect("a name");
+    let breaker = Breaker::before(port.number()).await;
+    let relayed = format!("postgres://postgres@127.0.0.1:{}/{name}", breaker.port());
+    let (here, there) = nodes(&upstream, &database, &relayed).await;
+    for is_cut in [false, true] {
+        let (bob, alice) = (here.sign_in("bob").await, here.sign_in("alice").await);
+        let mut ended = Stream::websocket(&there, &bob.gate).await;
+        let mut kept = Stream::websocket(&there, &alice.gate).await;
+        if is_cut {
+            breaker.cut();
+        }
+        here.run(&["session", "revoke", &bob.session_id]);
+        if is_cut {
+            eventually("503", || async { (status(&there, Role::Edge, &page(&bob)).await == 503).then_some(()) }).await;
+            assert!(ended.is_open().await && kept.is_open().await, "nobody can say");
+            breaker.mend();
+            eventually("back", || async { (status(&there, Role::Edge, &page(&alice)).await == 200).then_some(()) })
+                .await;
+        }
+        ended.ends().await;
+        assert!(kept.echoes().await);
+    }
 }
 
 /// Requests of one node, one after another by both roles, until told to stop.

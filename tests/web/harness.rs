@@ -18,7 +18,7 @@ use postern::{
     config,
     core::{client_ip::ClientAddress, site::Site, target::Target, user::User},
     gate::Gate,
-    identity::sign_in::SignIn,
+    identity::{hand_over::HandingOver, sign_in::SignIn},
     observe::metrics::Metrics,
     portal::{Arrival, Portal, router},
     ports::AuditEvent,
@@ -99,6 +99,8 @@ upstreams: {{ app: {{ servers: ["http://127.0.0.1:3000"] }} }}
 routes:
   - {{ host: app.example.com, path: /, upstream: app }}
   - {{ host: "*.apps.example.com", path: /, upstream: app }}
+  - {{ host: app.example.net, path: /, upstream: app }}
+  - {{ host: app.example.org, path: /, upstream: app }}
 {yaml}"#,
             at("data/postern.db"),
             at("data/postern.key"),
@@ -141,6 +143,13 @@ routes:
         let router = router(Arc::new(Portal {
             gate,
             sign_in,
+            hand_over: HandingOver {
+                hand_overs: stores.hand_overs.clone(),
+                sessions: sessions.clone(),
+                clock: clock.clone(),
+                entropy: stores.entropy.clone(),
+                audit: record.clone(),
+            },
             sessions: sessions.clone(),
             keys: stores.keys.clone(),
             clock: clock.clone(),

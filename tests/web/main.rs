@@ -16,6 +16,7 @@ mod csrf;
 mod expiry;
 mod explained;
 mod faults;
+mod hand_over;
 mod landing;
 mod on_path;
 mod pages;

@@ -58,6 +58,7 @@ fn site(mount: Mount, roles: &[Role], domain: &str) -> Site {
         upstreams: BTreeMap::new(),
         rules: RuleSet::compile(&PolicyDraft::default()).unwrap().0,
         tokens: TokenSettings { issuer: String::new(), audience: String::new(), access: second },
+        hands_over: false,
         own_cookies: Vec::new(),
     }
 }

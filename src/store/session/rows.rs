@@ -32,20 +32,54 @@ pub(super) async fn delete_each(write: &mut Write, ids: &[SessionId]) -> Result<
     Ok(deleted)
 }
 
-/// One row of the log for them all: every node reads again what is left of the user. `write` guards the user.
+/// The same with all that was handed over from them; adds those to `ids`. In this order: whoever hands over holds the parent's row until the new
+/// session is there to be found, and finds none once it is deleted.
+pub(super) async fn delete_with_children(write: &mut Write, ids: &mut Vec<SessionId>) -> Result<u64, sqlx::Error> {
+    let mut deleted = delete_each(write, ids).await?;
+    let mut children = Vec::new();
+    for id in ids.iter().filter(|id| can_be_stored(&id.0)) {
+        let found: Vec<String> =
+            sqlx::query_scalar("SELECT id FROM sessions WHERE parent = $1").bind(&id.0).fetch_all(&mut **write).await?;
+        children.extend(found.into_iter().map(SessionId));
+    }
+    deleted += delete_each(write, &children).await?;
+    ids.extend(children);
+    Ok(deleted)
+}
+
+/// Whether a session is there to hand its sign-in over, and stays until `write` ends.
+pub(super) async fn is_there(write: &mut Write, id: &SessionId) -> Result<bool, sqlx::Error> {
+    let select = match write.dialect() {
+        Dialect::Sqlite => "SELECT id FROM sessions WHERE id = $1",
+        Dialect::Postgres => "SELECT id FROM sessions WHERE id = $1 FOR SHARE",
+    };
+    let found: Option<String> = sqlx::query_scalar(select).bind(&id.0).fetch_optional(&mut **write).await?;
+    Ok(found.is_some())
+}
+
+/// All but those of the same sign-in as `kept`. One row of the log for them all: every node reads again what is left of the user. `write` guards the user.
 pub(in crate::store) async fn delete_of_user(
     write: &mut Write,
     folded_user: &str,
     kept: Option<&SessionId>,
 ) -> Result<u64, sqlx::Error> {
+    let kept: Option<String> = match kept {
+        Some(id) => {
+            let select = "SELECT coalesce(parent, id) FROM sessions WHERE id = $1";
+            sqlx::query_scalar(select).bind(&id.0).fetch_optional(&mut **write).await?
+        }
+        None => None,
+    };
     let delete = match write.dialect() {
-        Dialect::Sqlite => "DELETE FROM sessions WHERE folded = $1 AND id IS DISTINCT FROM $2",
+        Dialect::Sqlite => "DELETE FROM sessions WHERE folded = $1 AND coalesce(parent, id) <> $2",
         Dialect::Postgres => {
             "DELETE FROM sessions WHERE id IN (\
-             SELECT id FROM sessions WHERE folded = $1 AND id IS DISTINCT FROM $2 ORDER BY id FOR UPDATE)"
+             SELECT id FROM sessions WHERE folded = $1 AND coalesce(parent, id) <> $2 ORDER BY id FOR UPDATE)"
         }
     };
-    let done = sqlx::query(delete).bind(folded_user).bind(kept.map(|id| id.0.as_str())).execute(&mut **write).await?;
+    // No session has the empty id.
+    let kept = kept.unwrap_or_default();
+    let done = sqlx::query(delete).bind(folded_user).bind(kept).execute(&mut **write).await?;
     write.record(ChangeKind::User, folded_user);
     Ok(done.rows_affected())
 }
@@ -110,7 +144,8 @@ pub(super) fn clean(dialect: Dialect) -> &'static str {
 pub(super) async fn insert(connection: &mut AnyConnection, session: &Session) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO sessions (id, folded, name, factor, domain, gate_hash, portal_hash, remembered, created_at, \
-         signed_in_at, last_used_at, user_agent, address) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+         signed_in_at, last_used_at, user_agent, address, parent) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
     .bind(&session.id.0)
     .bind(folded(&session.user))
@@ -125,6 +160,7 @@ pub(super) async fn insert(connection: &mut AnyConnection, session: &Session) ->
     .bind(session.last_used_at.unix_millis())
     .bind(&session.user_agent)
     .bind(session.address.map(|address| address.to_string()))
+    .bind(session.parent.as_ref().map(|parent| parent.0.as_str()))
     .execute(connection)
     .await?;
     Ok(())
@@ -157,6 +193,7 @@ pub(super) struct Row {
     last_used_at: i64,
     user_agent: String,
     address: Option<String>,
+    parent: Option<String>,
 }
 
 impl TryFrom<Row> for Session {
@@ -182,6 +219,7 @@ impl TryFrom<Row> for Session {
             last_used_at: Timestamp::from_unix_millis(row.last_used_at),
             user_agent: row.user_agent,
             address: row.address.and_then(|address| address.parse().ok()),
+            parent: row.parent.map(SessionId),
         })
     }
 }
