@@ -3,6 +3,7 @@
 //! `database` opens SQLite or PostgreSQL and bounds every operation in time; `changes` is the log that every change is written to in its own
 //! transaction; `session`, `identity` and `keys` keep what they say; `follow` keeps memory true to the log.
 
+mod api_tokens;
 mod audit;
 mod changes;
 mod database;
@@ -11,6 +12,8 @@ mod hasher;
 mod identity;
 mod keys;
 mod limit;
+mod passwords;
+mod regulation;
 mod session;
 pub mod system;
 
@@ -27,8 +30,12 @@ use crate::{
     config::{Settings, SourceRate, Storage, UsersSource},
     core::session::Lifetimes,
     observe::metrics::Metrics,
-    ports::{AuditSink, Changes, Clock, Credentials, Entropy, Hasher, Keys, Sessions, Users},
+    ports::{
+        ApiTokens, AuditSink, Changes, Clock, Credentials, Entropy, Hasher, Keys, Regulation, Sessions, Users,
+        VerifiedPasswords,
+    },
 };
+use api_tokens::DatabaseApiTokens;
 use database::Database;
 use follow::Background;
 use identity::DatabaseUsers;
@@ -40,6 +47,9 @@ pub struct Stores {
     pub users: Arc<dyn Users>,
     pub credentials: Arc<dyn Credentials>,
     pub sessions: Arc<dyn Sessions>,
+    pub api_tokens: Arc<dyn ApiTokens>,
+    pub verified_passwords: Arc<dyn VerifiedPasswords>,
+    pub regulation: Arc<dyn Regulation>,
     pub hasher: Arc<dyn Hasher>,
     pub keys: Arc<dyn Keys>,
     pub changes: Arc<dyn Changes>,
@@ -114,10 +124,14 @@ pub async fn open_with(
     let (users, credentials, users_file) = open_users(&options.users, &database, &cache).await?;
     let sessions = Arc::new(DatabaseSessions::new(database.clone(), cache.clone(), users.clone(), metrics.clone()));
     let changes: Arc<dyn Changes> = Arc::new(changes::DatabaseChanges::new(database.clone()));
+    let api_tokens = Arc::new(DatabaseApiTokens::new(database.clone(), users.clone(), cache.clone()));
+    let verified_passwords =
+        Arc::new(passwords::RememberedPasswords::new(cache.clone(), changes.clone(), &*entropy));
     let background = Arc::new(Background {
         database,
         cache,
         sessions: sessions.clone(),
+        api_tokens: api_tokens.clone(),
         changes: changes.clone(),
         keys: keys.clone(),
         metrics: metrics.clone(),
@@ -127,6 +141,9 @@ pub async fn open_with(
         users,
         credentials,
         sessions,
+        api_tokens,
+        verified_passwords,
+        regulation: Arc::new(regulation::NoRegulation),
         hasher: Arc::new(HashPool::start(entropy.clone()).map_err(OpenError::Threads)?),
         keys,
         changes,
