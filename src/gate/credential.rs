@@ -93,6 +93,12 @@ fn read<'h>(site: &Site, value: &'h HeaderValue) -> Option<Presented<'h>> {
     tokens::is_ours(token, &site.tokens.issuer).then_some(Presented::AccessToken(token))
 }
 
+/// Whether `Authorization` holds a token of ours, in whichever of its fields.
+pub(super) fn carries_our_token(site: &Site, found: &Found<'_>, facts: &Facts<'_>) -> bool {
+    (found.is_in_authorization() && found.presented.is_our_token())
+        || facts.headers.get_all(header::AUTHORIZATION).iter().any(|value| is_our_token(site, value))
+}
+
 /// Whether this `Authorization` holds a token that says it is ours: never to be handed to an application.
 #[must_use]
 pub fn is_our_token(site: &Site, value: &HeaderValue) -> bool {

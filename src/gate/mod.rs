@@ -105,7 +105,7 @@ impl Gate {
         // Where the header is the application's, it identifies nobody; a token of ours is kept from the application all the same.
         let found = credential::presented(site, facts);
         let carries_our_token =
-            found.as_ref().is_some_and(|found| found.is_in_authorization() && found.presented.is_our_token());
+            found.as_ref().is_some_and(|found| credential::carries_our_token(site, found, facts));
         let found = found.filter(|found| {
             !authorization_is_apps(site, facts, route) && found.presented.may_be_used(site, facts, route)
         });

@@ -17,6 +17,7 @@ mod expiry;
 mod explained;
 mod faults;
 mod landing;
+mod machines;
 mod on_path;
 mod pages;
 mod sign_in;
