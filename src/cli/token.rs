@@ -48,7 +48,7 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         service: Option<String>,
         /// The service account's groups, separated by commas, in place of those before
-        #[arg(long, value_name = "A,B", requires = "service")]
+        #[arg(long, value_name = "A,B", requires = "service", conflicts_with_all = ["whose", "user"])]
         groups: Option<String>,
         /// What the token is for
         #[arg(long)]

@@ -27,7 +27,9 @@ use crate::{
         access_log::{AccessLog, Sink},
         metrics::Metrics,
     },
-    ports::fakes::{Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, route, session, site, token},
+    ports::fakes::{
+        Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, route, session, site, token,
+    },
 };
 
 fn server(address: SocketAddr) -> Server {

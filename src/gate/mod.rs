@@ -104,8 +104,7 @@ impl Gate {
     async fn identified(&self, site: &Site, facts: &Facts<'_>, route: Option<&Route>, now: Timestamp) -> Outcome {
         // Where the header is the application's, it identifies nobody; a token of ours is kept from the application all the same.
         let found = credential::presented(site, facts);
-        let carries_our_token =
-            found.as_ref().is_some_and(|found| credential::carries_our_token(site, found, facts));
+        let carries_our_token = found.as_ref().is_some_and(|found| credential::carries_our_token(site, found, facts));
         let found = found.filter(|found| {
             !authorization_is_apps(site, facts, route) && found.presented.may_be_used(site, facts, route)
         });
@@ -165,7 +164,9 @@ impl Gate {
             Err(Hindrance::OutOfScope) => {
                 Outcome { verdict: Verdict::OutOfScope, credential: Credential::OutOfScope, ..anonymous }
             }
-            Err(Hindrance::SlowDown(retry_after)) => Outcome { verdict: Verdict::SlowDown { retry_after }, ..anonymous },
+            Err(Hindrance::SlowDown(retry_after)) => {
+                Outcome { verdict: Verdict::SlowDown { retry_after }, ..anonymous }
+            }
             Err(Hindrance::Unavailable(unavailable)) => {
                 tracing::warn!(store = unavailable.store, error = %unavailable, "cannot check a credential");
                 Outcome { verdict: Verdict::Unavailable { store: unavailable.store }, ..anonymous }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     core::{
-        api_token::{ApiToken, ApiTokenId, Owner, Scopes},
+        api_token::{ApiToken, ApiTokenId, BadScope, Owner, Scopes},
         time::Timestamp,
     },
     identity::api_tokens::{Issued, TokenDesk, TokenFault, USUAL_LIFE, Wish},
@@ -93,14 +93,34 @@ impl Draft {
 
     fn wish(&self, live: &LiveSession) -> Result<Wish, (&'static str, String)> {
         let hosts = self.hosts.split([',', ' ', '\n', '\r']).map(str::trim).filter(|host| !host.is_empty());
-        let words: Vec<String> = hosts.map(|host| format!("host:{host}")).chain(self.read.then(|| "read".to_owned())).collect();
-        let scopes = Scopes::parse(words.iter().map(String::as_str)).map_err(|bad| ("hosts", bad.to_string()))?;
+        let words: Vec<String> =
+            hosts.map(|host| format!("host:{host}")).chain(self.read.then(|| "read".to_owned())).collect();
+        let scopes = Scopes::parse(words.iter().map(String::as_str)).map_err(|bad| ("hosts", told(&bad)))?;
         let life = match self.days.as_str() {
             "never" => None,
-            days => Some(life_of(days.parse().ok()).ok_or_else(|| ("days", "Choose how long it is to live.".to_owned()))?),
+            days => {
+                Some(life_of(days.parse().ok()).ok_or_else(|| ("days", "Choose how long it is to live.".to_owned()))?)
+            }
         };
         Ok(wish_of(live, self.name.clone(), scopes, life))
     }
+}
+
+fn told(bad: &BadScope) -> String {
+    match bad {
+        BadScope::Host(scope) => {
+            let host = scope.trim_start_matches("host:");
+            format!("“{host}” is no name of a host. Write it without https:// and without a path.")
+        }
+        other => capitalised(other),
+    }
+}
+
+/// As a sentence.
+fn capitalised(fault: &impl ToString) -> String {
+    let text = fault.to_string();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
 }
 
 fn life_of(days: Option<u64>) -> Option<Duration> {
@@ -128,7 +148,11 @@ fn own(live: &LiveSession) -> Owner {
 }
 
 /// The person's tokens, for the account page.
-pub(super) async fn rows(visit: &Visit, live: &LiveSession, now: Timestamp) -> Result<Vec<Row>, crate::ports::Unavailable> {
+pub(super) async fn rows(
+    visit: &Visit,
+    live: &LiveSession,
+    now: Timestamp,
+) -> Result<Vec<Row>, crate::ports::Unavailable> {
     let tokens = desk(visit).list_of(&own(live)).await?;
     Ok(tokens.iter().map(|token| row(token, now)).collect())
 }
@@ -190,11 +214,7 @@ async fn again(visit: &Visit, live: &LiveSession, draft: Draft, error: (&'static
 fn sentence(fault: &TokenFault) -> String {
     match fault {
         TokenFault::NoName => "Say what the token is for.".to_owned(),
-        other => {
-            let text = other.to_string();
-            let mut letters = text.chars();
-            letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
-        }
+        other => capitalised(other),
     }
 }
 

@@ -117,7 +117,8 @@ impl Tokens {
         let mut random = [0; 32];
         random[0] = u8::try_from(self.stored.lock().unwrap().len()).unwrap() + 1;
         let secret = api_token::compose(&owner, random).expose_secret().to_owned();
-        let identity = Identity::new(&User::new(owner.name(), vec!["staff".to_owned()]), Factor::One, NOW, None).unwrap();
+        let identity =
+            Identity::new(&User::new(owner.name(), vec!["staff".to_owned()]), Factor::One, NOW, None).unwrap();
         let identity = if matches!(owner, Owner::Service(_)) { identity.as_service() } else { identity };
         let token = ApiToken {
             hash: TokenHash::of(&secret),

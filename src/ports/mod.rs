@@ -16,7 +16,9 @@ pub use api_tokens::{ApiTokenError, ApiTokens, LiveApiToken, Revoke};
 pub use changes::{Change, ChangeKind, Changes};
 pub use credentials::{Credentials, HashError, Hasher};
 pub use keys::{Keys, SigningKey, SigningKeys};
-pub use passwords::{Barred, Mark, PasswordKey, Passwords, Presentation, Regulation, Try, VerifiedPasswords};
+pub use passwords::{
+    Barred, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Regulation, Try, VerifiedPasswords,
+};
 pub use sessions::{End, LiveSession, Peek, Sessions};
 pub use system::{AuditEvent, AuditSink, Clock, Entropy, SourceLimit};
 pub use users::{UserChange, UserError, Users};

@@ -1,4 +1,4 @@
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{any::Any, net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -43,11 +43,16 @@ pub struct PasswordKey(pub [u8; 32]);
 #[derive(Debug, Clone, Copy)]
 pub struct Mark(pub u64);
 
+/// Leave to verify a password while nobody else verifies the very same; over when it is dropped.
+pub struct PasswordTurn(pub Box<dyn Any + Send>);
+
 /// Passwords that were right a moment ago, so that Basic does not cost a hash a request. A change of the user ends them, on this node at once, on
 /// others by the log of changes; without a look at that log nothing is remembered. Never holds a wrong one.
 #[async_trait]
 pub trait VerifiedPasswords: Send + Sync {
     fn key(&self, user: &str, password: &SecretString) -> PasswordKey;
+    /// Waits for whoever verifies the same name and password now: what they remember is there for [`VerifiedPasswords::recall`] then.
+    async fn turn(&self, key: &PasswordKey) -> PasswordTurn;
     /// The caller, who counts as having presented the password now. Never waits.
     fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Arc<Identity>>;
     /// Fails where nobody can tell whether users have changed: then no password counts.

@@ -125,8 +125,7 @@ pub async fn open_with(
     let sessions = Arc::new(DatabaseSessions::new(database.clone(), cache.clone(), users.clone(), metrics.clone()));
     let changes: Arc<dyn Changes> = Arc::new(changes::DatabaseChanges::new(database.clone()));
     let api_tokens = Arc::new(DatabaseApiTokens::new(database.clone(), users.clone(), cache.clone()));
-    let verified_passwords =
-        Arc::new(passwords::RememberedPasswords::new(cache.clone(), changes.clone(), &*entropy));
+    let verified_passwords = Arc::new(passwords::RememberedPasswords::new(cache.clone(), changes.clone(), &*entropy));
     let background = Arc::new(Background {
         database,
         cache,

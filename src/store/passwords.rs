@@ -3,24 +3,31 @@
 //! What is remembered is a SHA-256 under a key that this process made up, and whom it named; it hangs on the cache of sessions (`Leash`), so that a
 //! new password, a disabled user, other groups or a silent log of changes end it as they would a session. A wrong password is never here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use moka::{policy::EvictionPolicy, sync::Cache};
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::session::{Generation, Leash, SessionCache};
 use crate::{
     core::{identity::Identity, time::Timestamp, user::folded},
-    ports::{Changes, Entropy, Mark, PasswordKey, Unavailable, VerifiedPasswords},
+    ports::{Changes, Entropy, Mark, PasswordKey, PasswordTurn, Unavailable, VerifiedPasswords},
 };
 
 /// Pairs of name and password kept at most.
 const CAPACITY: u64 = 100_000;
 /// A password is verified anew after so long, however often it comes.
 const LIFE: Duration = Duration::from_secs(600);
+/// Turns that are over are forgotten when there are so many.
+const MOST_ENDED: usize = 1_024;
 /// How old the moment may look at which a caller presented the password (`max_auth_age`), who presents it with every request.
 const STALE: Duration = Duration::from_secs(5);
 
@@ -30,6 +37,8 @@ pub(super) struct RememberedPasswords {
     /// What says whether memory may be believed, and about whom.
     sessions: Arc<SessionCache>,
     changes: Arc<dyn Changes>,
+    /// Those that are being verified now.
+    turns: Mutex<HashMap<PasswordKey, Weak<AsyncMutex<()>>>>,
 }
 
 struct Entry {
@@ -43,7 +52,7 @@ impl RememberedPasswords {
         entropy.fill(&mut *key);
         let cache =
             Cache::builder().max_capacity(CAPACITY).eviction_policy(EvictionPolicy::lru()).time_to_live(LIFE).build();
-        Self { key: SecretBox::new(key), cache, sessions, changes }
+        Self { key: SecretBox::new(key), cache, sessions, changes, turns: Mutex::default() }
     }
 }
 
@@ -58,6 +67,22 @@ impl VerifiedPasswords for RememberedPasswords {
         digest.update(user.as_bytes());
         digest.update(password.expose_secret().as_bytes());
         PasswordKey(digest.finalize().into())
+    }
+
+    async fn turn(&self, key: &PasswordKey) -> PasswordTurn {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            if turns.len() >= MOST_ENDED {
+                turns.retain(|_, turn| turn.strong_count() > 0);
+            }
+            let known = turns.get(key).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let turn = Arc::default();
+                turns.insert(*key, Arc::downgrade(&turn));
+                turn
+            })
+        };
+        PasswordTurn(Box::new(turn.lock_owned().await))
     }
 
     fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Arc<Identity>> {
@@ -167,9 +192,32 @@ mod tests {
         let (_sessions, passwords) = remembered(true);
         let key = passwords.key("bob", &"secret".into());
         passwords.remember(key, &bob(0), passwords.mark().await.unwrap());
-        let at = |millis| passwords.recall(&key, Timestamp::from_unix_millis(millis)).unwrap().signed_in_at.unix_millis();
+        let at =
+            |millis| passwords.recall(&key, Timestamp::from_unix_millis(millis)).unwrap().signed_in_at.unix_millis();
         assert_eq!((at(1), at(4_999)), (0, 0), "not a new one for every request");
         assert_eq!((at(600_000), at(600_001)), (600_000, 600_000));
+    }
+
+    #[tokio::test]
+    async fn the_same_password_is_verified_by_one_after_another() {
+        let (_sessions, passwords) = remembered(true);
+        let key = |word: &str| passwords.key("bob", &word.into());
+        let first = passwords.turn(&key("secret")).await;
+        let other = passwords.turn(&key("other")).await;
+        let waiting = passwords.turn(&key("secret"));
+        tokio::pin!(waiting);
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("it is somebody else's turn"),
+            () = std::future::ready(()) => {}
+        }
+        drop(first);
+        waiting.await;
+        drop(other);
+        for number in 0..3 * MOST_ENDED {
+            passwords.turn(&key(&number.to_string())).await;
+        }
+        assert!(passwords.turns.lock().unwrap().len() <= MOST_ENDED, "what is over is forgotten");
     }
 
     #[test]

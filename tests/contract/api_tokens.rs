@@ -146,7 +146,9 @@ async fn threat_36_a_revoked_token_is_known_at_once_here_and_within_a_second_els
     there.stop().await;
 }
 
-async fn threat_36_a_new_password_in_another_process_ends_tokens_and_remembered_passwords_within_a_second(place: Place) {
+async fn threat_36_a_new_password_in_another_process_ends_tokens_and_remembered_passwords_within_a_second(
+    place: Place,
+) {
     let server = place.node().await;
     server.add_user("ann").await;
     let token = made(&server, user("ann"), "one").await;
@@ -323,7 +325,9 @@ async fn an_entry_of_the_users_file_that_changes_ends_its_tokens(mut place: Plac
     place.users = UsersSource::File(path.clone());
     let write = |anns: &str, bob: &str| {
         let entry = |name: &str, more: &str| {
-            format!("  {name}: {{ displayname: {name}, password: '$5$abcdefgh$ZLdkj8mkc2XVSrPVjskDAgZPGjtj1VGVaa1aUkrMTU/'{more} }}\n")
+            format!(
+                "  {name}: {{ displayname: {name}, password: '$5$abcdefgh$ZLdkj8mkc2XVSrPVjskDAgZPGjtj1VGVaa1aUkrMTU/'{more} }}\n"
+            )
         };
         fs::write(&path, format!("users:\n{}{}", entry("ann", anns), entry("bob", bob))).unwrap();
     };

@@ -165,7 +165,8 @@ routes:
             metrics: metrics.clone(),
         }));
         let site = Arc::new(loaded.settings.site);
-        let world = Self { site, stores, clock, hasher, sessions, users, gate, regulation, metrics, record, router, folder };
+        let world =
+            Self { site, stores, clock, hasher, sessions, users, gate, regulation, metrics, record, router, folder };
         world.add_user("alice", &["admins"]).await;
         world.add_user("bob", &["dev"]).await;
         world

@@ -98,8 +98,23 @@ async fn basic_costs_one_hash_for_a_thousand_requests() {
     assert_eq!(world.hashed(), (0, 0), "names are folded");
     let events: Vec<_> = world.recorded().into_iter().filter(|event| event.user.as_deref() == Some("bob")).collect();
     assert_eq!(events.iter().map(|event| (event.event, event.detail)).collect::<Vec<_>>(), [("sign_in", "basic")]);
-    // The clock stands still for the follower too: as if it had not looked at the log for 2 s.
-    world.pass(Duration::from_secs(3));
+}
+
+/// A program that opens many connections at once, right after the start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn basic_costs_one_hash_for_a_hundred_requests_at_once() {
+    let world = Arc::new(World::https().await);
+    let _stop = follow(&world).await;
+    let requests: Vec<_> = (0..100)
+        .map(|_| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move { verdict(&world, &basic("bob", PASSWORD)).await })
+        })
+        .collect();
+    for request in requests {
+        assert_eq!(request.await.unwrap(), "forward");
+    }
+    assert_eq!(world.hashed(), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,7 +184,10 @@ async fn threat_37_38_one_regulation_for_the_form_the_api_and_basic() {
     assert_eq!((form.status.as_u16(), form.header("retry-after")), (429, Some("60")));
     assert!(form.is_page() && form.body.contains("Too many sign-ins"), "{}", form.body);
     let api = login("bob", PASSWORD).await;
-    assert_eq!((api.status.as_u16(), api.header("retry-after"), api.code().as_str()), (429, Some("60"), "rate_limited"));
+    assert_eq!(
+        (api.status.as_u16(), api.header("retry-after"), api.code().as_str()),
+        (429, Some("60"), "rate_limited")
+    );
     let barred = verdict_on(&world, &basic("bOB", PASSWORD), "/x").await;
     assert!(matches!(barred, Verdict::SlowDown { retry_after } if retry_after == Strict::WAIT), "{barred:?}");
     assert_eq!(world.hashed(), (0, 0), "what is barred costs no hash");
@@ -299,9 +317,11 @@ async fn threat_59_tokens_need_both_cookies() {
     let body = json!({ "username": "bob", "password": PASSWORD });
     let signed_in = world.send(Ask::post(format!("{HTTPS}/auth/login")).json(&body)).await.json();
     let session = format!("postern_session={}", bob.jar("postern_session").unwrap());
-    for (method, path) in
-        [("GET", "/auth/tokens".to_owned()), ("POST", "/auth/tokens".to_owned()), ("DELETE", format!("/auth/tokens/{id}"))]
-    {
+    for (method, path) in [
+        ("GET", "/auth/tokens".to_owned()),
+        ("POST", "/auth/tokens".to_owned()),
+        ("DELETE", format!("/auth/tokens/{id}")),
+    ] {
         let ask = || {
             let ask = Ask::new(method, format!("{HTTPS}{path}"));
             if method == "POST" { ask.json(&json!({ "name": "y" })) } else { ask }
@@ -323,7 +343,11 @@ async fn threat_59_tokens_need_both_cookies() {
     }
     for path in ["/auth/me", "/auth/sessions"] {
         let reply = world.send(Ask::get(format!("{HTTPS}{path}")).bearer(&token)).await;
-        assert_eq!((reply.status.as_u16(), reply.code().as_str()), (401, "invalid_token"), "{path}: for applications alone");
+        assert_eq!(
+            (reply.status.as_u16(), reply.code().as_str()),
+            (401, "invalid_token"),
+            "{path}: for applications alone"
+        );
     }
     assert_eq!(bob.api("GET", "/auth/tokens").await.json()["tokens"].as_array().unwrap().len(), 1);
 }
@@ -335,7 +359,12 @@ async fn the_account_page_makes_a_token_and_shows_it_once() {
     let page = bob.load("/account").await;
     assert!(page.body.contains("API tokens") && page.body.contains("<option value=\"90\" selected>"), "{}", page.body);
     let csrf = page.field("csrf_token");
-    let fields = [("csrf_token", csrf.as_str()), ("name", "<b>laptop</b>"), ("days", "30"), ("hosts", "app.example.com, *.apps.example.com")];
+    let fields = [
+        ("csrf_token", csrf.as_str()),
+        ("name", "<b>laptop</b>"),
+        ("days", "30"),
+        ("hosts", "app.example.com, *.apps.example.com"),
+    ];
     let made = bob.post("/account/tokens", &fields).await;
     assert_eq!(made.status, 201, "{made:#?}");
     assert_eq!(made.header("cache-control"), Some("no-store"));
@@ -348,7 +377,12 @@ async fn the_account_page_makes_a_token_and_shows_it_once() {
     world.pass(Duration::from_secs(60));
     let page = bob.load("/account").await;
     assert!(!page.body.contains(&token), "shown once");
-    for told in ["laptop", "reads and writes on app.example.com, *.apps.example.com", "last used 1 minute ago", "expires 2027-02-14"] {
+    for told in [
+        "laptop",
+        "reads and writes on app.example.com, *.apps.example.com",
+        "last used 1 minute ago",
+        "expires 2027-02-14",
+    ] {
         assert!(page.body.contains(told), "no {told:?} in {}", page.body);
     }
     let (_, after) = page.body.split_once("/account/tokens/").unwrap();
@@ -371,7 +405,11 @@ async fn what_is_wrong_with_a_new_token_stands_beside_its_field() {
     let csrf = bob.load("/account").await.field("csrf_token");
     for (fields, at, told) in [
         ([("name", " "), ("days", "90"), ("hosts", "")], "token-name", "Say what the token is for."),
-        ([("name", "kept"), ("days", "90"), ("hosts", "https://x")], "token-hosts", "names no host"),
+        (
+            [("name", "kept"), ("days", "90"), ("hosts", "https://x")],
+            "token-hosts",
+            "“https://x” is no name of a host.",
+        ),
         ([("name", "kept"), ("days", "0"), ("hosts", "")], "token-days", "Choose how long"),
         ([("name", "kept"), ("days", "1e9"), ("hosts", "")], "token-days", "Choose how long"),
     ] {
@@ -384,7 +422,11 @@ async fn what_is_wrong_with_a_new_token_stands_beside_its_field() {
         assert!(reply.body.contains(told) && reply.body.contains("<details class=\"new\" open>"), "{}", reply.body);
         assert!(fields[0].1 == " " || reply.body.contains("value=\"kept\""), "what was typed stays");
     }
-    assert_eq!(bob.post("/account/tokens", &[("name", "x"), ("days", "90")]).await.status, 403, "without the form's token");
+    assert_eq!(
+        bob.post("/account/tokens", &[("name", "x"), ("days", "90")]).await.status,
+        403,
+        "without the form's token"
+    );
     assert_eq!(bob.api("GET", "/auth/tokens").await.json()["tokens"], json!([]));
 }
 

@@ -3,9 +3,13 @@
 /// What cannot be a scope. Said to whoever asks for one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadScope {
-    #[error("{0:?} is no scope; there are `read` and `host:NAME`, as in `host:grafana.example.com` or `host:*.example.com`")]
+    #[error(
+        "{0:?} is no scope; there are `read` and `host:NAME`, as in `host:grafana.example.com` or `host:*.example.com`"
+    )]
     Unknown(String),
-    #[error("{0:?} names no host; write a name without scheme, port and path, as in `host:grafana.example.com` or `host:*.example.com`")]
+    #[error(
+        "{0:?} names no host; write a name without scheme, port and path, as in `host:grafana.example.com` or `host:*.example.com`"
+    )]
     Host(String),
     #[error("a token takes no more than {MOST} scopes")]
     TooMany,

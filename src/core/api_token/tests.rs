@@ -57,7 +57,8 @@ fn an_id_leads_back_to_its_key() {
     let id = ApiTokenId::of(&hash);
     assert_eq!(id.0.len(), 20);
     assert_eq!(id.key(), Some(key_of(&hash)));
-    for bad in ["", "0", "zz000000000000000000", "ABCDEF00000000000000", "éééééééééé", "+1000000000000000000"] {
+    for bad in ["", "0", "zz000000000000000000", "ABCDEF00000000000000", "éééééééééé", "+1000000000000000000"]
+    {
         assert_eq!(ApiTokenId(bad.to_owned()).key(), None, "{bad:?}");
     }
 }
@@ -68,7 +69,9 @@ fn scopes_only_take_away() {
     let all = scopes(&[]);
     assert!(all.allow("any.example.com", "DELETE", true));
     let read = scopes(&["read"]);
-    for (method, may) in [("GET", true), ("HEAD", true), ("OPTIONS", true), ("POST", false), ("get", false), ("QUERY", false)] {
+    for (method, may) in
+        [("GET", true), ("HEAD", true), ("OPTIONS", true), ("POST", false), ("get", false), ("QUERY", false)]
+    {
         assert_eq!(read.allow("any.example.com", method, false), may, "{method}");
     }
     assert!(!read.allow("any.example.com", "GET", true), "a WebSocket is no reading");
@@ -96,7 +99,17 @@ fn what_is_no_scope_is_told() {
     for bad in ["write", "Read", "host", "hosts:x", "*"] {
         assert_eq!(Scopes::parse([bad]), Err(BadScope::Unknown(bad.to_owned())), "{bad}");
     }
-    for bad in ["host:", "host:*", "host:*.", "host:a b", "host:https://a.test", "host:a.test:8080", "host:a..b", "host:a*.test", "host:é.test"] {
+    for bad in [
+        "host:",
+        "host:*",
+        "host:*.",
+        "host:a b",
+        "host:https://a.test",
+        "host:a.test:8080",
+        "host:a..b",
+        "host:a*.test",
+        "host:é.test",
+    ] {
         assert_eq!(Scopes::parse([bad]), Err(BadScope::Host(bad.to_owned())), "{bad}");
     }
     let many: Vec<String> = (0..51).map(|number| format!("host:a{number}.test")).collect();

@@ -179,7 +179,8 @@ impl RuleSet {
     /// [`RuleSet::roles_of`], separated by commas: `admin,editor,acme/owner`. Names hold neither a comma nor a control character.
     #[must_use]
     pub fn roles_header(&self, identity: &Identity, now: Timestamp) -> String {
-        let held: Vec<String> = self.roles_of(identity, identity.client(), now).iter().map(ToString::to_string).collect();
+        let held: Vec<String> =
+            self.roles_of(identity, identity.client(), now).iter().map(ToString::to_string).collect();
         held.join(",")
     }
 

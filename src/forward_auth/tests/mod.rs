@@ -29,7 +29,9 @@ use crate::{
     },
     observe::access_log::Sink,
     portal::{Arrival, MAX_BODY},
-    ports::fakes::{Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, session, site, token},
+    ports::fakes::{
+        Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, session, site, token,
+    },
 };
 
 struct Running {

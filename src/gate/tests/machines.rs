@@ -46,7 +46,10 @@ async fn an_api_token_is_one_factor_without_a_session() {
     let outcome = f.staff().await;
     assert_eq!((outcome.verdict.as_str(), outcome.carries_our_token), ("forward", true));
     let identity = outcome.identity.unwrap();
-    assert_eq!((&*identity.user, identity.factor, &identity.session), ("bob", crate::core::identity::Factor::One, &None));
+    assert_eq!(
+        (&*identity.user, identity.factor, &identity.session),
+        ("bob", crate::core::identity::Factor::One, &None)
+    );
     assert_eq!(f.verdict("/admin/x").await, "refuse", "bob is no admin");
     assert_eq!(f.tokens.reads.load(Ordering::SeqCst), 1, "remembered since");
     assert_eq!(f.tokens.uses.load(Ordering::SeqCst), 2);

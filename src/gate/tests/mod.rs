@@ -16,7 +16,10 @@ use crate::{
     },
     ports::{
         LiveSession,
-        fakes::{Door, Flooding, NOW, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, route, session, site, token},
+        fakes::{
+            Door, Flooding, NOW, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, route, session, site,
+            token,
+        },
     },
 };
 

@@ -172,10 +172,7 @@ impl ApiTokens for DatabaseApiTokens {
         let row: Option<Row> = self
             .database
             .run(STORE, "find", async {
-                sqlx::query_as(rows::FIND)
-                    .bind(hash.0.as_slice())
-                    .fetch_optional(&self.database.pool())
-                    .await
+                sqlx::query_as(rows::FIND).bind(hash.0.as_slice()).fetch_optional(&self.database.pool()).await
             })
             .await?;
         let Some(row) = row else { return Ok(None) };

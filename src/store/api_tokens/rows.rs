@@ -151,9 +151,8 @@ pub(super) async fn write_uses<'u>(
              ORDER BY api_tokens.id FOR UPDATE OF api_tokens) AS used WHERE api_tokens.id = used.id"
         }
     };
-    let uses: serde_json::Value = uses
-        .map(|live| serde_json::json!({ "id": live.token.id().0, "at": live.last_used().unix_millis() }))
-        .collect();
+    let uses: serde_json::Value =
+        uses.map(|live| serde_json::json!({ "id": live.token.id().0, "at": live.last_used().unix_millis() })).collect();
     sqlx::query(update).bind(uses.to_string()).execute(&mut **write).await?;
     Ok(())
 }
