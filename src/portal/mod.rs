@@ -14,6 +14,7 @@ mod look;
 mod page;
 mod pages;
 mod problem;
+mod token_api;
 mod tokens;
 mod visit;
 
@@ -106,8 +107,8 @@ pub fn router(portal: Arc<Portal>) -> Router {
         .route("/auth/me", get(api::me))
         .route("/auth/sessions", get(api::sessions))
         .route("/auth/sessions/{id}", delete(api::end_session))
-        .route("/auth/tokens", get(tokens::api_list).post(tokens::api_create))
-        .route("/auth/tokens/{id}", delete(tokens::api_revoke))
+        .route("/auth/tokens", get(token_api::list).post(token_api::create))
+        .route("/auth/tokens/{id}", delete(token_api::revoke))
         .route("/auth/health", get(api::health))
         .route("/favicon.svg", get(icon))
         .route("/favicon.ico", get(icon))

@@ -1,4 +1,5 @@
-//! One's own API tokens, by form and by API (CONTRACT 7). Needs both cookies: a token must not make tokens (THREATS 59); absent with `portal.path`.
+//! One's own API tokens on the account page; `token_api` is the same for programs. Needs both cookies: a token must not make tokens (THREATS 59);
+//! absent with `portal.path`.
 //!
 //! The token is in the answer that makes it and in no other; nothing here puts one into a URL.
 
@@ -9,15 +10,11 @@ use axum::extract::Path;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use secrecy::ExposeSecret as _;
-use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::{
     account::{ago, allowed},
-    api::{self, answer, empty, is_json, time},
     look::Shell,
     pages::{unavailable, with_form},
-    problem::Code,
     visit::Visit,
 };
 use crate::{
@@ -29,7 +26,7 @@ use crate::{
     ports::{ApiTokenError, LiveSession},
 };
 
-const DAY: u64 = 86_400;
+pub(super) const DAY: u64 = 86_400;
 /// Longest life that may be asked for in days; whoever needs more takes none.
 const MOST_DAYS: u64 = 3_650;
 
@@ -123,16 +120,16 @@ fn capitalised(fault: &impl ToString) -> String {
     letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
 }
 
-fn life_of(days: Option<u64>) -> Option<Duration> {
+pub(super) fn life_of(days: Option<u64>) -> Option<Duration> {
     days.filter(|days| (1..=MOST_DAYS).contains(days)).map(|days| Duration::from_secs(days * DAY))
 }
 
-fn wish_of(live: &LiveSession, name: String, scopes: Scopes, life: Option<Duration>) -> Wish {
+pub(super) fn wish_of(live: &LiveSession, name: String, scopes: Scopes, life: Option<Duration>) -> Wish {
     let user = live.session.user.clone();
     Wish { owner: Owner::User(user.clone()), name, scopes, life, groups: None, created_by: Some(user) }
 }
 
-fn desk(visit: &Visit) -> TokenDesk<'_> {
+pub(super) fn desk(visit: &Visit) -> TokenDesk<'_> {
     TokenDesk {
         tokens: &*visit.portal.api_tokens,
         clock: &*visit.portal.clock,
@@ -143,7 +140,7 @@ fn desk(visit: &Visit) -> TokenDesk<'_> {
     }
 }
 
-fn own(live: &LiveSession) -> Owner {
+pub(super) fn own(live: &LiveSession) -> Owner {
     Owner::User(live.session.user.clone())
 }
 
@@ -228,106 +225,4 @@ pub(super) async fn revoke(visit: Visit, Path(id): Path<String>, body: Bytes) ->
         Ok(_) => visit.redirect(&format!("{}/account?token_revoked", visit.base)),
         Err(error) => unavailable(&visit, &error),
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wanted {
-    name: String,
-    #[serde(default)]
-    scopes: Vec<String>,
-    /// Days until it expires; `null`: never; not said: 90.
-    #[serde(default = "usual_days")]
-    expires_in_days: Option<u64>,
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the default of a field that may be null")]
-fn usual_days() -> Option<u64> {
-    Some(USUAL_LIFE.as_secs() / DAY)
-}
-
-pub(super) async fn api_list(visit: Visit) -> Response<String> {
-    let live = match api_owner(&visit).await {
-        Ok(live) => live,
-        Err(response) => return response,
-    };
-    let now = visit.portal.clock.now();
-    match desk(&visit).list_of(&own(&live)).await {
-        Ok(tokens) => {
-            let listed: Vec<Value> = tokens.iter().map(|token| shown(token, now)).collect();
-            answer(&json!({ "tokens": listed }))
-        }
-        Err(error) => api::unavailable(&visit, &error),
-    }
-}
-
-pub(super) async fn api_create(visit: Visit, body: Bytes) -> Response<String> {
-    if !is_json(&visit) {
-        return visit.problem(Code::UnsupportedMediaType);
-    }
-    let live = match api_owner(&visit).await {
-        Ok(live) => live,
-        Err(response) => return response,
-    };
-    let Ok(wanted) = serde_json::from_slice::<Wanted>(&body) else { return visit.problem(Code::BadRequest) };
-    let Ok(scopes) = Scopes::parse(wanted.scopes.iter().map(String::as_str)) else {
-        return visit.problem(Code::BadRequest);
-    };
-    let life = wanted.expires_in_days.map(|days| life_of(Some(days)));
-    if life == Some(None) {
-        return visit.problem(Code::BadRequest);
-    }
-    match desk(&visit).issue(wish_of(&live, wanted.name, scopes, life.flatten())).await {
-        Ok(Issued { token, secret }) => {
-            let mut body = shown(&token, visit.portal.clock.now());
-            if let Some(fields) = body.as_object_mut() {
-                fields.insert("token".to_owned(), secret.expose_secret().into());
-            }
-            let mut response = answer(&body);
-            *response.status_mut() = StatusCode::CREATED;
-            response
-        }
-        Err(TokenFault::Store(ApiTokenError::Unavailable(error))) => api::unavailable(&visit, &error),
-        Err(_) => visit.problem(Code::BadRequest),
-    }
-}
-
-pub(super) async fn api_revoke(visit: Visit, Path(id): Path<String>) -> Response<String> {
-    let live = match api_owner(&visit).await {
-        Ok(live) => live,
-        Err(response) => return response,
-    };
-    match desk(&visit).revoke_own(&own(&live), &ApiTokenId(id)).await {
-        Ok(true) => empty(),
-        Ok(false) => visit.problem(Code::NotFound),
-        Err(error) => api::unavailable(&visit, &error),
-    }
-}
-
-/// The caller by both cookies and nothing else: neither an access token nor an API token makes tokens.
-async fn api_owner(visit: &Visit) -> Result<std::sync::Arc<LiveSession>, Response<String>> {
-    // A form of another site can send every type but JSON without asking first.
-    if visit.headers.contains_key(http::header::CONTENT_TYPE) && !is_json(visit) {
-        return Err(visit.problem(Code::UnsupportedMediaType));
-    }
-    if visit.is_on_apps_origin {
-        return Err(visit.problem(Code::NotFound));
-    }
-    match visit.owner().await {
-        Ok(Some(live)) => Ok(live),
-        Ok(None) => Err(visit.problem(Code::SignInRequired)),
-        Err(error) => Err(api::unavailable(visit, &error)),
-    }
-}
-
-fn shown(token: &ApiToken, now: Timestamp) -> Value {
-    json!({
-        "id": token.id().0,
-        "name": token.name,
-        "scopes": token.scopes.words().collect::<Vec<_>>(),
-        "created_at": time(token.created_at),
-        "expires_at": token.expires_at.and_then(time),
-        "expired": token.is_expired(now),
-        "last_used_at": token.last_used_at.and_then(time),
-    })
 }

@@ -202,9 +202,10 @@ mod tests {
     async fn the_same_password_is_verified_by_one_after_another() {
         let (_sessions, passwords) = remembered(true);
         let key = |word: &str| passwords.key("bob", &word.into());
-        let first = passwords.turn(&key("secret")).await;
+        let secret = key("secret");
+        let first = passwords.turn(&secret).await;
         let other = passwords.turn(&key("other")).await;
-        let waiting = passwords.turn(&key("secret"));
+        let waiting = passwords.turn(&secret);
         tokio::pin!(waiting);
         tokio::select! {
             biased;
