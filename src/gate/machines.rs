@@ -49,7 +49,10 @@ impl Gate {
         let now = self.clock.now();
         match self.live_api_token(token, now).await? {
             Some(live) => self.within_scope(facts, &live, now).map(Some),
-            None => Ok(None),
+            None => {
+                self.metrics.login("api_token", "failure");
+                Ok(None)
+            }
         }
     }
 
@@ -64,7 +67,10 @@ impl Gate {
             let live = self.live_api_token(password.expose_secret(), now).await?;
             return match live.filter(|live| folded(live.token.owner.name()) == folded(&user)) {
                 Some(live) => self.within_scope(facts, &live, now).map(Some),
-                None => Ok(None),
+                None => {
+                    self.metrics.login("basic", "failure");
+                    Ok(None)
+                }
             };
         }
         let presented = Presentation { user, password, address: facts.client.known() };

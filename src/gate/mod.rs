@@ -164,9 +164,8 @@ impl Gate {
             Err(Hindrance::OutOfScope) => {
                 Outcome { verdict: Verdict::OutOfScope, credential: Credential::OutOfScope, ..anonymous }
             }
-            Err(Hindrance::SlowDown(retry_after)) => {
-                Outcome { verdict: Verdict::SlowDown { retry_after }, ..anonymous }
-            }
+            // As where the source is limited: no rule had a say in it.
+            Err(Hindrance::SlowDown(retry_after)) => Outcome::undecided(Verdict::SlowDown { retry_after }),
             Err(Hindrance::Unavailable(unavailable)) => {
                 tracing::warn!(store = unavailable.store, error = %unavailable, "cannot check a credential");
                 Outcome { verdict: Verdict::Unavailable { store: unavailable.store }, ..anonymous }

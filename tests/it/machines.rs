@@ -81,6 +81,8 @@ async fn a_token_of_the_command_line_counts_until_it_is_revoked() {
         assert_eq!((reply.status, reply.header("Location")), (401, None));
         assert_eq!(reply.header("WWW-Authenticate"), Some("Bearer error=\"invalid_token\""));
     }
+    let failures = server.metric("postern_auth_login_total", &["provider=\"api_token\"", "status=\"failure\""]).await;
+    assert!(failures >= 4.0, "{failures}");
     let again = feed(&mut server.command(&["token", "revoke", &id]), "");
     assert_eq!(again.status.code(), Some(1), "{again:?}");
     assert!(!server.log().contains(&token) && !server.log().contains(&token[12..50]), "THREATS 68");
