@@ -6,7 +6,10 @@ mod tls;
 use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicI64},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize},
+    },
 };
 
 use anyhow::{Context as _, bail};
@@ -19,7 +22,7 @@ use crate::{
     edge::{self, Edge},
     forward_auth::{self, ForwardAuth},
     gate::{Gate, in_flight::InFlight},
-    identity::{hand_over::HandingOver, sign_in::SignIn},
+    identity::{hand_over::HandingOver, passwords::PasswordDoor, sign_in::SignIn},
     lifecycle,
     observe::{access_log::AccessLog, metrics::Metrics, readiness::Readiness},
     portal::{self, Portal},
@@ -30,7 +33,7 @@ use tls::Certificates;
 
 // What the commands use of the stores.
 pub use crate::{
-    ports::{Clock, End, Entropy, UserChange},
+    ports::{Clock, End, Entropy, Revoke, UserChange},
     store::{Stores, system::SystemClock},
 };
 
@@ -207,15 +210,18 @@ impl Server {
         let (drain, drain_delay) = (server.drain, server.drain_delay);
         let listeners = settings.server.listeners.clone();
         let site = Arc::new(CurrentSite::from_pointee(settings.site));
+        let passwords = Arc::new(password_door_of(&stores, &metrics));
         let gate = Arc::new(Gate {
             sessions: Arc::clone(&stores.sessions),
+            api_tokens: Arc::clone(&stores.api_tokens),
+            passwords: Arc::clone(&passwords) as _,
             keys: Arc::clone(&stores.keys),
             source_limit: Arc::clone(&stores.source_limit) as _,
             clock: Arc::clone(&stores.clock),
             entropy: Arc::clone(&stores.entropy),
             metrics: Arc::clone(&metrics),
         });
-        let portal = portal::router(Arc::new(portal_of(&stores, &gate, &metrics)));
+        let portal = portal::router(Arc::new(portal_of(&stores, &gate, &passwords, &metrics)));
 
         let in_flight = InFlight::default();
         let (stop_listening, stopping) = watch::channel(false);
@@ -298,14 +304,26 @@ impl Server {
     }
 }
 
-fn portal_of(stores: &Stores, gate: &Arc<Gate>, metrics: &Arc<Metrics>) -> Portal {
+fn password_door_of(stores: &Stores, metrics: &Arc<Metrics>) -> PasswordDoor {
+    PasswordDoor {
+        users: Arc::clone(&stores.users),
+        credentials: Arc::clone(&stores.credentials),
+        hasher: Arc::clone(&stores.hasher),
+        regulation: Arc::clone(&stores.regulation),
+        verified: Arc::clone(&stores.verified_passwords),
+        clock: Arc::clone(&stores.clock),
+        audit: Arc::clone(&stores.audit),
+        metrics: Arc::clone(metrics),
+        under_way: AtomicUsize::new(0),
+    }
+}
+
+fn portal_of(stores: &Stores, gate: &Arc<Gate>, passwords: &Arc<PasswordDoor>, metrics: &Arc<Metrics>) -> Portal {
     Portal {
         gate: Arc::clone(gate),
         sign_in: SignIn {
-            users: Arc::clone(&stores.users),
-            credentials: Arc::clone(&stores.credentials),
+            passwords: Arc::clone(passwords),
             sessions: Arc::clone(&stores.sessions),
-            hasher: Arc::clone(&stores.hasher),
             keys: Arc::clone(&stores.keys),
             clock: Arc::clone(&stores.clock),
             entropy: Arc::clone(&stores.entropy),
@@ -320,6 +338,7 @@ fn portal_of(stores: &Stores, gate: &Arc<Gate>, metrics: &Arc<Metrics>) -> Porta
             audit: Arc::clone(&stores.audit),
         },
         sessions: Arc::clone(&stores.sessions),
+        api_tokens: Arc::clone(&stores.api_tokens),
         keys: Arc::clone(&stores.keys),
         clock: Arc::clone(&stores.clock),
         entropy: Arc::clone(&stores.entropy),

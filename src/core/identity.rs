@@ -31,7 +31,7 @@ impl Factor {
 }
 
 /// A caller whose session or credential was verified.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Identity {
     pub user: Arc<str>,
     pub display_name: String,
@@ -42,8 +42,10 @@ pub struct Identity {
     pub factor: Factor,
     /// When the credentials were last presented; `max_auth_age` of a rule counts from here.
     pub signed_in_at: Timestamp,
-    /// The session this identity lives and dies with; none for a caller made up by `policy explain`.
+    /// The session this identity lives and dies with; none for an API token or a password presented with the request, and for a caller made up
+    /// by `policy explain`.
     pub session: Option<SessionId>,
+    is_service: bool,
     headers: IdentityHeaders,
 }
 
@@ -96,6 +98,7 @@ impl Identity {
             factor,
             signed_in_at,
             session,
+            is_service: false,
             headers,
         })
     }
@@ -110,6 +113,24 @@ impl Identity {
                 && self.groups == now.groups
                 && self.attributes == now.attributes
                 && self.factor <= now.factor)
+    }
+
+    /// A service account: to the rules it is `client:NAME`, and never `user:NAME`.
+    #[must_use]
+    pub fn as_service(self) -> Self {
+        Self { is_service: true, ..self }
+    }
+
+    /// The name by which `client:` knows the caller; `None` for a person.
+    #[must_use]
+    pub fn client(&self) -> Option<&str> {
+        self.is_service.then_some(&*self.user)
+    }
+
+    /// The same caller, who has just presented the credentials again.
+    #[must_use]
+    pub fn presented_at(&self, now: Timestamp) -> Self {
+        Self { signed_in_at: now, ..self.clone() }
     }
 
     #[must_use]

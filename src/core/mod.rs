@@ -2,6 +2,7 @@
 //! with a table.
 
 pub mod answer;
+pub mod api_token;
 pub mod certificate;
 pub mod client_ip;
 pub mod cookie;

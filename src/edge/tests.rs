@@ -27,7 +27,9 @@ use crate::{
         access_log::{AccessLog, Sink},
         metrics::Metrics,
     },
-    ports::fakes::{Flooding, OneKey, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token},
+    ports::fakes::{
+        Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, route, session, site, token,
+    },
 };
 
 fn server(address: SocketAddr) -> Server {
@@ -55,6 +57,8 @@ fn edge(stores: &Arc<Stores>, servers: Vec<Server>) -> Arc<Edge> {
     let metrics = Arc::new(Metrics::new().unwrap());
     let gate = Gate {
         sessions: Arc::clone(stores) as _,
+        api_tokens: Arc::new(Tokens::default()),
+        passwords: Arc::new(Door::default()),
         keys: Arc::new(OneKey::new()),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),

@@ -191,7 +191,7 @@ impl Metrics {
         self.rule_errors.with_label_values(&[rule]).inc();
     }
 
-    /// `auth_login_total{provider,status}`; status: `success`, `failure`, `busy`, `unavailable`.
+    /// `auth_login_total{provider,status}`; status: `success`, `failure`, `slow_down`, `busy`, `unavailable`.
     pub fn login(&self, provider: &'static str, status: &'static str) {
         self.logins.with_label_values(&[provider, status]).inc();
     }

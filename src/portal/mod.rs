@@ -15,6 +15,8 @@ mod look;
 mod page;
 mod pages;
 mod problem;
+mod token_api;
+mod tokens;
 mod visit;
 
 use std::{any::Any, net::IpAddr, sync::Arc, time::Duration};
@@ -40,7 +42,7 @@ use crate::{
     gate::Gate,
     identity::{hand_over::HandingOver, sign_in::SignIn},
     observe::metrics::Metrics,
-    ports::{AuditSink, Clock, Entropy, Keys, Sessions},
+    ports::{ApiTokens, AuditSink, Clock, Entropy, Keys, Sessions},
 };
 
 /// Everything the portal uses; one a process.
@@ -49,6 +51,7 @@ pub struct Portal {
     pub sign_in: SignIn,
     pub hand_over: HandingOver,
     pub sessions: Arc<dyn Sessions>,
+    pub api_tokens: Arc<dyn ApiTokens>,
     pub keys: Arc<dyn Keys>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -100,12 +103,16 @@ pub fn router(portal: Arc<Portal>) -> Router {
         .route("/account", get(account::account))
         .route("/account/sessions/end-others", post(account::end_others))
         .route("/account/sessions/{id}/end", post(account::end_one))
+        .route("/account/tokens", post(tokens::create))
+        .route("/account/tokens/{id}/revoke", post(tokens::revoke))
         .route("/auth/login", post(api::login))
         .route("/auth/logout", post(api::logout))
         .route("/auth/logout-all", post(api::logout_all))
         .route("/auth/me", get(api::me))
         .route("/auth/sessions", get(api::sessions))
         .route("/auth/sessions/{id}", delete(api::end_session))
+        .route("/auth/tokens", get(token_api::list).post(token_api::create))
+        .route("/auth/tokens/{id}", delete(token_api::revoke))
         .route("/auth/health", get(api::health))
         .route("/favicon.svg", get(icon))
         .route("/favicon.ico", get(icon))

@@ -115,6 +115,7 @@ const STALE_FORM: &str = "Your browser did not send back the cookie of this form
 pub(super) const TWO_SIGN_INS: Notice = Notice::Fault(
     "Your browser sent two different sign-ins at once, so neither counts. Sign in again: that replaces both.",
 );
+const SLOW_DOWN: Notice = Notice::Fault("Too many sign-ins were tried with this name. Wait a while and try again.");
 const BUSY: Notice = Notice::Fault("Many people are signing in right now. Wait a few seconds and try again.");
 
 pub(super) async fn root(visit: Visit, RawQuery(query): RawQuery) -> Response<String> {
@@ -174,6 +175,11 @@ pub(super) async fn sign_in(visit: Visit, body: Bytes) -> Response<String> {
             let error =
                 ("password", "The user name or the password is wrong. Check both, and whether Caps Lock is on.");
             sign_in_page(&visit, StatusCode::UNAUTHORIZED, &form, Some(error), None)
+        }
+        Err(SignInError::SlowDown(wait)) => {
+            let mut response = sign_in_page(&visit, StatusCode::TOO_MANY_REQUESTS, &form, None, Some(SLOW_DOWN));
+            response.headers_mut().insert(http::header::RETRY_AFTER, wait.as_secs().max(1).into());
+            response
         }
         Err(SignInError::Busy) => {
             let mut response = sign_in_page(&visit, StatusCode::SERVICE_UNAVAILABLE, &form, None, Some(BUSY));

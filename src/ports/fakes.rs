@@ -12,10 +12,14 @@ use std::{
 use async_trait::async_trait;
 use ed25519_dalek::pkcs8::{EncodePrivateKey as _, spki::der::pem::LineEnding};
 
+use secrecy::ExposeSecret as _;
+
 use super::{
-    Clock, End, Entropy, Keys, LiveSession, Peek, Sessions, SigningKey, SigningKeys, SourceLimit, Unavailable,
+    ApiTokenError, ApiTokens, Barred, Clock, End, Entropy, Keys, LiveApiToken, LiveSession, Passwords, Peek,
+    Presentation, Revoke, Sessions, SigningKey, SigningKeys, SourceLimit, Unavailable,
 };
 use crate::core::{
+    api_token::{self, ApiToken, Owner, Scopes},
     identity::{Factor, Identity},
     policy::{Level, PolicyDraft, RuleDraft, RuleSet},
     request::Role,
@@ -100,6 +104,99 @@ impl Sessions for Stores {
     }
     async fn end(&self, _: End<'_>) -> Result<u64, Unavailable> {
         unreachable!("nothing here ends a session")
+    }
+}
+
+/// API tokens in a list, in the store alone or in memory too; counts what is asked of the store.
+#[derive(Default)]
+pub(crate) struct Tokens {
+    stored: Mutex<Vec<Arc<LiveApiToken>>>,
+    remembered: Mutex<Vec<Arc<LiveApiToken>>>,
+    pub(crate) down: AtomicBool,
+    pub(crate) reads: AtomicI64,
+    pub(crate) uses: AtomicI64,
+}
+
+impl Tokens {
+    /// Stores a token of `owner`, and gives its secret.
+    pub(crate) fn issue(&self, owner: Owner, scopes: &[&str], expires_at: Option<Timestamp>) -> String {
+        let mut random = [0; 32];
+        random[0] = u8::try_from(self.stored.lock().unwrap().len()).unwrap() + 1;
+        let secret = api_token::compose(&owner, random).expose_secret().to_owned();
+        let identity =
+            Identity::new(&User::new(owner.name(), vec!["staff".to_owned()]), Factor::One, NOW, None).unwrap();
+        let identity = if matches!(owner, Owner::Service(_)) { identity.as_service() } else { identity };
+        let token = ApiToken {
+            hash: TokenHash::of(&secret),
+            owner,
+            name: "a token".to_owned(),
+            scopes: Scopes::parse(scopes.iter().copied()).unwrap(),
+            created_at: NOW,
+            expires_at,
+            last_used_at: None,
+            created_by: None,
+            version: 1,
+        };
+        self.stored.lock().unwrap().push(Arc::new(LiveApiToken::new(token, Arc::new(identity))));
+        secret
+    }
+}
+
+#[async_trait]
+impl ApiTokens for Tokens {
+    fn peek(&self, hash: &TokenHash) -> Option<Arc<LiveApiToken>> {
+        self.remembered.lock().unwrap().iter().find(|live| live.token.hash == *hash).cloned()
+    }
+    async fn find(&self, hash: &TokenHash) -> Result<Option<Arc<LiveApiToken>>, Unavailable> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Unavailable { store: "api_tokens", detail: "down".to_owned() });
+        }
+        let found = self.stored.lock().unwrap().iter().find(|live| live.token.hash == *hash).cloned();
+        self.remembered.lock().unwrap().extend(found.clone());
+        Ok(found)
+    }
+    async fn create(&self, _: ApiToken, _: Option<Vec<String>>) -> Result<ApiToken, ApiTokenError> {
+        unreachable!("nothing here makes a token")
+    }
+    fn used(&self, _: &Arc<LiveApiToken>, _: Timestamp) {
+        self.uses.fetch_add(1, Ordering::SeqCst);
+    }
+    async fn list(&self, _: Option<&Owner>) -> Result<Vec<ApiToken>, Unavailable> {
+        unreachable!("nothing here lists tokens")
+    }
+    async fn revoke(&self, _: Revoke<'_>) -> Result<u64, Unavailable> {
+        unreachable!("nothing here revokes a token")
+    }
+}
+
+/// Bob's password is `open`; `barred` says what stands in the way.
+#[derive(Default)]
+pub(crate) struct Door {
+    pub(crate) barred: Mutex<Option<Barred>>,
+    pub(crate) asked: AtomicI64,
+    pub(crate) remembers: AtomicBool,
+}
+
+impl Door {
+    fn bob(presented: &Presentation) -> Option<Arc<Identity>> {
+        let is_bob = presented.user == "bob" && presented.password.expose_secret() == "open";
+        let user = User::new("bob", vec!["staff".to_owned()]);
+        is_bob.then(|| Arc::new(Identity::new(&user, Factor::One, NOW, None).unwrap()))
+    }
+}
+
+#[async_trait]
+impl Passwords for Door {
+    fn recall(&self, presented: &Presentation) -> Option<Arc<Identity>> {
+        self.remembers.load(Ordering::SeqCst).then(|| Self::bob(presented)).flatten()
+    }
+    async fn identify(&self, presented: Presentation) -> Result<Option<Arc<Identity>>, Barred> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        match self.barred.lock().unwrap().take() {
+            Some(barred) => Err(barred),
+            None => Ok(Self::bob(&presented)),
+        }
     }
 }
 

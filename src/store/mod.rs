@@ -3,6 +3,7 @@
 //! `database` opens SQLite or PostgreSQL and bounds every operation in time; `changes` is the log that every change is written to in its own
 //! transaction; `session`, `identity` and `keys` keep what they say; `follow` keeps memory true to the log.
 
+mod api_tokens;
 mod audit;
 mod changes;
 mod database;
@@ -12,6 +13,8 @@ mod hasher;
 mod identity;
 mod keys;
 mod limit;
+mod passwords;
+mod regulation;
 mod session;
 pub mod system;
 
@@ -28,8 +31,12 @@ use crate::{
     config::{Settings, SourceRate, Storage, UsersSource},
     core::session::Lifetimes,
     observe::metrics::Metrics,
-    ports::{AuditSink, Changes, Clock, Credentials, Entropy, HandOvers, Hasher, Keys, Sessions, Users},
+    ports::{
+        ApiTokens, AuditSink, Changes, Clock, Credentials, Entropy, HandOvers, Hasher, Keys, Regulation, Sessions,
+        Users, VerifiedPasswords,
+    },
 };
+use api_tokens::DatabaseApiTokens;
 use database::Database;
 use follow::Background;
 use identity::DatabaseUsers;
@@ -42,6 +49,9 @@ pub struct Stores {
     pub credentials: Arc<dyn Credentials>,
     pub sessions: Arc<dyn Sessions>,
     pub hand_overs: Arc<dyn HandOvers>,
+    pub api_tokens: Arc<dyn ApiTokens>,
+    pub verified_passwords: Arc<dyn VerifiedPasswords>,
+    pub regulation: Arc<dyn Regulation>,
     pub hasher: Arc<dyn Hasher>,
     pub keys: Arc<dyn Keys>,
     pub changes: Arc<dyn Changes>,
@@ -116,10 +126,13 @@ pub async fn open_with(
     let sessions = Arc::new(DatabaseSessions::new(database.clone(), cache.clone(), users.clone(), metrics.clone()));
     let changes: Arc<dyn Changes> = Arc::new(changes::DatabaseChanges::new(database.clone()));
     let hand_overs = Arc::new(hand_over::DatabaseHandOvers::new(database.clone()));
+    let api_tokens = Arc::new(DatabaseApiTokens::new(database.clone(), users.clone(), cache.clone()));
+    let verified_passwords = Arc::new(passwords::RememberedPasswords::new(cache.clone(), changes.clone(), &*entropy));
     let background = Arc::new(Background {
         database,
         cache,
         sessions: sessions.clone(),
+        api_tokens: api_tokens.clone(),
         changes: changes.clone(),
         keys: keys.clone(),
         metrics: metrics.clone(),
@@ -130,6 +143,9 @@ pub async fn open_with(
         credentials,
         sessions,
         hand_overs,
+        api_tokens,
+        verified_passwords,
+        regulation: Arc::new(regulation::NoRegulation),
         hasher: Arc::new(HashPool::start(entropy.clone()).map_err(OpenError::Threads)?),
         keys,
         changes,

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
 
+mod api_tokens;
 mod changes;
 mod hand_overs;
 mod harness;

@@ -24,6 +24,7 @@ mod journeys;
 mod jupyter;
 mod lifecycle;
 mod limits;
+mod machines;
 mod reload;
 mod replay;
 mod roles;

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,7 @@ use postern::{
     config,
     core::{client_ip::ClientAddress, site::Site, target::Target, user::User},
     gate::Gate,
-    identity::{hand_over::HandingOver, sign_in::SignIn},
+    identity::{hand_over::HandingOver, passwords::PasswordDoor, sign_in::SignIn},
     observe::metrics::Metrics,
     portal::{Arrival, Portal, router},
     ports::AuditEvent,
@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tower::ServiceExt as _;
 
-use crate::ports::{BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Record};
+use crate::ports::{BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Record, Strict};
 
 pub(crate) const PASSWORD: &str = "a long word for tests";
 pub(crate) const REQUEST_ID: &str = "0123456789abcdef";
@@ -70,6 +70,9 @@ pub(crate) struct World {
     pub(crate) hasher: Arc<CountingHasher>,
     pub(crate) sessions: Arc<BreakableSessions>,
     pub(crate) users: Arc<BreakableUsers>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) regulation: Arc<Strict>,
+    pub(crate) metrics: Arc<Metrics>,
     record: Arc<Record>,
     router: Router,
     folder: TempDir,
@@ -121,8 +124,22 @@ routes:
         let sessions = Arc::new(BreakableSessions { inner: stores.sessions.clone(), down: AtomicBool::new(false) });
         let users = Arc::new(BreakableUsers { inner: stores.users.clone(), down: AtomicBool::new(false) });
         let record = Arc::new(Record::default());
+        let regulation = Arc::new(Strict::default());
+        let passwords = Arc::new(PasswordDoor {
+            users: users.clone(),
+            credentials: stores.credentials.clone(),
+            hasher: hasher.clone(),
+            regulation: regulation.clone(),
+            verified: stores.verified_passwords.clone(),
+            clock: clock.clone(),
+            audit: record.clone(),
+            metrics: metrics.clone(),
+            under_way: AtomicUsize::new(0),
+        });
         let gate = Arc::new(Gate {
             sessions: sessions.clone(),
+            api_tokens: stores.api_tokens.clone(),
+            passwords: passwords.clone(),
             keys: stores.keys.clone(),
             source_limit: stores.source_limit.clone(),
             clock: clock.clone(),
@@ -130,10 +147,8 @@ routes:
             metrics: metrics.clone(),
         });
         let sign_in = SignIn {
-            users: users.clone(),
-            credentials: stores.credentials.clone(),
+            passwords,
             sessions: sessions.clone(),
-            hasher: hasher.clone(),
             keys: stores.keys.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
@@ -141,7 +156,7 @@ routes:
             metrics: metrics.clone(),
         };
         let router = router(Arc::new(Portal {
-            gate,
+            gate: gate.clone(),
             sign_in,
             hand_over: HandingOver {
                 hand_overs: stores.hand_overs.clone(),
@@ -151,14 +166,16 @@ routes:
                 audit: record.clone(),
             },
             sessions: sessions.clone(),
+            api_tokens: stores.api_tokens.clone(),
             keys: stores.keys.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
             audit: record.clone(),
-            metrics,
+            metrics: metrics.clone(),
         }));
         let site = Arc::new(loaded.settings.site);
-        let world = Self { site, stores, clock, hasher, sessions, users, record, router, folder };
+        let world =
+            Self { site, stores, clock, hasher, sessions, users, gate, regulation, metrics, record, router, folder };
         world.add_user("alice", &["admins"]).await;
         world.add_user("bob", &["dev"]).await;
         world

@@ -18,6 +18,7 @@ mod explained;
 mod faults;
 mod hand_over;
 mod landing;
+mod machines;
 mod on_path;
 mod pages;
 mod sign_in;

@@ -1,6 +1,7 @@
 //! Ports that a test has in its hand: a clock to move, a hasher that counts and stores that go down, each in front of the real one.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -16,8 +17,8 @@ use postern::{
         user::User,
     },
     ports::{
-        AuditEvent, AuditSink, Clock, End, HashError, Hasher, LiveSession, Peek, Sessions, Unavailable, UserChange,
-        UserError, Users,
+        AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, LiveSession, Peek, Regulation, Sessions, Try,
+        Unavailable, UserChange, UserError, Users,
     },
 };
 use secrecy::SecretString;
@@ -165,5 +166,34 @@ pub(crate) struct Record(pub(crate) Mutex<Vec<AuditEvent>>);
 impl AuditSink for Record {
     fn record(&self, event: AuditEvent) {
         self.0.lock().unwrap().push(event);
+    }
+}
+
+/// Bars an account after so many wrong passwords; 0: never.
+#[derive(Default)]
+pub(crate) struct Strict {
+    pub(crate) most: AtomicU64,
+    wrong: Mutex<HashMap<String, u64>>,
+    /// Account and provider of every try that was admitted or not.
+    pub(crate) tries: Mutex<Vec<(String, &'static str)>>,
+}
+
+impl Strict {
+    pub(crate) const WAIT: Duration = Duration::from_secs(60);
+}
+
+#[async_trait]
+impl Regulation for Strict {
+    async fn admit(&self, tried: Try<'_>) -> Result<(), Barred> {
+        self.tries.lock().unwrap().push((tried.account.to_owned(), tried.provider));
+        let most = self.most.load(Ordering::SeqCst);
+        let wrong = self.wrong.lock().unwrap().get(tried.account).copied().unwrap_or(0);
+        if most > 0 && wrong >= most { Err(Barred::SlowDown(Self::WAIT)) } else { Ok(()) }
+    }
+
+    async fn settled(&self, tried: Try<'_>, was_right: bool) {
+        let mut all = self.wrong.lock().unwrap();
+        let wrong = all.entry(tried.account.to_owned()).or_default();
+        *wrong = if was_right { 0 } else { *wrong + 1 };
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     observe::metrics::Metrics,
     ports::{
         Clock, LiveSession,
-        fakes::{Flooding, NOW, OneKey, Stores, Zeroes, listener, route, session, site},
+        fakes::{Door, Flooding, NOW, OneKey, Stores, Tokens, Zeroes, listener, route, session, site},
     },
 };
 
@@ -47,6 +47,8 @@ impl Scene {
         let clock = Arc::new(Hand::default());
         let gate = Gate {
             sessions: Arc::clone(&stores) as _,
+            api_tokens: Arc::new(Tokens::default()),
+            passwords: Arc::new(Door::default()),
             keys: Arc::new(OneKey::new()),
             source_limit: Arc::new(Flooding),
             clock: Arc::clone(&clock) as _,

@@ -145,6 +145,14 @@ fn what_a_decision_looked_at_stands_in_the_line() {
     assert_eq!(line["other_paths"], serde_json::json!(["/a/b%2Fc", "/a/b/c", "/a;v/b/c"]));
     let line = value(&plain(), |entry| entry.credential = Credential::Failed);
     assert_eq!((&line["credential"], value(&plain(), keep).get("credential")), (&"failed".into(), None));
+    let line = value(&plain(), |entry| entry.credential = Credential::OutOfScope);
+    assert_eq!(line["credential"], "out_of_scope");
+    let (scene, person, machine) = (plain(), caller("ci", &[]), caller("ci", &[]).as_service());
+    let account = |caller| {
+        let line = json(&Entry { caller: Some(caller), ..entry(&scene) });
+        serde_json::from_str::<serde_json::Value>(&line).unwrap().get("account").cloned()
+    };
+    assert_eq!((account(&machine), account(&person)), (Some("service".into()), None));
 }
 
 #[test]

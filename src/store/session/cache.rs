@@ -34,7 +34,13 @@ const NEVER: i64 = i64::MIN;
 
 /// What was dropped so far; see the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) struct Generation(u64);
+pub(in crate::store) struct Generation(pub(in crate::store) u64);
+
+/// What ties something that another cache remembers of a user to this one: it counts as long as a session of theirs would.
+pub(in crate::store) struct Leash {
+    user_dropped: Arc<AtomicBool>,
+    era: u64,
+}
 
 struct Entry {
     live: Arc<LiveSession>,
@@ -94,6 +100,35 @@ impl SessionCache {
         Ok(self.by_id.get(id).and_then(|entry| self.alive(&entry)))
     }
 
+    /// Whether memory may be believed: the log of changes was looked at a moment ago.
+    pub(in crate::store) fn is_trusted(&self) -> bool {
+        self.trusted().is_ok()
+    }
+
+    /// Whether what is tied to it still counts.
+    pub(in crate::store) fn holds(&self, leash: &Leash) -> bool {
+        self.is_trusted()
+            && !leash.user_dropped.load(Ordering::Acquire)
+            && leash.era == self.era.load(Ordering::Acquire)
+    }
+
+    /// Lets another cache keep something of a user, unless anything was dropped since `read_at`.
+    pub(in crate::store) fn keep(&self, folded_user: &str, read_at: Generation, keep: impl FnOnce(Leash)) {
+        let mut ledger = self.ledger();
+        if ledger.generation != read_at.0 {
+            return;
+        }
+        let user_dropped = ledger.users.entry(folded_user.into()).or_default().clone();
+        keep(Leash { user_dropped, era: self.era.load(Ordering::Acquire) });
+    }
+
+    /// Lets another cache drop something, so that no answer read before it is kept afterwards.
+    pub(in crate::store) fn forget(&self, forget: impl FnOnce()) {
+        let mut ledger = self.ledger();
+        ledger.generation += 1;
+        forget();
+    }
+
     fn trusted(&self) -> Result<(), ()> {
         let looked_at = self.looked_at.load(Ordering::Acquire);
         if looked_at != NEVER && self.monotonic_millis().saturating_sub(looked_at) < millis(TRUST) {
@@ -111,7 +146,7 @@ impl SessionCache {
     }
 
     /// To be taken before the store is read.
-    pub(super) fn generation(&self) -> Generation {
+    pub(in crate::store) fn generation(&self) -> Generation {
         Generation(self.ledger().generation)
     }
 
