@@ -42,8 +42,9 @@ pub struct Identity {
     pub factor: Factor,
     /// When the credentials were last presented; `max_auth_age` of a rule counts from here.
     pub signed_in_at: Timestamp,
-    /// The session this identity lives and dies with; none for a caller made up by `policy explain`.
+    /// The session this identity lives and dies with; none for a caller made up by `policy explain` and one of another issuer's token.
     pub session: Option<SessionId>,
+    claimed_roles: Vec<String>,
     headers: IdentityHeaders,
 }
 
@@ -96,8 +97,21 @@ impl Identity {
             factor,
             signed_in_at,
             session,
+            claimed_roles: Vec::new(),
             headers,
         })
+    }
+
+    /// Roles that a trusted issuer's token gives, where its mapping says so.
+    #[must_use]
+    pub fn with_claimed_roles(self, claimed_roles: Vec<String>) -> Self {
+        Self { claimed_roles, ..self }
+    }
+
+    /// Held beside those that bindings of the rules give; one that the rules do not define means nothing.
+    #[must_use]
+    pub fn claimed_roles(&self) -> &[String] {
+        &self.claimed_roles
     }
 
     #[must_use]

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::tokens;
 use crate::{
-    core::{identity::Identity, request::Facts, site::Site},
+    core::{identity::Identity, issuer::TrustedIssuer, request::Facts, site::Site},
     ports::LiveSession,
 };
 
@@ -18,34 +18,56 @@ use crate::{
 pub(super) enum Presented<'r> {
     /// An access token with our issuer.
     AccessToken(&'r str),
+    /// A JWT with the issuer of one that is trusted.
+    ForeignToken { issuer: &'r Arc<TrustedIssuer>, token: &'r str },
 }
 
 /// Somebody whose credential was verified.
 #[derive(Clone)]
 pub(super) enum Caller {
     Session(Arc<LiveSession>),
+    /// By a credential that has no session.
+    Credential(Arc<Identity>),
 }
 
 impl Caller {
     pub(super) fn identity(&self) -> &Arc<Identity> {
         match self {
             Self::Session(live) => &live.identity,
+            Self::Credential(identity) => identity,
         }
     }
 }
 
 /// The first credential of ours among the headers that this request may be identified by. Any other belongs to the application.
-pub(super) fn presented<'r>(site: &Site, facts: &Facts<'r>) -> Option<Presented<'r>> {
+pub(super) fn presented<'r>(site: &'r Site, facts: &Facts<'r>) -> Option<Presented<'r>> {
     facts.credentials_from.iter().find_map(|name| presented_in(site, facts.headers, name))
 }
 
-fn presented_in<'h>(site: &Site, headers: &'h HeaderMap, name: &HeaderName) -> Option<Presented<'h>> {
+fn presented_in<'h>(site: &'h Site, headers: &'h HeaderMap, name: &HeaderName) -> Option<Presented<'h>> {
     headers.get_all(name).iter().find_map(|value| read(site, value))
 }
 
-fn read<'h>(site: &Site, value: &'h HeaderValue) -> Option<Presented<'h>> {
+fn read<'h>(site: &'h Site, value: &'h HeaderValue) -> Option<Presented<'h>> {
     let token = bearer(value.to_str().ok()?)?;
-    tokens::is_ours(token, &site.tokens.issuer).then_some(Presented::AccessToken(token))
+    let named = tokens::issuer_of(token)?;
+    if named == site.tokens.issuer {
+        return Some(Presented::AccessToken(token));
+    }
+    let issuer = site.tokens.trusted_issuers.iter().find(|trusted| trusted.issuer == named)?;
+    Some(Presented::ForeignToken { issuer, token })
+}
+
+/// Whether a token of ours is among the credentials: also behind one that identifies the caller before it.
+pub(super) fn carries_ours(site: &Site, facts: &Facts<'_>, presented: Option<Presented<'_>>) -> bool {
+    match presented {
+        None => false,
+        Some(Presented::AccessToken(_)) => true,
+        Some(Presented::ForeignToken { .. }) => {
+            let mut all = facts.credentials_from.iter().flat_map(|name| facts.headers.get_all(name));
+            all.any(|value| is_our_bearer(site, value))
+        }
+    }
 }
 
 /// Whether this `Authorization` holds a token that says it is ours: never to be handed to an application.

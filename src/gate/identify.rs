@@ -105,6 +105,9 @@ impl Gate {
     pub(super) async fn caller_of(&self, site: &Site, presented: Presented<'_>) -> Result<Option<Caller>, Unavailable> {
         match presented {
             Presented::AccessToken(token) => Ok(self.session_of_token(site, token).await?.map(Caller::Session)),
+            Presented::ForeignToken { issuer, token } => {
+                Ok(self.holder_of_foreign(issuer, token).await?.map(Caller::Credential))
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! knows a framework or a driver, and on a cached session nothing here waits (DESIGN, invariant 3).
 
 mod credential;
+mod foreign;
 mod identify;
 pub mod in_flight;
 mod origin;
@@ -12,6 +13,7 @@ pub mod tokens;
 use std::{sync::Arc, time::Duration};
 
 pub use credential::is_our_bearer;
+pub use foreign::Foreign;
 pub use identify::Named;
 
 use crate::{
@@ -36,6 +38,7 @@ use credential::{Caller, Presented};
 pub struct Gate {
     pub sessions: Arc<dyn Sessions>,
     pub keys: Arc<dyn Keys>,
+    pub foreign: Foreign,
     pub source_limit: Arc<dyn SourceLimit>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -99,7 +102,7 @@ impl Gate {
     async fn identified(&self, site: &Site, facts: &Facts<'_>, route: Option<&Route>, now: Timestamp) -> Outcome {
         // Where the header is the application's, it identifies nobody; a token of ours is kept from the application all the same.
         let presented = credential::presented(site, facts);
-        let carries_our_token = matches!(presented, Some(Presented::AccessToken(_)));
+        let carries_our_token = credential::carries_ours(site, facts, presented);
         let presented = presented.filter(|_| !authorization_is_apps(site, facts, route));
         let mut outcome = match self.session_for(site, facts, route, now).await {
             Ok(Some(session)) => self.decided(site, facts, route, Some(&Caller::Session(session)), now),

@@ -16,7 +16,10 @@ use crate::{
     },
     ports::{
         LiveSession,
-        fakes::{Flooding, NOW, OneKey, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token},
+        fakes::{
+            Flooding, NOW, OneKey, Stopped, Stores, Zeroes, cookie_of, listener, no_issuers, route, session, site,
+            token,
+        },
     },
 };
 
@@ -33,6 +36,7 @@ fn fixture() -> Fixture {
     let gate = Gate {
         sessions: Arc::clone(&stores) as _,
         keys: Arc::new(OneKey::new()),
+        foreign: no_issuers(),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),

@@ -5,6 +5,7 @@ mod changes;
 mod credentials;
 #[cfg(test)]
 pub(crate) mod fakes;
+mod issuer_keys;
 mod keys;
 mod sessions;
 mod system;
@@ -12,6 +13,7 @@ mod users;
 
 pub use changes::{Change, ChangeKind, Changes};
 pub use credentials::{Credentials, HashError, Hasher};
+pub use issuer_keys::{ForeignTokens, FreeName, IssuerKeys, NameCheck, VerifiedToken};
 pub use keys::{Keys, SigningKey, SigningKeys};
 pub use sessions::{End, LiveSession, Peek, Sessions};
 pub use system::{AuditEvent, AuditSink, Clock, Entropy, SourceLimit};
@@ -21,7 +23,7 @@ pub use users::{UserChange, UserError, Users};
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the {store} store cannot answer: {detail}")]
 pub struct Unavailable {
-    /// Label of metrics: `sessions`, `users`, `keys`, `changes`.
+    /// Label of metrics: `sessions`, `users`, `keys`, `changes`, `issuer_keys`.
     pub store: &'static str,
     /// For the log alone. Never a value that was to be stored.
     pub detail: String,

@@ -1,4 +1,4 @@
-//! What runs beside the requests: following the log of changes with its heartbeat, writing last use, cleaning, gauges.
+//! What runs beside the requests: following the log of changes with its heartbeat, fetching keys of trusted issuers, writing last use, cleaning, gauges.
 //! Started by `app` for `serve` and `demo`; the command line's other commands follow nothing and so trust no memory.
 
 use std::{sync::Arc, time::Duration};
@@ -8,6 +8,7 @@ use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 use super::{
     Stores,
     database::{Database, Dialect, Look, Watch},
+    issuer_keys::FetchedKeys,
     session::{DatabaseSessions, SessionCache},
 };
 use crate::{
@@ -38,6 +39,7 @@ pub(super) struct Background {
     pub(super) sessions: Arc<DatabaseSessions>,
     pub(super) changes: Arc<dyn Changes>,
     pub(super) keys: Arc<dyn Keys>,
+    pub(super) issuer_keys: Arc<FetchedKeys>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lifetimes: arc_swap::ArcSwap<crate::core::session::Lifetimes>,
 }
@@ -51,6 +53,7 @@ impl Stores {
         tokio::spawn(async move {
             tokio::join!(
                 Follower::new(background.clone(), readiness).run(shutdown.clone()),
+                background.issuer_keys.run(shutdown.clone()),
                 keep_house(&background, shutdown)
             );
             background.cache.distrust();

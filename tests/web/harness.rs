@@ -17,7 +17,7 @@ use http_body_util::BodyExt as _;
 use postern::{
     config,
     core::{client_ip::ClientAddress, site::Site, target::Target, user::User},
-    gate::Gate,
+    gate::{Foreign, Gate},
     identity::sign_in::SignIn,
     observe::metrics::Metrics,
     portal::{Arrival, Portal, router},
@@ -122,6 +122,7 @@ routes:
         let gate = Arc::new(Gate {
             sessions: sessions.clone(),
             keys: stores.keys.clone(),
+            foreign: Foreign { keys: stores.issuer_keys.clone(), tokens: stores.foreign_tokens.clone() },
             source_limit: stores.source_limit.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),

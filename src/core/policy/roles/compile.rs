@@ -258,11 +258,13 @@ impl<'d> Compiler<'d> {
     ) -> Role {
         let mut bearers = Bearers::default();
         for (other, included) in includes.iter().enumerate() {
-            if included.contains(&place)
-                && let Some(bound) = granted.get(&other)
-            {
+            if !included.contains(&place) {
+                continue;
+            }
+            if let Some(bound) = granted.get(&other) {
                 bearers.join(bound);
             }
+            bearers.claimed.extend(self.draft.roles.get(other).map(|role| Box::from(role.name.as_str())));
         }
         let included = includes.get(place).into_iter().flatten();
         let own = included.filter_map(|role| permissions.get(*role)).flatten().cloned().collect();
@@ -293,6 +295,7 @@ impl Bearers {
         for term in &other.everyone {
             add(&mut self.everyone, term);
         }
+        self.claimed.extend(other.claimed.iter().cloned());
         for (mine, others) in
             [(&mut self.users, &other.users), (&mut self.groups, &other.groups), (&mut self.clients, &other.clients)]
         {
