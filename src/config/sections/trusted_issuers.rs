@@ -29,7 +29,9 @@ const LONGEST_SKEW: Duration = Duration::from_secs(300);
 const LONGEST_REFRESH: Duration = Duration::from_secs(12 * 3600);
 const LONGEST_PREFIX: usize = 50;
 const JWKS: &str = "https://idp.example.com/jwks.json";
-const DISCOVERY: &str = "/.well-known/openid-configuration";
+const DISCOVERY: &str = "https://idp.example.com/.well-known/openid-configuration";
+/// Where it stands below an issuer (OpenID Connect Discovery 1.0 §4).
+const BELOW: &str = "/.well-known/openid-configuration";
 
 /// Another issuer whose JWTs are taken as `Authorization: Bearer`; its keys come from one of `discovery`, `jwks`, `jwks_file`, `secret`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -239,7 +241,8 @@ fn prefix<'r>(report: &mut Report, at: &Trail, prefix: &'r str, before: &mut Vec
 }
 
 fn issuer(report: &mut Report, at: &Trail, raw: &RawTrustedIssuer, prefixes: &[&str]) -> Option<TrustedIssuer> {
-    if raw.audiences.is_empty() || raw.audiences.iter().any(String::is_empty) {
+    let is_unknown = raw.audiences.is_empty() && report.is_pruned("tokens");
+    if !is_unknown && (raw.audiences.is_empty() || raw.audiences.iter().any(String::is_empty)) {
         let fault = "tokens for anybody would be taken: name the audience (`aud`) that the issuer gives to tokens for Postern, as in \
                      `audiences: [postern]`";
         report.fault(&at.key("audiences"), fault);
@@ -270,7 +273,8 @@ fn algorithms(report: &mut Report, at: &Trail, raw: &RawTrustedIssuer) -> Vec<Jw
     let Some(written) = &raw.algorithms else {
         return if shares_secret { vec![JwtAlgorithm::HS256] } else { JwtAlgorithm::DEFAULT.to_vec() };
     };
-    if written.is_empty() {
+    // An entry that could not be read was told already.
+    if written.is_empty() && !report.is_pruned("tokens") {
         report.fault(
             at,
             "no algorithm is left that tokens could be signed with; take the key out, or write for example `[RS256]`",
@@ -319,12 +323,12 @@ fn keys(report: &mut Report, at: &Trail, raw: &RawTrustedIssuer) -> Option<KeySo
     let here = at.key(key);
     match (key, discovery) {
         ("discovery", Some(RawDiscovery::At(url))) => {
-            let url = report.take(&here, key_url(url, JWKS))?;
+            let url = report.take(&here, key_url(url, DISCOVERY))?;
             fetched(report, at, raw, KeyPlace::Discovery { url, issuer: raw.issuer.clone() })
         }
         ("discovery", _) => {
-            let below = format!("{}{DISCOVERY}", raw.issuer.trim_end_matches('/'));
-            let url = key_url(&below, JWKS)
+            let below = format!("{}{BELOW}", raw.issuer.trim_end_matches('/'));
+            let url = key_url(&below, DISCOVERY)
                 .map_err(|fault| format!("no discovery document can be below the issuer `{}`: {fault}", raw.issuer));
             let url = report.take(&here, url)?;
             fetched(report, at, raw, KeyPlace::Discovery { url, issuer: raw.issuer.clone() })
@@ -378,7 +382,15 @@ fn fetched(report: &mut Report, at: &Trail, raw: &RawTrustedIssuer, place: KeyPl
 
 /// Keys from anybody who can change what is on the wire are nobody's keys.
 fn key_url(text: &str, example: &str) -> Result<Url, String> {
-    let url = web_url(text, example)?;
+    // A query is part of some issuers' addresses.
+    let url = match text.split_once('?') {
+        Some((before, query)) if !query.contains('#') => {
+            let mut url = web_url(before, example)?;
+            url.set_query(Some(query));
+            url
+        }
+        _ => web_url(text, example)?,
+    };
     if url.scheme() == "http" && !url.host_str().is_some_and(is_local) {
         return Err(
             "keys that come over plain http could be anybody's; write `https://` (http is for this machine alone)"

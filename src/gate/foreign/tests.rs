@@ -194,6 +194,28 @@ async fn a_token_of_a_trusted_issuer_identifies_whoever_holds_it() {
 }
 
 #[tokio::test]
+async fn elliptic_curves() {
+    for (curve, alg, algorithm, pair) in [
+        ("P-256", "ES256", Algorithm::ES256, &rcgen::PKCS_ECDSA_P256_SHA256),
+        ("P-384", "ES384", Algorithm::ES384, &rcgen::PKCS_ECDSA_P384_SHA384),
+    ] {
+        let pair = rcgen::KeyPair::generate_for(pair).unwrap();
+        let point = &pair.public_key_raw()[1..];
+        let (x, y) = point.split_at(point.len() / 2);
+        let encoded = |part: &[u8]| URL_SAFE_NO_PAD.encode(part);
+        let jwk = json!({ "kty": "EC", "crv": curve, "kid": "ec", "x": encoded(x), "y": encoded(y) });
+        let world = World::new();
+        *world.issuers.keys.lock().unwrap() = Some(key_set(&[jwk.clone()]));
+        let header = json!({ "alg": alg, "kid": "ec" });
+        let token = signed(&header, &claims(), &EncodingKey::from_ec_der(pair.serialized_der()), algorithm);
+        assert!(world.user(&token).await.is_ok(), "{alg}");
+        // No point of the curve at all.
+        *world.issuers.keys.lock().unwrap() = Some(key_set(&[with(jwk, "x", json!(encoded(&vec![1; x.len()])))]));
+        assert_eq!(world.user(&token).await, Err("401"), "{alg}");
+    }
+}
+
+#[tokio::test]
 async fn threat_45_algorithms_and_headers_that_choose_their_own_key() {
     let world = World::new();
     let (good, claims) = (header(), claims());

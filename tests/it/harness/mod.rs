@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod envoy;
 pub(crate) mod front;
 pub(crate) mod haproxy;
+pub(crate) mod idp;
 pub(crate) mod nginx;
 pub(crate) mod port;
 #[path = "../../support/postgres.rs"]
