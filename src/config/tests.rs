@@ -553,3 +553,22 @@ fn trusted_issuers_as_the_contract_has_them() {
     let loaded = load_text(&secret, &[RULES]).unwrap();
     assert!(!format!("{:?}", loaded.settings).contains("0123456789abcdef"), "a secret shows itself nowhere");
 }
+
+#[test]
+fn the_samples_of_issuers_load() {
+    let page = include_str!("../../docs/jwt.md");
+    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|after| after.split("```").next()).collect();
+    assert_eq!(blocks.len(), 5);
+    for block in blocks {
+        let issuers = if block.starts_with("tokens:") {
+            block.to_owned()
+        } else {
+            let indented: String = block.lines().map(|line| format!("    {line}\n")).collect();
+            format!("tokens:\n  trusted_issuers:\n{indented}")
+        };
+        let loaded =
+            load_text(&format!("{GOOD}{issuers}"), &[RULES]).unwrap_or_else(|faults| panic!("{block}: {faults}"));
+        assert_eq!(loaded.settings.site.tokens.trusted_issuers.len(), 1, "{block}");
+        assert!(loaded.warnings.is_empty(), "{block}: {:?}", loaded.warnings);
+    }
+}

@@ -6,6 +6,7 @@ use crate::harness::{
     eventually,
     idp::{Answer, Idp, Key, claims, key_set, with, with_secret},
     server::{Role, Server, Setup},
+    tls,
     upstream::{Seen, Upstream},
     wire::{Reply, Request},
 };
@@ -244,4 +245,35 @@ async fn a_reload_takes_other_keys_and_another_mapping_at_once() {
     let reply = ask(&server, Role::ForwardAuth, &by_new, "/members/x").await;
     assert_eq!(reply.status, 401);
     assert!(reply.header("Location").is_some(), "now it is the application's own, and nobody is signed in: {reply:?}");
+}
+
+#[tokio::test]
+async fn keys_come_over_tls_from_whom_the_system_trusts() {
+    let upstream = Upstream::start().await;
+    let (known, stranger) = (tls::certificate_for(&["localhost"]), tls::certificate_for(&["localhost"]));
+    let (good, bad) = (Idp::over_tls(&known).await, Idp::over_tls(&stranger).await);
+    let key = Key::es256("a");
+    good.keys("/jwks", &[&key]);
+    bad.keys("/jwks", &[&key]);
+    let mut setup = Setup::with(&upstream);
+    setup.files = vec![("tls/authorities.pem".to_owned(), known.certificate.clone())];
+    // No proxy of the environment is asked.
+    setup.environment = vec![
+        ("SSL_CERT_FILE", "tls/authorities.pem".to_owned()),
+        ("HTTPS_PROXY", bad.url("")),
+        ("ALL_PROXY", bad.url("")),
+    ];
+    setup.more = format!(
+        "tokens:\n  trusted_issuers:\n    - {{ issuer: good, audiences: [postern], jwks: \"{}\" }}\n    \
+         - {{ issuer: bad, audiences: [postern], jwks: \"{}\", prefix: \"bad:\" }}\n",
+        good.url("/jwks"),
+        bad.url("/jwks"),
+    );
+    let server = setup.start().await;
+    for role in Role::BOTH {
+        assert_eq!(status(&server, role, &key.token(&claims("good")), "/members/x").await, 200, "{}", server.log());
+        assert_eq!(status(&server, role, &key.token(&claims("bad")), "/members/x").await, 503);
+    }
+    assert_eq!(bad.fetches("/jwks"), 0, "whose certificate nobody vouches for is told nothing");
+    assert!(server.log().contains("keys of a trusted issuer cannot be fetched"), "{}", server.log());
 }

@@ -9,11 +9,18 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use rsa::{RsaPrivateKey, pkcs1::EncodeRsaPrivateKey as _, traits::PublicKeyParts as _};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
 };
+use tokio_rustls::TlsAcceptor;
+
+use super::tls::Identity;
 
 /// What is answered at a path.
 #[derive(Clone)]
@@ -35,26 +42,53 @@ struct State {
 
 pub(crate) struct Idp {
     port: u16,
+    is_tls: bool,
     state: Arc<Mutex<State>>,
     serving: tokio::task::JoinHandle<()>,
 }
 
 impl Idp {
     pub(crate) async fn start() -> Self {
+        Self::serving(None).await
+    }
+
+    /// By https, as `localhost`.
+    pub(crate) async fn over_tls(identity: &Identity) -> Self {
+        let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).expect("PEM");
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("PEM");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("a certificate and its key");
+        Self::serving(Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn serving(tls: Option<TlsAcceptor>) -> Self {
+        let is_tls = tls.is_some();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&shared)));
+                let (tls, state) = (tls.clone(), Arc::clone(&shared));
+                tokio::spawn(async move {
+                    match tls {
+                        Some(tls) => serve(tls.accept(stream).await.ok()?, state).await,
+                        None => serve(stream, state).await,
+                    }
+                });
             }
         });
-        Self { port, state, serving }
+        Self { port, is_tls, state, serving }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        let origin = if self.is_tls { "https://localhost" } else { "http://127.0.0.1" };
+        format!("{origin}:{}{path}", self.port)
     }
 
     pub(crate) fn answer(&self, path: &str, answer: Answer) {
@@ -81,7 +115,7 @@ pub(crate) fn key_set(keys: &[&Key]) -> String {
     json!({ "keys": keys.iter().map(|key| &key.jwk).collect::<Vec<_>>() }).to_string()
 }
 
-async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<Mutex<State>>) -> Option<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);

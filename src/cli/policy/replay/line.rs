@@ -95,6 +95,9 @@ struct Written {
     #[serde(deserialize_with = "nullable")]
     user: Option<String>,
     groups: Option<Vec<String>>,
+    /// Only where a token gave any.
+    #[serde(default)]
+    claimed_roles: Vec<String>,
     factor: Option<Factor>,
     auth_age_ms: Option<i64>,
     method: String,
@@ -203,7 +206,8 @@ fn asked(written: Written) -> Option<Asked> {
             let signed_in_at = Timestamp::from_unix_millis(began.saturating_sub(written.auth_age_ms?));
             let groups = written.groups?;
             let user = User::new(name, groups);
-            Some(Identity::new(&user, written.factor?, signed_in_at, None).ok()?)
+            let caller = Identity::new(&user, written.factor?, signed_in_at, None).ok()?;
+            Some(caller.with_claimed_roles(written.claimed_roles))
         }
     };
     let facts = |written: BTreeMap<String, Readings>| -> Facts {

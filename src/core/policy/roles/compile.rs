@@ -264,11 +264,13 @@ impl<'d> Compiler<'d> {
             if let Some(bound) = granted.get(&other) {
                 bearers.join(bound);
             }
-            bearers.claimed.extend(self.draft.roles.get(other).map(|role| Box::from(role.name.as_str())));
+            let by_claim = self.draft.roles.get(other).filter(|_| self.draft.roles_by_claim);
+            bearers.claimed.extend(by_claim.map(|role| Box::from(role.name.as_str())));
         }
         let included = includes.get(place).into_iter().flatten();
         let own = included.filter_map(|role| permissions.get(*role)).flatten().cloned().collect();
-        if !granted.contains_key(&place)
+        if !self.draft.roles_by_claim
+            && !granted.contains_key(&place)
             && !includes.iter().enumerate().any(|(other, included)| other != place && included.contains(&place))
         {
             let place = Place::Role { role: place, key: None, entry: None };

@@ -77,7 +77,7 @@ pub(super) struct Bearers {
     users: HashMap<Box<str>, Vec<Term>>,
     groups: HashMap<Box<str>, Vec<Term>>,
     clients: HashMap<Box<str>, Vec<Term>>,
-    /// Roles whose holders by a token's claim hold it.
+    /// Roles whose holders by a token's claim hold it; none where no issuer gives roles.
     claimed: HashSet<Box<str>>,
 }
 
@@ -99,8 +99,11 @@ impl Bearers {
         })
     }
 
-    /// Whether anybody holds it without an organisation.
+    /// Whether anybody may hold it without an organisation.
     pub(super) fn is_bound_anywhere(&self, orgs: &[Box<str>]) -> bool {
+        if !self.claimed.is_empty() {
+            return true;
+        }
         let lists = self.users.values().chain(self.groups.values()).chain(self.clients.values());
         lists
             .flatten()

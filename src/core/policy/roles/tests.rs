@@ -389,7 +389,8 @@ fn nobody_signed_in_is_asked_to() {
 #[test]
 fn a_role_by_a_tokens_claim() {
     let claiming = |roles: &[&str]| caller("foreign", &[]).with_claimed_roles(strings(roles));
-    let rules = |subject: &[&str]| RuleSet::compile(&with_rule(&[subject])).expect("sound rules").0;
+    let draft = |subject: &[&str]| PolicyDraft { roles_by_claim: true, ..with_rule(&[subject]) };
+    let rules = |subject: &[&str]| RuleSet::compile(&draft(subject)).expect("sound rules").0;
     let nobody = caller("foreign", &[]);
     assert!(!may(&rules(&["role:admin"]), &nobody, None, 0));
     assert!(may(&rules(&["role:admin"]), &claiming(&["admin"]), None, 0));
@@ -400,4 +401,8 @@ fn a_role_by_a_tokens_claim() {
     let held = rules(&["role:viewer"]);
     assert!(held.roles_header(&claiming(&["viewer", "unknown"]), at(0)).contains("viewer"));
     assert!(!held.roles_header(&claiming(&["viewer", "unknown"]), at(0)).contains("unknown"));
+    let (unmapped, _) = RuleSet::compile(&with_rule(&[&["role:admin"]])).expect("sound rules");
+    assert!(!may(&unmapped, &claiming(&["admin"]), None, 0), "where no issuer gives roles");
+    let idle = PolicyDraft { roles: vec![role("idle", &[], 1, &[])], ..draft(&["role:idle"]) };
+    assert_eq!(RuleSet::compile(&idle).expect("sound rules").1, [], "it needs no binding");
 }
