@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use super::tokens;
 use crate::{
@@ -39,13 +39,17 @@ impl Caller {
     }
 }
 
-/// The first credential of ours among the headers that this request may be identified by. Any other belongs to the application.
-pub(super) fn presented<'r>(site: &'r Site, facts: &Facts<'r>) -> Option<Presented<'r>> {
-    facts.credentials_from.iter().find_map(|name| presented_in(site, facts.headers, name))
-}
-
-fn presented_in<'h>(site: &'h Site, headers: &'h HeaderMap, name: &HeaderName) -> Option<Presented<'h>> {
-    headers.get_all(name).iter().find_map(|value| read(site, value))
+/// The first credential for us among the headers that this request may be identified by, any other belongs to the application; and
+/// whether one of them all is a token of ours, also behind a foreign one that identifies the caller.
+pub(super) fn presented<'r>(site: &'r Site, facts: &Facts<'r>) -> (Option<Presented<'r>>, bool) {
+    let mut all = facts.credentials_from.iter().flat_map(|name| facts.headers.get_all(name));
+    let first = all.find_map(|value| read(site, value));
+    let is_ours = match first {
+        None => false,
+        Some(Presented::AccessToken(_)) => true,
+        Some(Presented::ForeignToken { .. }) => all.any(|value| is_our_bearer(site, value)),
+    };
+    (first, is_ours)
 }
 
 fn read<'h>(site: &'h Site, value: &'h HeaderValue) -> Option<Presented<'h>> {
@@ -56,18 +60,6 @@ fn read<'h>(site: &'h Site, value: &'h HeaderValue) -> Option<Presented<'h>> {
     }
     let issuer = site.tokens.trusted_issuers.iter().find(|trusted| trusted.issuer == named)?;
     Some(Presented::ForeignToken { issuer, token })
-}
-
-/// Whether a token of ours is among the credentials: also behind one that identifies the caller before it.
-pub(super) fn carries_ours(site: &Site, facts: &Facts<'_>, presented: Option<Presented<'_>>) -> bool {
-    match presented {
-        None => false,
-        Some(Presented::AccessToken(_)) => true,
-        Some(Presented::ForeignToken { .. }) => {
-            let mut all = facts.credentials_from.iter().flat_map(|name| facts.headers.get_all(name));
-            all.any(|value| is_our_bearer(site, value))
-        }
-    }
 }
 
 /// Whether this `Authorization` holds a token that says it is ours: never to be handed to an application.

@@ -101,8 +101,7 @@ impl Gate {
     /// Who is asking, in the order of CONTRACT 4, and what the rules say of them.
     async fn identified(&self, site: &Site, facts: &Facts<'_>, route: Option<&Route>, now: Timestamp) -> Outcome {
         // Where the header is the application's, it identifies nobody; a token of ours is kept from the application all the same.
-        let presented = credential::presented(site, facts);
-        let carries_our_token = credential::carries_ours(site, facts, presented);
+        let (presented, carries_our_token) = credential::presented(site, facts);
         let presented = presented.filter(|_| !authorization_is_apps(site, facts, route));
         let mut outcome = match self.session_for(site, facts, route, now).await {
             Ok(Some(session)) => self.decided(site, facts, route, Some(&Caller::Session(session)), now),

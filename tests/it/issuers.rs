@@ -240,7 +240,7 @@ async fn a_reload_takes_other_keys_and_another_mapping_at_once() {
     server.write("config/postern.yaml", &config.replace("\"a:\"", "\"b:\""));
     eventually("the prefix is another", || async { (user(&by_new).await.as_deref() == Some("b:carol")).then_some(()) })
         .await;
-    server.write("config/postern.yaml", &config.split("tokens:").next().expect("a beginning").to_owned());
+    server.write("config/postern.yaml", config.split("tokens:").next().expect("a beginning"));
     eventually("nobody is trusted any more", || async { user(&by_new).await.is_none().then_some(()) }).await;
     let reply = ask(&server, Role::ForwardAuth, &by_new, "/members/x").await;
     assert_eq!(reply.status, 401);

@@ -367,7 +367,7 @@ fn fetched(report: &mut Report, at: &Trail, raw: &RawTrustedIssuer, place: KeyPl
         duration(report, &at.key(key), text, Duration::from_secs(seconds), true)
     };
     let interval = positive("interval", raw.interval.as_deref(), 60);
-    let refresh = positive("refresh", raw.refresh.as_deref(), interval.as_secs().max(600).min(43_200));
+    let refresh = positive("refresh", raw.refresh.as_deref(), interval.as_secs().clamp(600, 43_200));
     if refresh < interval {
         report.fault(
             &at.key("refresh"),

@@ -205,7 +205,7 @@ async fn elliptic_curves() {
         let encoded = |part: &[u8]| URL_SAFE_NO_PAD.encode(part);
         let jwk = json!({ "kty": "EC", "crv": curve, "kid": "ec", "x": encoded(x), "y": encoded(y) });
         let world = World::new();
-        *world.issuers.keys.lock().unwrap() = Some(key_set(&[jwk.clone()]));
+        *world.issuers.keys.lock().unwrap() = Some(key_set(std::slice::from_ref(&jwk)));
         let header = json!({ "alg": alg, "kid": "ec" });
         let token = signed(&header, &claims(), &EncodingKey::from_ec_der(pair.serialized_der()), algorithm);
         assert!(world.user(&token).await.is_ok(), "{alg}");

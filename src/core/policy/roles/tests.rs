@@ -403,6 +403,7 @@ fn a_role_by_a_tokens_claim() {
     assert!(!held.roles_header(&claiming(&["viewer", "unknown"]), at(0)).contains("unknown"));
     let (unmapped, _) = RuleSet::compile(&with_rule(&[&["role:admin"]])).expect("sound rules");
     assert!(!may(&unmapped, &claiming(&["admin"]), None, 0), "where no issuer gives roles");
-    let idle = PolicyDraft { roles: vec![role("idle", &[], 1, &[])], ..draft(&["role:idle"]) };
+    let roles = vec![role("idle", &[], 1, &[])];
+    let idle = PolicyDraft { roles, bindings: Vec::new(), orgs: Vec::new(), ..draft(&["role:idle"]) };
     assert_eq!(RuleSet::compile(&idle).expect("sound rules").1, [], "it needs no binding");
 }
