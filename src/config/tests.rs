@@ -19,13 +19,14 @@ fn folder(config: &str, policies: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
-const RULES: (&str, &str) = ("a.yaml", "default: deny\nrules:\n  - { domain: app.example.com, policy: one_factor }\n");
+pub(super) const RULES: (&str, &str) =
+    ("a.yaml", "default: deny\nrules:\n  - { domain: app.example.com, policy: one_factor }\n");
 
 fn environment(name: &str) -> Option<String> {
     (name == "PORTAL").then(|| "https://auth.example.com".to_owned())
 }
 
-fn load_text(config: &str, policies: &[(&str, &str)]) -> Result<Loaded, String> {
+pub(super) fn load_text(config: &str, policies: &[(&str, &str)]) -> Result<Loaded, String> {
     let folder = folder(config, policies);
     let shorter = |faults: &[Fault]| -> String {
         let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -35,7 +36,7 @@ fn load_text(config: &str, policies: &[(&str, &str)]) -> Result<Loaded, String> 
 }
 
 /// Every fault line of a configuration with good rules.
-fn faults(config: &str) -> String {
+pub(super) fn faults(config: &str) -> String {
     load_text(config, &[RULES]).err().unwrap_or_else(|| "no fault".to_owned())
 }
 
@@ -44,7 +45,7 @@ fn policy_faults(policies: &[(&str, &str)]) -> String {
 }
 
 /// A whole configuration, in which each test changes what it is about.
-const GOOD: &str = r#"portal: { url: "https://auth.example.com" }
+pub(super) const GOOD: &str = r#"portal: { url: "https://auth.example.com" }
 session: { cookies: [ { domain: example.com } ] }
 upstreams: { app: { servers: ["http://127.0.0.1:3000"] } }
 routes:
@@ -361,7 +362,7 @@ fn the_schemas_are_those_checked_in() {
     }
 }
 
-fn told(cases: &[&str]) -> String {
+pub(super) fn told(cases: &[&str]) -> String {
     let lines: Vec<String> = cases.iter().map(|text| format!("{}\n=> {}\n", text.trim_end(), faults(text))).collect();
     lines.join("\n")
 }
@@ -466,109 +467,4 @@ fn ten_thousand_long_rules_load() {
         );
     }
     assert!(parse_policies(Path::new("a.yaml"), &text).is_ok_and(|(_, warnings)| warnings.is_empty()));
-}
-
-#[test]
-fn faults_of_trusted_issuers() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let (html, empty) = (file("html", "<html>"), file("empty", r#"{"keys":[{"kty":"oct","k":"AA"}]}"#));
-    let short = file("short", "hunter2\n");
-    let one = |keys: &str| format!("tokens: {{ trusted_issuers: [ {{ issuer: \"https://idp.test\", {keys} }} ] }}");
-    let good = "audiences: [postern], jwks: \"https://idp.test/jwks\"";
-    let with = |more: &str| one(&format!("{good}, {more}"));
-    let two = |left: &str, right: &str| {
-        format!("tokens: {{ trusted_issuers: [ {{ issuer: {left}, {good} }}, {{ issuer: {right}, {good} }} ] }}")
-    };
-    let cases = [
-        one("audiences: [], discovery: true"),
-        one("audiences: [\"\"], discovery: true"),
-        one("discovery: true"),
-        one("audiences: [postern]"),
-        one("audiences: [postern], discovery: false"),
-        with("discovery: true"),
-        one("audiences: [postern], jwks: \"http://idp.test/jwks\""),
-        one("audiences: [postern], jwks: \"file:///etc/passwd\""),
-        one("audiences: [postern], jwks: \"https://user:pw@idp.test/jwks\""),
-        one("audiences: [postern], discovery: \"http://10.0.0.1/.well-known/openid-configuration\""),
-        "tokens: { trusted_issuers: [ { issuer: idp, audiences: [postern], discovery: true } ] }".to_owned(),
-        one("audiences: [postern], jwks_file: /none.json"),
-        one(&format!("audiences: [postern], jwks_file: {html}")),
-        one(&format!("audiences: [postern], jwks_file: {empty}")),
-        one("audiences: [postern], secret: hunter2"),
-        one(&format!("audiences: [postern], secret_file: {short}")),
-        one("audiences: [postern], secret: 0123456789abcdef0123456789abcdef, algorithms: [HS256, RS256]"),
-        with("algorithms: [RS256, HS256]"),
-        with("algorithms: []"),
-        with("algorithms: [none]"),
-        with("algorithms: [rs256]"),
-        with("clock_skew: 10m"),
-        with("interval: 0s"),
-        with("interval: 10m, refresh: 1m"),
-        with("refresh: 2d"),
-        with("prefix: \" x\""),
-        with("prefix: \"a,b\""),
-        with("claims: { user: \"\", groups: a..b, roles: [], name: [\"\"] }"),
-        with("claims: { factor: { claim: amr, two: [] } }"),
-        with("claims: { factor: { claim: amr } }"),
-        with("claims: { sub: sub }"),
-        two("\"\"", "\"https://auth.example.com\""),
-        two("a, prefix: \"x:\"", "a, prefix: \"y:\""),
-        two("a, prefix: \"x:\"", "b, prefix: \"X:y\""),
-        two("a, prefix: \"x:\"", "b, prefix: \"x:\""),
-    ];
-    let cases: Vec<String> = cases.iter().map(|case| format!("{case}\n{GOOD}")).collect();
-    let cases: Vec<&str> = cases.iter().map(String::as_str).collect();
-    let told = told(&cases).replace(&format!("{}/", folder.path().display()), "/").replace(&format!("\n{GOOD}"), "");
-    assert!(!faults(cases[14]).contains("hunter2") && !faults(cases[15]).contains("hunter2"), "no secret is told");
-    insta::assert_snapshot!(told);
-}
-
-#[test]
-fn trusted_issuers_as_the_contract_has_them() {
-    let text = format!(
-        "{GOOD}tokens:\n  trusted_issuers:\n    - {{ issuer: https://idp.example.com, audiences: [postern], jwks: https://idp.example.com/jwks.json }}\n"
-    );
-    let loaded = load_text(&text, &[RULES]).unwrap();
-    let [issuer] = loaded.settings.site.tokens.trusted_issuers.as_slice() else { panic!("one issuer") };
-    assert_eq!(issuer.issuer, "https://idp.example.com");
-    assert_eq!(issuer.claims, crate::core::issuer::claims::ClaimMapping::default());
-    assert_eq!(issuer.clock_skew, Duration::from_secs(30));
-    assert!(!issuer.id_tokens);
-    assert!(!issuer.algorithms.contains(&crate::core::issuer::JwtAlgorithm::HS256));
-    let crate::core::issuer::KeySource::Fetched(address) = &issuer.keys else { panic!("an address") };
-    assert_eq!(address.place.to_string(), "https://idp.example.com/jwks.json");
-    assert_eq!((address.interval, address.refresh), (Duration::from_secs(60), Duration::from_secs(600)));
-    assert!(loaded.warnings.is_empty());
-
-    let two = text.clone() + "    - { issuer: https://b.test, audiences: [x], discovery: true }\n";
-    let loaded = load_text(&two, &[RULES]).unwrap();
-    assert!(loaded.warnings.iter().any(|warning| warning.message.contains("give each")), "{:?}", loaded.warnings);
-    let secret = text.clone()
-        + "    - { issuer: b, audiences: [x], secret: 0123456789abcdef0123456789abcdef, prefix: \"b:\" }\n";
-    let loaded = load_text(&secret, &[RULES]).unwrap();
-    assert!(!format!("{:?}", loaded.settings).contains("0123456789abcdef"), "a secret shows itself nowhere");
-}
-
-#[test]
-fn the_samples_of_issuers_load() {
-    let page = include_str!("../../docs/jwt.md");
-    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|after| after.split("```").next()).collect();
-    assert_eq!(blocks.len(), 5);
-    for block in blocks {
-        let issuers = if block.starts_with("tokens:") {
-            block.to_owned()
-        } else {
-            let indented: String = block.lines().map(|line| format!("    {line}\n")).collect();
-            format!("tokens:\n  trusted_issuers:\n{indented}")
-        };
-        let loaded =
-            load_text(&format!("{GOOD}{issuers}"), &[RULES]).unwrap_or_else(|faults| panic!("{block}: {faults}"));
-        assert_eq!(loaded.settings.site.tokens.trusted_issuers.len(), 1, "{block}");
-        assert!(loaded.warnings.is_empty(), "{block}: {:?}", loaded.warnings);
-    }
 }

@@ -41,7 +41,7 @@ pub enum Credential {
     /// Nothing more is to be known.
     #[default]
     Settled,
-    /// A token of ours failed, so that whatever else than `forward` the rules say is `sign_in`.
+    /// A token of ours or of a trusted issuer failed, so that whatever else than `forward` the rules say is `sign_in`.
     Failed,
     /// The rules let anybody pass, so a token was not looked at, or a store was not waited for.
     Unread,
@@ -102,7 +102,7 @@ pub enum Verdict {
 pub enum SignIn {
     /// No credential of ours came along.
     Nobody,
-    /// A Bearer token that is ours failed: 401 with its challenge, no `Location`.
+    /// A Bearer token that is ours or a trusted issuer's failed: 401 with its challenge, no `Location`.
     FailedBearer,
 }
 

@@ -1,4 +1,4 @@
-//! Who is asking: the session that a cookie names, else a token of ours (CONTRACT 4 "Who is asking").
+//! Who is asking: the session that a cookie names, else a token of ours or of a trusted issuer (CONTRACT 4 "Who is asking").
 
 use std::sync::Arc;
 

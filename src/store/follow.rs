@@ -52,8 +52,8 @@ impl Stores {
         let background = self.background.clone();
         tokio::spawn(async move {
             tokio::join!(
-                Follower::new(background.clone(), readiness).run(shutdown.clone()),
-                background.issuer_keys.run(shutdown.clone()),
+                Follower::new(background.clone(), readiness.clone()).run(shutdown.clone()),
+                background.issuer_keys.run(&readiness, &background.metrics, shutdown.clone()),
                 keep_house(&background, shutdown)
             );
             background.cache.distrust();

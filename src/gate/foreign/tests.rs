@@ -187,7 +187,6 @@ async fn a_token_of_a_trusted_issuer_identifies_whoever_holds_it() {
     }
     let not_staff = made(&header(), &without(claims(), "groups"));
     assert_eq!(world.user(&not_staff).await, Err("refuse"));
-    // One factor, and nobody else's business where anybody may pass.
     let two = with(with(claims(), "groups", json!(["admins"])), "amr", json!(["mfa"]));
     assert_eq!(world.ask(&[&made(&header(), &two)], "/admin/x").await.verdict.as_str(), "step_up");
     assert_eq!(world.ask(&["x"], "/public/x").await.verdict.as_str(), "forward");

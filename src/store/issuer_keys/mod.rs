@@ -23,6 +23,7 @@ use tokio::{
 
 use crate::{
     core::issuer::{KeyAddress, KeySource, TrustedIssuer, jwks::KeySet},
+    observe::{metrics::Metrics, readiness::Readiness},
     ports::{Clock, IssuerKeys, Unavailable},
 };
 use http::HttpKeys;
@@ -109,25 +110,27 @@ impl FetchedKeys {
         self.slots.store(Arc::new(slots.collect()));
     }
 
-    /// Fetches ahead of need until it is told to stop.
-    pub(super) async fn run(&self, mut shutdown: watch::Receiver<bool>) {
+    /// Fetches ahead of need until it is told to stop, and says whose keys are missing.
+    pub(super) async fn run(&self, readiness: &Readiness, metrics: &Metrics, mut shutdown: watch::Receiver<bool>) {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told: Option<Vec<String>> = None;
         loop {
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
                 _ = ticks.tick() => {}
             }
-            for slot in self.slots.load().values() {
-                let now = self.clock.monotonic();
-                let is_due = slot
-                    .kept
-                    .load()
-                    .as_ref()
-                    .is_none_or(|kept| now.saturating_sub(kept.fetched_at) >= slot.address.refresh);
-                if is_due {
-                    self.start(slot);
-                }
+            let (slots, now) = (self.slots.load_full(), self.clock.monotonic());
+            for slot in slots.values().filter(|slot| slot.is_due(now)) {
+                self.start(slot);
+            }
+            let mut missing: Vec<String> =
+                slots.values().filter(|slot| slot.is_missing(now)).map(|slot| slot.address.place.to_string()).collect();
+            missing.sort();
+            let is_news = told.as_ref().map_or(!slots.is_empty(), |told| *told != missing);
+            if is_news {
+                tell(readiness, metrics, &missing);
+                told = Some(missing);
             }
         }
     }
@@ -152,6 +155,17 @@ impl FetchedKeys {
             slot.keep(fetched, now);
         });
     }
+}
+
+fn tell(readiness: &Readiness, metrics: &Metrics, missing: &[String]) {
+    metrics.store_up(STORE, missing.is_empty());
+    readiness.change(|report| {
+        if missing.is_empty() {
+            report.stores_down.remove(STORE);
+        } else {
+            report.stores_down.insert(STORE, format!("no keys are known of {}", missing.join(", ")));
+        }
+    });
 }
 
 /// Says that the fetch has ended, however it did.
@@ -188,6 +202,17 @@ impl Slot {
                 tracing::warn!(%error, has_keys = self.kept.load().is_some(), "keys of a trusted issuer cannot be fetched");
             }
         }
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        let kept = self.kept.load();
+        kept.as_ref().is_none_or(|kept| now.saturating_sub(kept.fetched_at) >= self.address.refresh)
+    }
+
+    /// Whether a fetch has failed and nothing is left that counts.
+    fn is_missing(&self, now: Duration) -> bool {
+        let was_tried = self.tried_at.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        was_tried && !*self.flying.borrow() && self.keys(now).is_none()
     }
 
     fn keys(&self, now: Duration) -> Option<Arc<KeySet>> {

@@ -188,7 +188,10 @@ async fn keys_are_fetched_ahead_of_need() {
     let w = world();
     let (stop, stopping) = watch::channel(false);
     let keys = Arc::clone(&w.keys);
-    let running = tokio::spawn(async move { keys.run(stopping).await });
+    let readiness = Arc::new(Readiness::default());
+    let told = Arc::clone(&readiness);
+    let running = tokio::spawn(async move { keys.run(&told, &Metrics::new().unwrap(), stopping).await });
+    let missing = || readiness.report().stores_down.get(STORE).cloned();
     let settled = async || tokio::time::sleep(LOOK * 4).await;
     settled().await;
     assert_eq!(w.fetches(), 1);
@@ -209,6 +212,14 @@ async fn keys_are_fetched_ahead_of_need() {
     w.clock.pass(60);
     settled().await;
     assert_eq!(w.fetches(), 4);
+    assert_eq!(missing(), None, "what is known still counts");
+    w.clock.pass(KEEP.as_secs());
+    settled().await;
+    assert_eq!(missing().as_deref(), Some("no keys are known of https://idp.test/jwks.json"));
+    w.issuer.down.store(false, Ordering::SeqCst);
+    w.clock.pass(60);
+    settled().await;
+    assert_eq!(missing(), None);
     stop.send_replace(true);
     running.await.unwrap();
 }
