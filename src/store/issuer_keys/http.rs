@@ -1,23 +1,34 @@
 //! Fetches key sets over HTTP: from the configured address alone, without following a redirect, a proxy of the environment or a link to
 //! another origin, and never more than [`LONGEST`] bytes. TLS by the authorities that the operating system trusts.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{error::Error, io, sync::OnceLock, time::Duration};
 
 use async_trait::async_trait;
-use reqwest::{Client, Url, redirect::Policy};
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use serde::Deserialize;
+use url::Url;
 
-use super::{FETCH_TIME, Fetch, FetchError};
+use super::{Fetch, FetchError};
 use crate::core::issuer::{KeyAddress, KeyPlace, jwks::KeySet};
 
 /// Longest answer, in bytes.
 const LONGEST: usize = 1024 * 1024;
 const CONNECT_TIME: Duration = Duration::from_secs(3);
+const USER_AGENT: &str = concat!("postern/", env!("CARGO_PKG_VERSION"));
+
+type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
 /// The client is made with the first fetch: without an issuer nothing asks the operating system for its authorities.
 #[derive(Default)]
 pub(super) struct HttpKeys {
-    client: OnceLock<Client>,
+    client: OnceLock<HttpClient>,
 }
 
 /// What of OpenID Connect Discovery 1.0 §3 matters.
@@ -53,43 +64,50 @@ impl HttpKeys {
         Ok(keys)
     }
 
-    async fn get(&self, url: &Url) -> Result<Vec<u8>, FetchError> {
-        let failed = |error: reqwest::Error| FetchError::Connection(url.to_string(), why(error));
-        let request = self.client().map_err(failed)?.get(url.clone()).header("accept", "application/json");
-        let mut response = request.send().await.map_err(failed)?;
+    async fn get(&self, url: &Url) -> Result<Bytes, FetchError> {
+        let failed = |error: &dyn Error| FetchError::Connection(url.to_string(), why(error));
+        let request = Request::get(url.as_str())
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, USER_AGENT)
+            .body(Empty::new())
+            .map_err(|error| failed(&error))?;
+        let client = self.client().map_err(|error| failed(&error))?;
+        let response = client.request(request).await.map_err(|error| failed(&error))?;
         if response.status() != 200 {
             return Err(FetchError::Status(url.to_string(), response.status().as_u16()));
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if body.len().saturating_add(chunk.len()) > LONGEST {
-                return Err(FetchError::Long(url.to_string(), LONGEST));
-            }
-            body.extend_from_slice(&chunk);
+        match Limited::new(response.into_body(), LONGEST).collect().await {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::Long(url.to_string(), LONGEST)),
+            Err(error) => Err(failed(&*error)),
         }
-        Ok(body)
     }
 
-    fn client(&self) -> Result<&Client, reqwest::Error> {
+    /// # Errors
+    /// The operating system trusts nobody.
+    fn client(&self) -> Result<&HttpClient, io::Error> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        // The one provider of this program; installed already where a second client is made.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .redirect(Policy::none())
-            .no_proxy()
-            .timeout(FETCH_TIME)
-            .connect_timeout(CONNECT_TIME)
-            .user_agent(concat!("postern/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(self.client.get_or_init(|| client))
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(CONNECT_TIME));
+        let connector = HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        Ok(self.client.get_or_init(|| Client::builder(TokioExecutor::new()).build(connector)))
     }
 }
 
 /// With its causes: "connection refused" is never the outermost.
-fn why(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+fn why(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
 }
