@@ -21,7 +21,7 @@ use crate::{
     core::{request::Role, site::CurrentSite, time::Timestamp},
     edge::{self, Edge},
     forward_auth::{self, ForwardAuth},
-    gate::{Gate, in_flight::InFlight},
+    gate::{Foreign, Gate, in_flight::InFlight},
     identity::{hand_over::HandingOver, passwords::PasswordDoor, sign_in::SignIn},
     lifecycle,
     observe::{access_log::AccessLog, metrics::Metrics, readiness::Readiness},
@@ -205,6 +205,7 @@ impl Server {
         );
         metrics.adopt(access_log.dropped())?;
         let stores = Arc::new(store::open(&settings, Arc::clone(&metrics)).await?);
+        stores.trust(&settings.site.tokens.trusted_issuers);
         metrics.config_in_force(stores.clock.now().unix_seconds());
 
         let (drain, drain_delay) = (server.drain, server.drain_delay);
@@ -216,6 +217,7 @@ impl Server {
             api_tokens: Arc::clone(&stores.api_tokens),
             passwords: Arc::clone(&passwords) as _,
             keys: Arc::clone(&stores.keys),
+            foreign: Foreign { keys: Arc::clone(&stores.issuer_keys), tokens: Arc::clone(&stores.foreign_tokens) },
             source_limit: Arc::clone(&stores.source_limit) as _,
             clock: Arc::clone(&stores.clock),
             entropy: Arc::clone(&stores.entropy),

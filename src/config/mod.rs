@@ -287,7 +287,8 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
 
     let policies_at = Trail::root().key("policies");
     let folder = PathBuf::from(raw.policies.as_deref().unwrap_or("policies/"));
-    let policies = report.take(&policies_at, policy_file::read(&folder));
+    let roles_by_claim = tokens.trusted_issuers.iter().any(|issuer| issuer.claims.roles.is_some());
+    let policies = report.take(&policies_at, policy_file::read(&folder, roles_by_claim));
 
     let mut sources = vec![report.file.clone(), folder.clone()];
     sources.extend(report.named_paths());
@@ -319,12 +320,13 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
     Ok(Loaded { settings: Settings { server, storage, users, log, policies: folder, site }, warnings, sources })
 }
 
-/// Compiles the rules of a folder alone (`policy explain --policies DIR`).
+/// Compiles the rules of a folder alone (`policy explain --policies DIR`, `policy replay`). Which issuers there are is not known here, and a
+/// recorded request holds no roles that none gave.
 ///
 /// # Errors
 /// Every fault at once.
 pub fn load_policies(folder: &Path) -> Result<(RuleSet, Vec<Fault>), Faults> {
-    compiled(policy_file::read(folder).map_err(|message| Faults(vec![source::whole_file(folder, message)]))?)
+    compiled(policy_file::read(folder, true).map_err(|message| Faults(vec![source::whole_file(folder, message)]))?)
 }
 
 /// Compiles the rules of one file's text; `file` is what faults name. For whoever has no folder (the fuzz targets).

@@ -42,10 +42,11 @@ pub struct Identity {
     pub factor: Factor,
     /// When the credentials were last presented; `max_auth_age` of a rule counts from here.
     pub signed_in_at: Timestamp,
-    /// The session this identity lives and dies with; none for an API token or a password presented with the request, and for a caller made up
-    /// by `policy explain`.
+    /// The session this identity lives and dies with; none for an API token, a password or another issuer's token presented with the request, and for a
+    /// caller made up by `policy explain`.
     pub session: Option<SessionId>,
     is_service: bool,
+    claimed_roles: Vec<String>,
     headers: IdentityHeaders,
 }
 
@@ -99,6 +100,7 @@ impl Identity {
             signed_in_at,
             session,
             is_service: false,
+            claimed_roles: Vec::new(),
             headers,
         })
     }
@@ -131,6 +133,18 @@ impl Identity {
     #[must_use]
     pub fn presented_at(&self, now: Timestamp) -> Self {
         Self { signed_in_at: now, ..self.clone() }
+    }
+
+    /// Roles that a trusted issuer's token gives, where its mapping says so.
+    #[must_use]
+    pub fn with_claimed_roles(self, claimed_roles: Vec<String>) -> Self {
+        Self { claimed_roles, ..self }
+    }
+
+    /// Held beside those that bindings of the rules give; one that the rules do not define means nothing.
+    #[must_use]
+    pub fn claimed_roles(&self) -> &[String] {
+        &self.claimed_roles
     }
 
     #[must_use]

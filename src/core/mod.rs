@@ -9,6 +9,7 @@ pub mod cookie;
 pub mod decision;
 pub mod header;
 pub mod identity;
+pub mod issuer;
 pub mod policy;
 pub mod printable;
 pub mod request;

@@ -42,7 +42,7 @@ pub enum Credential {
     /// Nothing more is to be known.
     #[default]
     Settled,
-    /// A credential of ours failed, so that whatever else than `forward` the rules say is `sign_in`.
+    /// A credential of ours or of a trusted issuer failed, so that whatever else than `forward` the rules say is `sign_in`.
     Failed,
     /// An API token does not count for this request, so that whatever else than `forward` the rules say is `refuse`.
     OutOfScope,
@@ -108,7 +108,7 @@ pub enum Verdict {
 pub enum SignIn {
     /// No credential of ours came along.
     Nobody,
-    /// A Bearer token that is ours failed: 401 with its challenge, no `Location`.
+    /// A Bearer token that is ours or a trusted issuer's failed: 401 with its challenge, no `Location`.
     FailedBearer,
     /// User name and password of Basic failed, and it is no page load: 401 with its challenge, no `Location`.
     FailedBasic,

@@ -28,7 +28,8 @@ use crate::{
         metrics::Metrics,
     },
     ports::fakes::{
-        Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, route, session, site, token,
+        Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers, route, session, site,
+        token,
     },
 };
 
@@ -60,6 +61,7 @@ fn edge(stores: &Arc<Stores>, servers: Vec<Server>) -> Arc<Edge> {
         api_tokens: Arc::new(Tokens::default()),
         passwords: Arc::new(Door::default()),
         keys: Arc::new(OneKey::new()),
+        foreign: no_issuers(),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),

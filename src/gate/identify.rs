@@ -1,4 +1,4 @@
-//! Who is asking: the session that a cookie names, else a token of ours (CONTRACT 4 "Who is asking").
+//! Who is asking: the session that a cookie names, else a token of ours or of a trusted issuer (CONTRACT 4 "Who is asking").
 
 use std::sync::Arc;
 
@@ -113,6 +113,9 @@ impl Gate {
             Presented::AccessToken(token) => Ok(self.session_of_token(site, token).await?.map(Caller::Session)),
             Presented::ApiToken(token) => self.caller_of_api_token(facts, token).await,
             Presented::Basic(payload) => self.caller_of_basic(facts, payload).await,
+            Presented::ForeignToken { issuer, token } => {
+                Ok(self.holder_of_foreign(issuer, token).await?.map(Caller::Credential))
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod basic;
 mod credential;
+mod foreign;
 pub mod hold;
 mod identify;
 pub mod in_flight;
@@ -15,6 +16,7 @@ pub mod tokens;
 use std::{sync::Arc, time::Duration};
 
 pub use credential::is_our_token;
+pub use foreign::Foreign;
 pub use identify::Named;
 
 use crate::{
@@ -42,6 +44,7 @@ pub struct Gate {
     pub api_tokens: Arc<dyn ApiTokens>,
     pub passwords: Arc<dyn Passwords>,
     pub keys: Arc<dyn Keys>,
+    pub foreign: Foreign,
     pub source_limit: Arc<dyn SourceLimit>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -155,7 +158,9 @@ impl Gate {
             }
             Ok(None) => {
                 let sign_in = match found.presented {
-                    Presented::AccessToken(_) | Presented::ApiToken(_) => SignIn::FailedBearer,
+                    Presented::AccessToken(_) | Presented::ApiToken(_) | Presented::ForeignToken { .. } => {
+                        SignIn::FailedBearer
+                    }
                     // Browsers send an application's own password again and again: whoever loads a page can sign in instead.
                     Presented::Basic(_) if facts.is_page_load() => SignIn::Nobody,
                     Presented::Basic(_) => SignIn::FailedBasic,

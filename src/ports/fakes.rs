@@ -1,6 +1,7 @@
 //! Stand-ins for the ports, and a small site to decide on: shared by the tests of `gate`, `edge` and `forward_auth`.
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex,
@@ -15,12 +16,14 @@ use ed25519_dalek::pkcs8::{EncodePrivateKey as _, spki::der::pem::LineEnding};
 use secrecy::ExposeSecret as _;
 
 use super::{
-    ApiTokenError, ApiTokens, Barred, Clock, End, Entropy, Keys, LiveApiToken, LiveSession, Passwords, Peek,
-    Presentation, Revoke, Sessions, SigningKey, SigningKeys, SourceLimit, Unavailable,
+    ApiTokenError, ApiTokens, Barred, Clock, End, Entropy, ForeignTokens, FreeName, IssuerKeys, Keys, LiveApiToken,
+    LiveSession, NameCheck, Passwords, Peek, Presentation, Revoke, Sessions, SigningKey, SigningKeys, SourceLimit,
+    Unavailable, VerifiedToken,
 };
 use crate::core::{
     api_token::{self, ApiToken, Owner, Scopes},
     identity::{Factor, Identity},
+    issuer::{ForeignTokenKey, KeyAddress, jwks::KeySet},
     policy::{Level, PolicyDraft, RuleDraft, RuleSet},
     request::Role,
     route::{HostPattern, Route, RouteTable, Upstream, UpstreamTimeouts},
@@ -29,7 +32,7 @@ use crate::core::{
     target::{EncodedSlashes, Scheme},
     time::Timestamp,
     tokens::{AccessClaims, TokenSettings},
-    user::User,
+    user::{User, folded},
 };
 
 pub(crate) const NOW: Timestamp = Timestamp::from_unix_millis(1_800_000_000_000);
@@ -404,8 +407,77 @@ pub(crate) fn site(listener: ListenerSite, routes: Vec<Route>) -> Site {
             issuer: ISSUER.to_owned(),
             audience: "postern".to_owned(),
             access: Duration::from_secs(900),
+            trusted_issuers: Vec::new(),
         },
         hands_over: false,
         own_cookies: vec!["postern_session".to_owned()],
     }
+}
+
+/// Keys, verified tokens and local names as a test sets them; nothing where it sets none.
+#[derive(Default)]
+pub(crate) struct Issuers {
+    pub(crate) keys: Mutex<Option<Arc<KeySet>>>,
+    /// What a fetch would bring.
+    pub(crate) fetched: Mutex<Option<Arc<KeySet>>>,
+    pub(crate) fetches: AtomicI64,
+    pub(crate) remembered: Mutex<HashMap<ForeignTokenKey, Arc<VerifiedToken>>>,
+    pub(crate) local_names: Mutex<Vec<String>>,
+    pub(crate) names_asked: AtomicI64,
+    pub(crate) users_down: AtomicBool,
+    /// Whether memory is sure of the users.
+    pub(crate) sure: Arc<AtomicBool>,
+}
+
+struct Sure(Arc<AtomicBool>);
+
+impl FreeName for Sure {
+    fn is_still_free(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl IssuerKeys for Issuers {
+    fn peek(&self, _: &KeyAddress) -> Option<Arc<KeySet>> {
+        self.keys.lock().unwrap().clone()
+    }
+    async fn refreshed(&self, _: &KeyAddress) -> Result<Arc<KeySet>, Unavailable> {
+        self.fetches.fetch_add(1, Ordering::SeqCst);
+        if let Some(fetched) = self.fetched.lock().unwrap().take() {
+            *self.keys.lock().unwrap() = Some(fetched);
+        }
+        let keys = self.keys.lock().unwrap().clone();
+        keys.ok_or_else(|| Unavailable { store: "issuer_keys", detail: "none".to_owned() })
+    }
+}
+
+#[async_trait]
+impl ForeignTokens for Issuers {
+    fn peek(&self, key: &ForeignTokenKey) -> Option<Arc<VerifiedToken>> {
+        self.remembered.lock().unwrap().get(key).cloned()
+    }
+    fn remember(&self, key: ForeignTokenKey, token: Arc<VerifiedToken>) {
+        self.remembered.lock().unwrap().insert(key, token);
+    }
+    async fn check_name(&self, name: &str) -> Result<NameCheck, Unavailable> {
+        self.names_asked.fetch_add(1, Ordering::SeqCst);
+        if self.users_down.load(Ordering::SeqCst) {
+            return Err(Unavailable { store: "users", detail: "down".to_owned() });
+        }
+        let is_taken = self.local_names.lock().unwrap().iter().any(|local| folded(local) == folded(name));
+        Ok(if is_taken { NameCheck::Taken } else { NameCheck::Free(Some(Arc::new(Sure(Arc::clone(&self.sure))))) })
+    }
+    fn forget_all(&self) {
+        self.remembered.lock().unwrap().clear();
+    }
+}
+
+/// What a gate asks where no issuer is trusted.
+pub(crate) fn no_issuers() -> crate::gate::Foreign {
+    foreign(&Arc::default())
+}
+
+pub(crate) fn foreign(issuers: &Arc<Issuers>) -> crate::gate::Foreign {
+    crate::gate::Foreign { keys: Arc::clone(issuers) as _, tokens: Arc::clone(issuers) as _ }
 }

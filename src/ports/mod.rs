@@ -7,6 +7,7 @@ mod credentials;
 #[cfg(test)]
 pub(crate) mod fakes;
 mod hand_over;
+mod issuer_keys;
 mod keys;
 mod passwords;
 mod sessions;
@@ -17,6 +18,7 @@ pub use api_tokens::{ApiTokenError, ApiTokens, LiveApiToken, Revoke};
 pub use changes::{Change, ChangeKind, Changes};
 pub use credentials::{Credentials, HashError, Hasher};
 pub use hand_over::{HandOver, HandOvers};
+pub use issuer_keys::{ForeignTokens, FreeName, IssuerKeys, NameCheck, VerifiedToken};
 pub use keys::{Keys, SigningKey, SigningKeys};
 pub use passwords::{
     Barred, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Regulation, Try, VerifiedPasswords,
@@ -29,7 +31,7 @@ pub use users::{UserChange, UserError, Users};
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the {store} store cannot answer: {detail}")]
 pub struct Unavailable {
-    /// Label of metrics: `sessions`, `users`, `keys`, `changes`, `hand_overs`, `api_tokens`.
+    /// Label of metrics: `sessions`, `users`, `keys`, `changes`, `hand_overs`, `api_tokens`, `issuer_keys`.
     pub store: &'static str,
     /// For the log alone. Never a value that was to be stored.
     pub detail: String,

@@ -1,4 +1,4 @@
-//! What runs beside the requests: following the log of changes with its heartbeat, writing last use, cleaning, gauges.
+//! What runs beside the requests: following the log of changes with its heartbeat, fetching keys of trusted issuers, writing last use, cleaning, gauges.
 //! Started by `app` for `serve` and `demo`; the command line's other commands follow nothing and so trust no memory.
 
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -9,6 +9,7 @@ use super::{
     Stores,
     api_tokens::DatabaseApiTokens,
     database::{Database, Dialect, Look, Watch},
+    issuer_keys::FetchedKeys,
     keys::DatabaseKeys,
     session::{DatabaseSessions, SessionCache},
 };
@@ -43,6 +44,7 @@ pub(super) struct Background {
     pub(super) api_tokens: Arc<DatabaseApiTokens>,
     pub(super) changes: Arc<dyn Changes>,
     pub(super) keys: Arc<DatabaseKeys>,
+    pub(super) issuer_keys: Arc<FetchedKeys>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lifetimes: arc_swap::ArcSwap<crate::core::session::Lifetimes>,
 }
@@ -55,7 +57,8 @@ impl Stores {
         let background = self.background.clone();
         tokio::spawn(async move {
             tokio::join!(
-                Follower::new(background.clone(), readiness).run(shutdown.clone()),
+                Follower::new(background.clone(), readiness.clone()).run(shutdown.clone()),
+                background.issuer_keys.run(&readiness, &background.metrics, shutdown.clone()),
                 keep_house(&background, shutdown)
             );
             background.cache.distrust();

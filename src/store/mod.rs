@@ -1,7 +1,7 @@
 //! Adapters of the ports. Opened by `app` alone; everyone else sees the traits.
 //!
 //! `database` opens SQLite or PostgreSQL and bounds every operation in time; `changes` is the log that every change is written to in its own
-//! transaction; `session`, `identity` and `keys` keep what they say; `follow` keeps memory true to the log.
+//! transaction; `session`, `identity` and `keys` keep what they say, `issuer_keys` what others say; `follow` keeps memory true to the log.
 
 mod api_tokens;
 mod audit;
@@ -11,6 +11,7 @@ mod follow;
 mod hand_over;
 mod hasher;
 mod identity;
+mod issuer_keys;
 mod keys;
 mod limit;
 mod passwords;
@@ -29,17 +30,18 @@ pub use limit::GovernorLimit;
 
 use crate::{
     config::{Settings, SourceRate, Storage, UsersSource},
-    core::session::Lifetimes,
+    core::{issuer::TrustedIssuer, session::Lifetimes},
     observe::metrics::Metrics,
     ports::{
-        ApiTokens, AuditSink, Changes, Clock, Credentials, Entropy, HandOvers, Hasher, Keys, Regulation, Sessions,
-        Users, VerifiedPasswords,
+        ApiTokens, AuditSink, Changes, Clock, Credentials, Entropy, ForeignTokens, HandOvers, Hasher, IssuerKeys, Keys,
+        Regulation, Sessions, Users, VerifiedPasswords,
     },
 };
 use api_tokens::DatabaseApiTokens;
 use database::Database;
 use follow::Background;
 use identity::DatabaseUsers;
+use issuer_keys::{FetchedKeys, MemoryTokens};
 use session::{DatabaseSessions, SessionCache};
 
 /// Every adapter, opened.
@@ -54,6 +56,8 @@ pub struct Stores {
     pub regulation: Arc<dyn Regulation>,
     pub hasher: Arc<dyn Hasher>,
     pub keys: Arc<dyn Keys>,
+    pub issuer_keys: Arc<dyn IssuerKeys>,
+    pub foreign_tokens: Arc<dyn ForeignTokens>,
     pub changes: Arc<dyn Changes>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -128,9 +132,12 @@ pub async fn open_with(
     let hand_overs = Arc::new(hand_over::DatabaseHandOvers::new(database.clone()));
     let api_tokens = Arc::new(DatabaseApiTokens::new(database.clone(), users.clone(), cache.clone()));
     let verified_passwords = Arc::new(passwords::RememberedPasswords::new(cache.clone(), changes.clone(), &*entropy));
+    let issuer_keys = Arc::new(FetchedKeys::new(clock.clone()));
+    let foreign_tokens = Arc::new(MemoryTokens::new(cache.clone(), users.clone()));
     let background = Arc::new(Background {
         database,
         cache,
+        issuer_keys: issuer_keys.clone(),
         sessions: sessions.clone(),
         api_tokens: api_tokens.clone(),
         changes: changes.clone(),
@@ -148,6 +155,8 @@ pub async fn open_with(
         regulation: Arc::new(regulation::NoRegulation),
         hasher: Arc::new(HashPool::start(entropy.clone()).map_err(OpenError::Threads)?),
         keys,
+        issuer_keys,
+        foreign_tokens,
         changes,
         source_limit: Arc::new(GovernorLimit::new(clock.clone(), options.source_limit)),
         clock,
@@ -178,10 +187,17 @@ async fn open_users(
 }
 
 impl Stores {
-    /// What of a reload concerns the stores: the source limit and the lifetimes by which old sessions are cleaned away.
+    /// What of a reload concerns the stores: the source limit, the lifetimes by which old sessions are cleaned away, and whose keys to fetch.
     pub fn configure(&self, settings: &Settings) {
         self.source_limit.configure(settings.server.source_limit);
         self.background.lifetimes.store(Arc::new(settings.site.lifetimes));
+        self.trust(&settings.site.tokens.trusted_issuers);
+    }
+
+    /// The issuers whose tokens are taken from now on. Nothing verified before counts.
+    pub fn trust(&self, issuers: &[Arc<TrustedIssuer>]) {
+        self.background.issuer_keys.configure(issuers);
+        self.foreign_tokens.forget_all();
     }
 
     /// Closes the database; for commands that do not [`Stores::follow`].

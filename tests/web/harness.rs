@@ -17,7 +17,7 @@ use http_body_util::BodyExt as _;
 use postern::{
     config,
     core::{client_ip::ClientAddress, site::Site, target::Target, user::User},
-    gate::Gate,
+    gate::{Foreign, Gate},
     identity::{hand_over::HandingOver, passwords::PasswordDoor, sign_in::SignIn},
     observe::metrics::Metrics,
     portal::{Arrival, Portal, router},
@@ -141,6 +141,7 @@ routes:
             api_tokens: stores.api_tokens.clone(),
             passwords: passwords.clone(),
             keys: stores.keys.clone(),
+            foreign: Foreign { keys: stores.issuer_keys.clone(), tokens: stores.foreign_tokens.clone() },
             source_limit: stores.source_limit.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),

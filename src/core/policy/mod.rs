@@ -323,6 +323,8 @@ pub struct PolicyDraft {
     pub orgs: Vec<OrgDraft>,
     /// Attributes of users that expressions may name.
     pub attributes: Vec<(String, AttributeType)>,
+    /// Tokens of a trusted issuer give roles: one that nobody is bound to may be held all the same.
+    pub roles_by_claim: bool,
     pub rules: Vec<RuleDraft>,
 }
 

@@ -13,7 +13,7 @@ use crate::{
     observe::metrics::Metrics,
     ports::{
         Clock, LiveSession,
-        fakes::{Door, Flooding, NOW, OneKey, Stores, Tokens, Zeroes, listener, route, session, site},
+        fakes::{Door, Flooding, NOW, OneKey, Stores, Tokens, Zeroes, listener, no_issuers, route, session, site},
     },
 };
 
@@ -50,6 +50,7 @@ impl Scene {
             api_tokens: Arc::new(Tokens::default()),
             passwords: Arc::new(Door::default()),
             keys: Arc::new(OneKey::new()),
+            foreign: no_issuers(),
             source_limit: Arc::new(Flooding),
             clock: Arc::clone(&clock) as _,
             entropy: Arc::new(Zeroes),

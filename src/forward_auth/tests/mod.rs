@@ -30,7 +30,7 @@ use crate::{
     observe::access_log::Sink,
     portal::{Arrival, MAX_BODY},
     ports::fakes::{
-        Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, session, site, token,
+        Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers, session, site, token,
     },
 };
 
@@ -68,6 +68,7 @@ fn started_with(change: impl FnOnce(&mut Site), tls: Option<Tls>) -> Running {
         api_tokens: Arc::new(Tokens::default()),
         passwords: Arc::new(Door::default()),
         keys: Arc::new(OneKey::new()),
+        foreign: no_issuers(),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),

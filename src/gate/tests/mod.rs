@@ -17,8 +17,8 @@ use crate::{
     ports::{
         LiveSession,
         fakes::{
-            Door, Flooding, NOW, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, route, session, site,
-            token,
+            Door, Flooding, NOW, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers, route,
+            session, site, token,
         },
     },
 };
@@ -44,6 +44,7 @@ fn fixture() -> Fixture {
         api_tokens: Arc::clone(&tokens) as _,
         passwords: Arc::clone(&door) as _,
         keys: Arc::new(OneKey::new()),
+        foreign: no_issuers(),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),

@@ -118,6 +118,9 @@ fn what_a_decision_looked_at_stands_in_the_line() {
         ),
         "{line}"
     );
+    let claiming = caller("bob", &[]).with_claimed_roles(vec!["editor".to_owned()]);
+    let line = json(&Entry { caller: Some(&claiming), ..entry(&scene) });
+    assert!(line.contains("\"groups\":[],\"claimed_roles\":[\"editor\"],\"factor\""), "{line}");
     let ahead =
         Entry { caller: Some(&bob), decided_at: Some(Timestamp::from_unix_millis(1_709_209_999_999)), ..entry(&scene) };
     assert!(json(&ahead).contains("\"auth_age_ms\":-1,"));

@@ -42,6 +42,12 @@ pub(in crate::store) struct Leash {
     era: u64,
 }
 
+/// That nothing was heard of a user since the store was read; see [`SessionCache::watch`].
+pub(in crate::store) struct UserWatch {
+    dropped: Arc<AtomicBool>,
+    era: u64,
+}
+
 struct Entry {
     live: Arc<LiveSession>,
     dropped: AtomicBool,
@@ -166,6 +172,23 @@ impl SessionCache {
         let entry = Arc::new(Entry { live: live.clone(), dropped: AtomicBool::new(false), user_dropped, era });
         self.by_id.insert(live.session.id.clone(), entry.clone());
         self.by_hash.insert(live.session.gate_hash, entry);
+    }
+
+    /// For what else was read of a user, or that there is none of this name. `None` where anything was dropped since `read_at`.
+    pub(in crate::store) fn watch(&self, folded_user: &str, read_at: Generation) -> Option<UserWatch> {
+        let mut ledger = self.ledger();
+        if ledger.generation != read_at.0 {
+            return None;
+        }
+        let dropped = ledger.users.entry(folded_user.into()).or_default().clone();
+        Some(UserWatch { dropped, era: self.era.load(Ordering::Acquire) })
+    }
+
+    /// Whether memory is sure that what was read then still holds.
+    pub(in crate::store) fn knows_no_change(&self, watch: &UserWatch) -> bool {
+        self.trusted().is_ok()
+            && !watch.dropped.load(Ordering::Acquire)
+            && watch.era == self.era.load(Ordering::Acquire)
     }
 
     pub(in crate::store) fn drop_session(&self, id: &SessionId) {

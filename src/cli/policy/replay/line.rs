@@ -95,6 +95,9 @@ struct Written {
     #[serde(deserialize_with = "nullable")]
     user: Option<String>,
     groups: Option<Vec<String>>,
+    /// Only where a token gave any.
+    #[serde(default)]
+    claimed_roles: Vec<String>,
     factor: Option<Factor>,
     auth_age_ms: Option<i64>,
     method: String,
@@ -206,6 +209,7 @@ fn asked(written: Written) -> Option<Asked> {
             let groups = written.groups?;
             let user = User::new(name, groups);
             let identity = Identity::new(&user, written.factor?, signed_in_at, None).ok()?;
+            let identity = identity.with_claimed_roles(written.claimed_roles);
             Some(match written.account.as_deref() {
                 None => identity,
                 Some("service") => identity.as_service(),
