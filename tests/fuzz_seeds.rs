@@ -1,7 +1,14 @@
 //! The seeds of the fuzz targets, each run once through its target by the usual compiler: `./dev fuzz` needs a nightly one and nothing
 //! else builds `fuzz/`, so that without this a change could break a target unseen.
-#![expect(clippy::panic, clippy::expect_used, reason = "a target that finds something must fail")]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a target that finds something must fail"
+)]
 
+#[path = "../fuzz/src/bearer.rs"]
+mod bearer;
 #[path = "../fuzz/src/jwks.rs"]
 mod jwks;
 #[path = "../fuzz/src/policy_file.rs"]
@@ -22,6 +29,12 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 #[test]
 fn key_sets() {
     seeds("jwks").iter().for_each(|seed| jwks::run(seed));
+}
+
+#[test]
+fn bearers() {
+    let taken = seeds("bearer").iter().filter(|seed| bearer::run(seed)).count();
+    assert_eq!(taken, 2, "`good` and `nbf` are what ours look like, and no other is");
 }
 
 #[test]

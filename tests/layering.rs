@@ -65,6 +65,8 @@ const LAYERS: &[Layer] = &[
             "argon2", "async_trait", "bcrypt", "chacha20poly1305", "ed25519_dalek", "getrandom", "governor",
             "http_body_util", "hyper", "hyper_rustls", "hyper_util", "jsonwebtoken", "moka", "pbkdf2", "rand", "redis", "rustls",
             "scrypt", "serde_yaml", "sha1", "sha_crypt", "sqlx", "tempfile", "tokio", "tracing",
+            "jsonwebtoken", "moka", "p256", "pbkdf2", "rand", "redis", "ring", "rsa", "scrypt", "serde_yaml", "sha1", "sha_crypt", "sqlx",
+            "tempfile", "tokio", "tracing",
         ],
     },
     Layer {

@@ -8,6 +8,7 @@ mod hash;
 mod health;
 mod import;
 mod init;
+mod keys;
 mod password;
 mod policy;
 mod serve;
@@ -51,6 +52,7 @@ enum Command {
     User(user::Args),
     Session(session::Args),
     Token(token::Args),
+    Keys(keys::Args),
     Import(import::Args),
     Hash(hash::Args),
     Health(health::Args),
@@ -69,6 +71,7 @@ pub fn run() -> ExitCode {
         Command::User(args) => user::run(args),
         Command::Session(args) => session::run(args),
         Command::Token(args) => token::run(args),
+        Command::Keys(args) => keys::run(args),
         Command::Import(args) => import::run(args),
         Command::Hash(args) => hash::run(args),
         Command::Health(args) => health::run(args),

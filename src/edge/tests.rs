@@ -28,8 +28,8 @@ use crate::{
         metrics::Metrics,
     },
     ports::fakes::{
-        Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers, route, session, site,
-        token,
+        Door, Flooding, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers, route,
+        session, site, token,
     },
 };
 
@@ -62,6 +62,7 @@ fn edge(stores: &Arc<Stores>, servers: Vec<Server>) -> Arc<Edge> {
         passwords: Arc::new(Door::default()),
         keys: Arc::new(OneKey::new()),
         foreign: no_issuers(),
+        tokens: Arc::new(Revocations::default()),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),

@@ -11,6 +11,7 @@ mod identify;
 pub mod in_flight;
 mod machines;
 mod origin;
+mod revoked;
 pub mod tokens;
 
 use std::{sync::Arc, time::Duration};
@@ -33,7 +34,7 @@ use crate::{
         verdict::{Credential, Outcome, Rejection, SignIn, Verdict},
     },
     observe::metrics::Metrics,
-    ports::{ApiTokens, Clock, Entropy, Keys, Passwords, Sessions, SourceLimit},
+    ports::{ApiTokens, Clock, Entropy, Keys, Passwords, Sessions, SourceLimit, Tokens},
 };
 use credential::{Caller, Found, Presented};
 use machines::Hindrance;
@@ -45,6 +46,7 @@ pub struct Gate {
     pub passwords: Arc<dyn Passwords>,
     pub keys: Arc<dyn Keys>,
     pub foreign: Foreign,
+    pub tokens: Arc<dyn Tokens>,
     pub source_limit: Arc<dyn SourceLimit>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,

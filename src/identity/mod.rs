@@ -4,6 +4,7 @@
 pub mod api_tokens;
 pub mod hand_over;
 pub mod passwords;
+pub mod refresh;
 pub mod sessions;
 pub mod sign_in;
 pub mod tokens;

@@ -15,6 +15,7 @@ mod look;
 mod page;
 mod pages;
 mod problem;
+mod refresh;
 mod token_api;
 mod tokens;
 mod visit;
@@ -42,7 +43,7 @@ use crate::{
     gate::Gate,
     identity::{hand_over::HandingOver, sign_in::SignIn},
     observe::metrics::Metrics,
-    ports::{ApiTokens, AuditSink, Clock, Entropy, Keys, Sessions},
+    ports::{ApiTokens, AuditSink, Clock, Entropy, Keys, Sessions, Tokens},
 };
 
 /// Everything the portal uses; one a process.
@@ -53,6 +54,7 @@ pub struct Portal {
     pub sessions: Arc<dyn Sessions>,
     pub api_tokens: Arc<dyn ApiTokens>,
     pub keys: Arc<dyn Keys>,
+    pub tokens: Arc<dyn Tokens>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub audit: Arc<dyn AuditSink>,
@@ -106,6 +108,8 @@ pub fn router(portal: Arc<Portal>) -> Router {
         .route("/account/tokens", post(tokens::create))
         .route("/account/tokens/{id}/revoke", post(tokens::revoke))
         .route("/auth/login", post(api::login))
+        .route("/auth/refresh", post(refresh::refresh))
+        .route("/auth/revoke", post(refresh::revoke))
         .route("/auth/logout", post(api::logout))
         .route("/auth/logout-all", post(api::logout_all))
         .route("/auth/me", get(api::me))

@@ -12,6 +12,10 @@ pub enum ChangeKind {
     Key,
     /// `id` is that of an API token, which is revoked.
     ApiToken,
+    /// An access token was revoked; `id` is as `store::tokens` writes and reads it.
+    Token,
+    /// All users at once: everything known of them is to be read again. `id` is empty.
+    AllUsers,
 }
 
 /// A row of the log of changes (invariant 7).

@@ -151,6 +151,8 @@ fn name_of(kind: ChangeKind) -> &'static str {
         ChangeKind::User => "user",
         ChangeKind::Key => "key",
         ChangeKind::ApiToken => "api_token",
+        ChangeKind::Token => "token",
+        ChangeKind::AllUsers => "users",
     }
 }
 
@@ -160,6 +162,8 @@ fn kind_of(name: &str) -> Option<ChangeKind> {
         "user" => Some(ChangeKind::User),
         "key" => Some(ChangeKind::Key),
         "api_token" => Some(ChangeKind::ApiToken),
+        "token" => Some(ChangeKind::Token),
+        "users" => Some(ChangeKind::AllUsers),
         _ => None,
     }
 }

@@ -9,13 +9,15 @@ use super::{
     Stores,
     api_tokens::DatabaseApiTokens,
     database::{Database, Dialect, Look, Watch},
+    identity::FileUsers,
     issuer_keys::FetchedKeys,
     keys::DatabaseKeys,
     session::{DatabaseSessions, SessionCache},
+    tokens::DatabaseTokens,
 };
 use crate::{
     observe::{metrics::Metrics, readiness::Readiness},
-    ports::{ChangeKind, Changes, Keys, Unavailable},
+    ports::{Change, ChangeKind, Changes, Keys, Unavailable},
 };
 
 const POLL: Duration = Duration::from_millis(250);
@@ -34,7 +36,7 @@ const COUNT_BY_EVERY_NODE: Duration = Duration::from_secs(60);
 const KEEP_CHANGES: Duration = Duration::from_secs(24 * 3600);
 const STEP: i64 = 500;
 /// Everything that lives in the database.
-const STORES: [&str; 5] = ["api_tokens", "changes", "keys", "sessions", "users"];
+const STORES: [&str; 6] = ["api_tokens", "changes", "keys", "sessions", "tokens", "users"];
 
 /// What the background work shares with the adapters.
 pub(super) struct Background {
@@ -45,6 +47,8 @@ pub(super) struct Background {
     pub(super) changes: Arc<dyn Changes>,
     pub(super) keys: Arc<DatabaseKeys>,
     pub(super) issuer_keys: Arc<FetchedKeys>,
+    pub(super) tokens: Arc<DatabaseTokens>,
+    pub(super) users_file: Option<Arc<FileUsers>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lifetimes: arc_swap::ArcSwap<crate::core::session::Lifetimes>,
 }
@@ -254,6 +258,7 @@ impl Follower {
     async fn catch_up(&mut self, looked: i64) -> Result<i64, String> {
         let background = Arc::clone(&self.background);
         let changes = &*background.changes;
+        let reloaded = |result: Result<(), Unavailable>| result.map_err(|error| error.detail);
         loop {
             let step = match self.seq {
                 Some(seq) => self.watch.after(changes, seq).await?,
@@ -262,12 +267,16 @@ impl Follower {
             let Some(step) = step else {
                 // The number first: what changes after it is found by the next poll.
                 let latest = self.watch.latest(changes, looked).await?;
+                reloaded(self.background.adopt_versions(None).await)?;
                 self.background.cache.drop_all();
-                self.reload_keys().await?;
+                reloaded(self.background.keys.reload().await)?;
+                reloaded(self.background.tokens.reload().await)?;
                 self.seq = Some(latest);
                 return Ok(latest);
             };
             let Some(last) = step.last().map(|change| change.seq) else { return Ok(self.seq.unwrap_or_default()) };
+            // Before anything is dropped: what is read anew must already see them.
+            reloaded(self.background.adopt_versions(Some(&step)).await)?;
             for change in &step {
                 match change.kind {
                     ChangeKind::Session => {
@@ -277,7 +286,9 @@ impl Follower {
                         self.background.api_tokens.drop_token(&crate::core::api_token::ApiTokenId(change.id.clone()));
                     }
                     ChangeKind::User => self.background.cache.drop_user(&change.id),
-                    ChangeKind::Key => self.reload_keys().await?,
+                    ChangeKind::AllUsers => self.background.cache.drop_all(),
+                    ChangeKind::Key => reloaded(self.background.keys.reload().await)?,
+                    ChangeKind::Token => reloaded(self.background.tokens.learn(&change.id).await)?,
                 }
             }
             self.seq = Some(last);
@@ -285,16 +296,6 @@ impl Follower {
             if self.watch.has_reached(looked, last) {
                 return Ok(last);
             }
-        }
-    }
-
-    /// By the watch's own connection, as the log: requests may have all others.
-    async fn reload_keys(&mut self) -> Result<(), String> {
-        let keys = Arc::clone(&self.background.keys);
-        match self.watch.signing_keys().await? {
-            Some(rows) if !rows.is_empty() => keys.take_over(&rows).map_err(|error| error.to_string()),
-            // Of a file; or there are none, and the first one is to be made.
-            _ => keys.reload().await.map_err(|error| error.detail),
         }
     }
 
@@ -363,12 +364,26 @@ impl Background {
         of_sessions.and(of_tokens)
     }
 
+    /// Where users come from a file, their token versions are in the database all the same. Of whom `changes` name, in one question; `None`: of all.
+    async fn adopt_versions(&self, changes: Option<&[Change]>) -> Result<(), Unavailable> {
+        let Some(users) = &self.users_file else { return Ok(()) };
+        let Some(changes) = changes.filter(|changes| changes.iter().all(|change| change.kind != ChangeKind::AllUsers))
+        else {
+            return users.adopt_versions(None).await;
+        };
+        let of_users = changes.iter().filter(|change| change.kind == ChangeKind::User);
+        let names: Vec<&str> = of_users.map(|change| change.id.as_str()).collect();
+        if names.is_empty() { Ok(()) } else { users.adopt_versions(Some(&names)).await }
+    }
+
     async fn clean(&self) -> Result<(), Unavailable> {
         self.cache.clean();
         // A session that only looks idle, since its uses could not be written for a while, must not be taken for one.
         self.sessions.write_uses().await?;
         self.sessions.clean(**self.lifetimes.load()).await?;
         self.api_tokens.clean().await?;
+        self.tokens.clean().await?;
+        self.keys.clean().await?;
         let keep = i64::try_from(KEEP_CHANGES.as_millis()).unwrap_or(i64::MAX);
         let before = self.database.clock.now().unix_millis().saturating_sub(keep);
         loop {

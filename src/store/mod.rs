@@ -2,6 +2,7 @@
 //!
 //! `database` opens SQLite or PostgreSQL and bounds every operation in time; `changes` is the log that every change is written to in its own
 //! transaction; `session`, `identity` and `keys` keep what they say, `issuer_keys` what others say; `follow` keeps memory true to the log.
+//! transaction; `session`, `identity`, `keys` and `tokens` keep what they say; `follow` keeps memory true to the log.
 
 mod api_tokens;
 mod audit;
@@ -18,6 +19,7 @@ mod passwords;
 mod regulation;
 mod session;
 pub mod system;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -30,11 +32,11 @@ pub use limit::GovernorLimit;
 
 use crate::{
     config::{Settings, SourceRate, Storage, UsersSource},
-    core::{issuer::TrustedIssuer, session::Lifetimes},
+    core::{issuer::TrustedIssuer, session::Lifetimes, tokens::SigningAlgorithm},
     observe::metrics::Metrics,
     ports::{
         ApiTokens, AuditSink, Changes, Clock, Credentials, Entropy, ForeignTokens, HandOvers, Hasher, IssuerKeys, Keys,
-        Regulation, Sessions, Users, VerifiedPasswords,
+        Regulation, Sessions, Tokens, Unavailable, Users, VerifiedPasswords,
     },
 };
 use api_tokens::DatabaseApiTokens;
@@ -42,7 +44,9 @@ use database::Database;
 use follow::Background;
 use identity::DatabaseUsers;
 use issuer_keys::{FetchedKeys, MemoryTokens};
+use keys::DatabaseKeys;
 use session::{DatabaseSessions, SessionCache};
+use tokens::DatabaseTokens;
 
 /// Every adapter, opened.
 #[derive(Clone)]
@@ -58,6 +62,7 @@ pub struct Stores {
     pub keys: Arc<dyn Keys>,
     pub issuer_keys: Arc<dyn IssuerKeys>,
     pub foreign_tokens: Arc<dyn ForeignTokens>,
+    pub tokens: Arc<dyn Tokens>,
     pub changes: Arc<dyn Changes>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -75,6 +80,8 @@ pub struct Options {
     pub users: UsersSource,
     pub source_limit: Option<SourceRate>,
     pub lifetimes: Lifetimes,
+    /// Of the first signing key.
+    pub algorithm: SigningAlgorithm,
 }
 
 impl From<&Settings> for Options {
@@ -84,6 +91,7 @@ impl From<&Settings> for Options {
             users: settings.users.clone(),
             source_limit: settings.server.source_limit,
             lifetimes: settings.site.lifetimes,
+            algorithm: settings.site.tokens.algorithm,
         }
     }
 }
@@ -95,6 +103,8 @@ pub enum OpenError {
     Database { name: String, why: String },
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    Tokens(#[from] Unavailable),
     #[error(transparent)]
     Users(#[from] UsersFileError),
     #[error("the threads that hash passwords cannot be started: {0}")]
@@ -124,8 +134,11 @@ pub async fn open_with(
         .await
         .map_err(|error| OpenError::Database { name: address.to_string(), why: error.to_string() })?;
     let database = Arc::new(database);
-    let keys = Arc::new(keys::DatabaseKeys::open(database.clone(), &options.storage.key_file, entropy.clone()).await?);
+    let key_file = &options.storage.key_file;
+    let keys = Arc::new(DatabaseKeys::open(database.clone(), key_file, options.algorithm, entropy.clone()).await?);
     let cache = Arc::new(SessionCache::new(clock.clone()));
+    // Before anybody can ask: no node is ready without the revocations.
+    let tokens = Arc::new(DatabaseTokens::open(database.clone(), cache.clone()).await?);
     let (users, credentials, users_file) = open_users(&options.users, &database, &cache).await?;
     let sessions = Arc::new(DatabaseSessions::new(database.clone(), cache.clone(), users.clone(), metrics.clone()));
     let changes: Arc<dyn Changes> = Arc::new(changes::DatabaseChanges::new(database.clone()));
@@ -142,6 +155,8 @@ pub async fn open_with(
         api_tokens: api_tokens.clone(),
         changes: changes.clone(),
         keys: keys.clone(),
+        tokens: tokens.clone(),
+        users_file: users_file.clone(),
         metrics: metrics.clone(),
         lifetimes: ArcSwap::from_pointee(options.lifetimes),
     });
@@ -157,6 +172,7 @@ pub async fn open_with(
         keys,
         issuer_keys,
         foreign_tokens,
+        tokens,
         changes,
         source_limit: Arc::new(GovernorLimit::new(clock.clone(), options.source_limit)),
         clock,

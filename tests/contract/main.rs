@@ -8,6 +8,7 @@ mod changes;
 mod foreign_names;
 mod hand_overs;
 mod harness;
+mod keys;
 #[path = "../support/late.rs"]
 mod late;
 mod outage;
@@ -17,6 +18,7 @@ mod postgres_fleet;
 mod postgres_outage;
 mod sessions;
 mod sign_in;
+mod tokens;
 mod users;
 mod users_file;
 

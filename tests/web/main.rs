@@ -21,5 +21,6 @@ mod landing;
 mod machines;
 mod on_path;
 mod pages;
+mod refresh;
 mod sign_in;
 mod tokens;

@@ -18,7 +18,7 @@ use postern::{
     },
     ports::{
         AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, LiveSession, Peek, Regulation, Sessions, Try,
-        Unavailable, UserChange, UserError, Users,
+        Unavailable, UserChange, UserError, Users, Whom,
     },
 };
 use secrecy::SecretString;
@@ -156,6 +156,10 @@ impl Users for BreakableUsers {
 
     async fn delete(&self, name: &str) -> Result<(), UserError> {
         self.inner.delete(name).await
+    }
+
+    async fn revoke(&self, whom: Whom<'_>) -> Result<u64, UserError> {
+        self.inner.revoke(whom).await
     }
 }
 

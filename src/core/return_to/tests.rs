@@ -9,7 +9,7 @@ use crate::core::{
     route::{HostPattern, Route, RouteTable, Upstream, UpstreamTimeouts},
     session::Lifetimes,
     site::{ListenerSite, PortalSite, SameSite},
-    tokens::TokenSettings,
+    tokens::{SigningAlgorithm, TokenSettings},
 };
 
 fn site(mount: Mount, roles: &[Role], domain: &str) -> Site {
@@ -62,6 +62,8 @@ fn site(mount: Mount, roles: &[Role], domain: &str) -> Site {
             audience: String::new(),
             access: second,
             trusted_issuers: Vec::new(),
+            refresh: second,
+            algorithm: SigningAlgorithm::EdDsa,
         },
         hands_over: false,
         own_cookies: Vec::new(),

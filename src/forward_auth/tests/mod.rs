@@ -30,7 +30,8 @@ use crate::{
     observe::access_log::Sink,
     portal::{Arrival, MAX_BODY},
     ports::fakes::{
-        Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers, session, site, token,
+        Door, Flooding, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers, session,
+        site, token,
     },
 };
 
@@ -69,6 +70,7 @@ fn started_with(change: impl FnOnce(&mut Site), tls: Option<Tls>) -> Running {
         passwords: Arc::new(Door::default()),
         keys: Arc::new(OneKey::new()),
         foreign: no_issuers(),
+        tokens: Arc::new(Revocations::default()),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),

@@ -11,14 +11,13 @@ mod write;
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use sqlx::AnyPool;
 
 use crate::{
     config::DatabaseAddress,
     observe::metrics::Metrics,
     ports::{Change, Changes, Clock, Unavailable},
-    store::keys,
 };
 
 pub(super) use write::{Guard, Write};
@@ -33,6 +32,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 pub(super) struct Database {
     place: Place,
     pool: ArcSwap<AnyPool>,
+    /// The follower's, where requests may have all others.
+    followers: ArcSwapOption<AnyPool>,
     metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -81,19 +82,21 @@ impl Database {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DatabaseError> {
         sqlx::any::install_default_drivers();
-        let (place, pool) = match address {
+        let (place, pool, followers) = match address {
             DatabaseAddress::Sqlite(path) => {
                 sqlite::create_missing(path)?;
                 let pool = sqlite::open_pool(path).await?;
-                (Place::Sqlite(sqlite::DatabaseFile::opened(path)?), pool)
+                (Place::Sqlite(sqlite::DatabaseFile::opened(path)?), pool, None)
             }
             DatabaseAddress::Postgres(url) => {
                 let server = postgres::Server::at(url)?;
                 let pool = server.open_pool().await?;
-                (Place::Postgres(server), pool)
+                let followers = server.followers_pool()?;
+                (Place::Postgres(server), pool, Some(Arc::new(followers)))
             }
         };
-        Ok(Self { place, pool: ArcSwap::from_pointee(pool), metrics, clock })
+        let (pool, followers) = (ArcSwap::from_pointee(pool), ArcSwapOption::new(followers));
+        Ok(Self { place, pool, followers, metrics, clock })
     }
 
     pub(super) fn dialect(&self) -> Dialect {
@@ -115,6 +118,7 @@ impl Database {
                 }
                 Place::Postgres(server) => {
                     self.replace_pool(server.open_pool().await?);
+                    self.replace_followers(server.followers_pool()?);
                     server.adopted();
                 }
             }
@@ -129,7 +133,10 @@ impl Database {
     pub(super) fn renew(&self) -> Result<(), DatabaseError> {
         match &self.place {
             Place::Sqlite(file) => self.replace_pool(sqlite::lazy_pool(file.path())?),
-            Place::Postgres(server) => self.replace_pool(server.lazy_pool()?),
+            Place::Postgres(server) => {
+                self.replace_pool(server.lazy_pool()?);
+                self.replace_followers(server.followers_pool()?);
+            }
         }
         Ok(())
     }
@@ -137,6 +144,17 @@ impl Database {
     fn replace_pool(&self, pool: AnyPool) {
         let old = self.pool.swap(Arc::new(pool));
         tokio::spawn(async move { old.close().await });
+    }
+
+    fn replace_followers(&self, pool: AnyPool) {
+        if let Some(old) = self.followers.swap(Some(Arc::new(pool))) {
+            tokio::spawn(async move { old.close().await });
+        }
+    }
+
+    /// For what the follower asks beside the log: it must not wait among requests, or a node that lost its memory under load would never trust it again.
+    pub(super) fn followers_pool(&self) -> AnyPool {
+        self.followers.load().as_ref().map_or_else(|| self.pool(), |pool| AnyPool::clone(pool))
     }
 
     pub(super) fn pool(&self) -> AnyPool {
@@ -170,7 +188,9 @@ impl Database {
 
     pub(super) async fn close(&self) {
         // Nobody waits for a connection that hangs: the server ends what is left of it.
-        let _ = tokio::time::timeout(CLOSING, self.pool().close()).await;
+        let (pool, followers) = (self.pool(), self.followers_pool());
+        let closing = async { tokio::join!(pool.close(), followers.close()) };
+        let _ = tokio::time::timeout(CLOSING, closing).await;
     }
 }
 
@@ -232,14 +252,6 @@ impl Watch {
         match self {
             Self::Sqlite(_) => changes.after(seq).await.map_err(|error| error.detail),
             Self::Postgres(watch) => watch.after(seq).await.map_err(|error| error.to_string()),
-        }
-    }
-
-    /// The signing keys, by the same connection; `None`: to be asked of the pool.
-    pub(super) async fn signing_keys(&mut self) -> Result<Option<Vec<keys::Row>>, String> {
-        match self {
-            Self::Sqlite(_) => Ok(None),
-            Self::Postgres(watch) => watch.signing_keys().await.map(Some).map_err(|error| error.to_string()),
         }
     }
 

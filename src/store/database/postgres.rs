@@ -22,13 +22,10 @@ use super::{DatabaseError, Look, OPENING};
 use crate::{
     config::PostgresUrl,
     ports::Change,
-    store::{
-        changes::{self, CHANNEL},
-        keys,
-    },
+    store::changes::{self, CHANNEL},
 };
 
-/// Beside the follower's own one. Every node has so many.
+/// Beside the follower's own two. Every node has so many.
 const CONNECTIONS: u32 = 10;
 /// Routers forget an idle connection without a word, and whoever uses it then waits in vain.
 const IDLE: Duration = Duration::from_secs(60);
@@ -80,6 +77,12 @@ impl Server {
     /// Connects when it is asked.
     pub(super) fn lazy_pool(&self) -> Result<AnyPool, DatabaseError> {
         Ok(pool_options().connect_lazy_with(self.any_options()?))
+    }
+
+    /// Connects when it is asked, and stays so.
+    pub(super) fn followers_pool(&self) -> Result<AnyPool, DatabaseError> {
+        let options = pool_options().max_connections(1).idle_timeout(None).max_lifetime(None);
+        Ok(options.connect_lazy_with(self.any_options()?))
     }
 
     fn any_options(&self) -> Result<AnyConnectOptions, DatabaseError> {
@@ -258,11 +261,6 @@ impl Watch {
         let bounds = sqlx::query_as(changes::BOUNDS_OF_POSTGRES).fetch_one(&mut *listener).await?;
         let rows = sqlx::query_as(changes::AFTER).bind(seq).bind(changes::STEP).fetch_all(listener).await?;
         Ok(changes::changes_after(seq, bounds, rows))
-    }
-
-    pub(super) async fn signing_keys(&mut self) -> Result<Vec<keys::Row>, sqlx::Error> {
-        let Some(listener) = &mut self.listener else { return Err(sqlx::Error::PoolClosed) };
-        sqlx::query_as(keys::ROWS).fetch_all(listener).await
     }
 
     pub(super) fn is_connected(&self) -> bool {

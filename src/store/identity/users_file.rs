@@ -18,11 +18,11 @@ use super::file_format::{self, Entries};
 use crate::{
     config::Faults,
     core::user::{User, folded},
-    ports::{Credentials, Unavailable, UserChange, UserError, Users},
+    ports::{Credentials, Unavailable, UserChange, UserError, Users, Whom},
     store::{
         api_tokens,
         database::{Database, Dialect, Guard, Write},
-        session::{SessionCache, delete_of_users},
+        session::{SessionCache, delete_all, delete_of_user, delete_of_users},
     },
 };
 
@@ -128,6 +128,46 @@ impl FileUsers {
         Ok(changed)
     }
 
+    /// Takes the token versions from the database, which another process may have raised; `None`: those of all users. Waits for no reading of
+    /// the file: a version only ever goes up, and a reading takes them over as well.
+    pub(in crate::store) async fn adopt_versions(&self, folded: Option<&[&str]>) -> Result<(), Unavailable> {
+        let versions = match self.database.dialect() {
+            Dialect::Sqlite => {
+                "SELECT folded, token_version FROM file_users \
+                 WHERE $1 IS NULL OR folded IN (SELECT value FROM json_each($1))"
+            }
+            Dialect::Postgres => {
+                "SELECT folded, token_version FROM file_users \
+                 WHERE $1 IS NULL OR folded IN (SELECT json_array_elements_text($1::json))"
+            }
+        };
+        let names = folded.map(|names| json!(names).to_string());
+        let versions: Vec<(String, i64)> = self
+            .database
+            .run(STORE, "versions", async {
+                sqlx::query_as(versions).bind(names).fetch_all(&self.database.followers_pool()).await
+            })
+            .await?;
+        let versions: Vec<(String, u64)> =
+            versions.into_iter().map(|(name, version)| (name, u64::try_from(version).unwrap_or(u64::MAX))).collect();
+        let is_newer = |entries: &Entries, name: &str, version: u64| {
+            entries.get(name).is_some_and(|entry| entry.user.token_version < version)
+        };
+        self.entries.rcu(|held| {
+            if !versions.iter().any(|(name, version)| is_newer(held, name, *version)) {
+                return Arc::clone(held);
+            }
+            let mut entries = Entries::clone(held);
+            for (name, version) in &versions {
+                if let Some(entry) = entries.get_mut(name) {
+                    entry.user.token_version = entry.user.token_version.max(*version);
+                }
+            }
+            Arc::new(entries)
+        });
+        Ok(())
+    }
+
     fn read_only(&self) -> UserError {
         UserError::ReadOnly(self.path.display().to_string())
     }
@@ -184,6 +224,44 @@ impl Users for FileUsers {
 
     async fn delete(&self, _name: &str) -> Result<(), UserError> {
         Err(self.read_only())
+    }
+
+    async fn revoke(&self, whom: Whom<'_>) -> Result<u64, UserError> {
+        let name = match whom {
+            Whom::One(name) => Some(folded(name)),
+            Whom::Everybody => None,
+        };
+        if let (Whom::One(spelt), Some(name)) = (whom, &name)
+            && !self.entries.load().contains_key(name)
+        {
+            return Err(UserError::Unknown(spelt.to_owned()));
+        }
+        let work = async {
+            let guard = name.as_deref().map_or(Guard::AllUsers, Guard::User);
+            let mut write = self.database.begin(guard).await?;
+            sqlx::query("UPDATE file_users SET token_version = token_version + 1 WHERE $1 IS NULL OR folded = $1")
+                .bind(name.as_deref())
+                .execute(&mut *write)
+                .await?;
+            let ended = match &name {
+                Some(name) => delete_of_user(&mut write, name, None).await?,
+                None => delete_all(&mut write).await?,
+            };
+            write.commit().await?;
+            Ok(ended)
+        };
+        let ended = self.database.run(STORE, "revoke", work).await;
+        // Also after a failure: it may be that only the answer to the commit was lost.
+        let adopted = match name.as_deref() {
+            Some(name) => self.adopt_versions(Some(&[name])).await,
+            None => self.adopt_versions(None).await,
+        };
+        match &name {
+            Some(name) => self.cache.drop_user(name),
+            None => self.cache.drop_all(),
+        }
+        adopted?;
+        Ok(ended?)
     }
 }
 
