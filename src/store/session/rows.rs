@@ -183,7 +183,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, factor, domain, gate_hash, portal_hash, remembered, created_at, signed_in_at, last_used_at, \
-             user_agent, address FROM sessions ",
+             user_agent, address, parent FROM sessions ",
             $rest
         )
     };
