@@ -48,6 +48,7 @@ static SETTINGS: LazyLock<TokenSettings> = LazyLock::new(|| TokenSettings {
     access: Duration::from_secs(900),
     refresh: Duration::from_secs(900),
     algorithm: SigningAlgorithm::EdDsa,
+    trusted_issuers: Vec::new(),
 });
 
 /// Whether a token was taken.

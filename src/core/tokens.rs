@@ -132,6 +132,7 @@ mod tests {
             access: day,
             refresh: day * 7,
             algorithm: SigningAlgorithm::EdDsa,
+            trusted_issuers: Vec::new(),
         };
         let now = Timestamp::from_unix_millis(0);
         assert_eq!(end_of_refresh(&settings, now, now.after(day)), now.after(day));

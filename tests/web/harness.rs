@@ -73,7 +73,6 @@ pub(crate) struct World {
     pub(crate) gate: Arc<Gate>,
     pub(crate) regulation: Arc<Strict>,
     pub(crate) metrics: Arc<Metrics>,
-    metrics: Arc<Metrics>,
     record: Arc<Record>,
     router: Router,
     folder: TempDir,
@@ -180,7 +179,6 @@ routes:
         let site = Arc::new(loaded.settings.site);
         let world =
             Self { site, stores, clock, hasher, sessions, users, gate, regulation, metrics, record, router, folder };
-        let world = Self { site, stores, clock, hasher, sessions, users, metrics, record, router, folder };
         world.add_user("alice", &["admins"]).await;
         world.add_user("bob", &["dev"]).await;
         world

@@ -13,7 +13,10 @@ use crate::{
     observe::metrics::Metrics,
     ports::{
         Clock, LiveSession,
-        fakes::{Door, Flooding, NOW, OneKey, Stores, Tokens, Zeroes, listener, no_issuers, route, session, site},
+        fakes::{
+            Door, Flooding, NOW, OneKey, Revocations, Stores, Tokens, Zeroes, listener, no_issuers, route, session,
+            site,
+        },
     },
 };
 
@@ -50,6 +53,7 @@ impl Scene {
             api_tokens: Arc::new(Tokens::default()),
             passwords: Arc::new(Door::default()),
             keys: Arc::new(OneKey::new()),
+            tokens: Arc::new(Revocations::default()),
             foreign: no_issuers(),
             source_limit: Arc::new(Flooding),
             clock: Arc::clone(&clock) as _,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use http::{HeaderMap, HeaderValue};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use rsa::{RsaPrivateKey, pkcs1::EncodeRsaPrivateKey as _, traits::PublicKeyParts as _};
@@ -23,8 +24,8 @@ use crate::{
     },
     observe::metrics::Metrics,
     ports::fakes::{
-        Door, Flooding, Issuers, NOW, OneKey, Stopped, Stores, Tokens, Zeroes, foreign, key, listener, route, site,
-        token,
+        Door, Flooding, Issuers, NOW, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, foreign, listener, route,
+        site, token,
     },
 };
 
@@ -94,6 +95,12 @@ fn message(header: &Value, claims: &Value) -> String {
     format!("{}.{}", encoded(header), encoded(claims))
 }
 
+/// Whose public half is that of `key`.
+fn private(seed: u8) -> EncodingKey {
+    let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
+    EncodingKey::from_ed_der(key.to_pkcs8_der().unwrap().as_bytes())
+}
+
 fn signed(header: &Value, claims: &Value, key: &EncodingKey, algorithm: Algorithm) -> String {
     let message = message(header, claims);
     let signature = jsonwebtoken::crypto::sign(message.as_bytes(), key, algorithm).unwrap();
@@ -102,7 +109,7 @@ fn signed(header: &Value, claims: &Value, key: &EncodingKey, algorithm: Algorith
 
 /// By the issuer's Ed25519 key.
 fn made(header: &Value, claims: &Value) -> String {
-    signed(header, claims, &key(9).encoding, Algorithm::EdDSA)
+    signed(header, claims, &private(9), Algorithm::EdDSA)
 }
 
 struct World {
@@ -127,6 +134,7 @@ impl World {
             api_tokens: Arc::new(Tokens::default()),
             passwords: Arc::new(Door::default()),
             keys: Arc::new(OneKey::new()),
+            tokens: Arc::new(Revocations::default()),
             foreign: foreign(&issuers),
             source_limit: Arc::new(Flooding),
             clock: Arc::new(Stopped),
@@ -262,7 +270,7 @@ async fn threat_45_algorithms_and_headers_that_choose_their_own_key() {
         let token = made(&with(good.clone(), name, value.clone()), &claims);
         assert_eq!(world.user(&token).await, Err("401"), "{name}: {value}");
     }
-    let another_key = signed(&good, &claims, &key(8).encoding, Algorithm::EdDSA);
+    let another_key = signed(&good, &claims, &private(8), Algorithm::EdDSA);
     assert_eq!(world.user(&another_key).await, Err("401"));
     let only_rsa = World::trusting(vec![trusted(|issuer| issuer.algorithms = vec![JwtAlgorithm::RS256])]);
     assert_eq!(only_rsa.user(&made(&good, &claims)).await, Err("401"), "the issuer may not use it");
@@ -343,7 +351,7 @@ async fn threat_47_other_audiences_other_issuers_and_other_kinds_of_tokens() {
 #[tokio::test]
 async fn threat_48_an_unknown_kid_asks_for_one_fetch_at_the_configured_address() {
     let world = World::new();
-    let new = signed(&with(header(), "kid", json!("new")), &claims(), &key(8).encoding, Algorithm::EdDSA);
+    let new = signed(&with(header(), "kid", json!("new")), &claims(), &private(8), Algorithm::EdDSA);
     assert_eq!(world.user(&new).await, Err("401"));
     assert_eq!(world.issuers.fetches.load(Ordering::SeqCst), 1);
     *world.issuers.fetched.lock().unwrap() = Some(key_set(&[ed_jwk(8, "new")]));

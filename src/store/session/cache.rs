@@ -106,11 +106,6 @@ impl SessionCache {
         Ok(self.by_id.get(id).and_then(|entry| self.alive(&entry)))
     }
 
-    /// Whether memory may be believed: the log of changes was looked at a moment ago.
-    pub(in crate::store) fn is_trusted(&self) -> bool {
-        self.trusted().is_ok()
-    }
-
     /// Whether what is tied to it still counts.
     pub(in crate::store) fn holds(&self, leash: &Leash) -> bool {
         self.is_trusted()
@@ -139,7 +134,7 @@ impl SessionCache {
         if self.is_trusted() { Ok(()) } else { Err(()) }
     }
 
-    /// Whether memory may be believed, whatever of it.
+    /// Whether memory may be believed, whatever of it: the log of changes was looked at a moment ago.
     pub(in crate::store) fn is_trusted(&self) -> bool {
         let looked_at = self.looked_at.load(Ordering::Acquire);
         looked_at != NEVER && self.monotonic_millis().saturating_sub(looked_at) < millis(TRUST)
