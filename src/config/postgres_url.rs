@@ -12,6 +12,7 @@ pub(super) const EXAMPLE: &str = "postgres://postern@db.example.com/postern?sslm
 
 /// What may stand behind the `?`.
 const PARAMETERS: [&str; 7] = ["sslmode", "sslrootcert", "sslcert", "sslkey", "host", "application_name", "options"];
+const DEFAULT_MODE: &str = "prefer";
 const SSL_MODES: [&str; 5] = ["disable", "prefer", "require", "verify-ca", "verify-full"];
 
 #[derive(Clone)]
@@ -73,7 +74,7 @@ impl PostgresUrl {
             return fault("has a parameter twice behind the `?`, of which readers take one or the other");
         }
         let parameter = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        let mode = parameter("sslmode").unwrap_or("prefer");
+        let mode = parameter("sslmode").unwrap_or(DEFAULT_MODE);
         if !SSL_MODES.contains(&mode) {
             return fault(&format!("has an unknown `sslmode` (known: {})", SSL_MODES.join(", ")));
         }
@@ -101,8 +102,13 @@ impl PostgresUrl {
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let user = if url.username().is_empty() { String::new() } else { format!("{}@", url.username()) };
         let shown = format!("postgres://{user}{host}{port}{}", url.path());
+        let is_silent_about_tls = parameter("sslmode").is_none();
         if parameter("application_name").is_none() {
             url.query_pairs_mut().append_pair("application_name", "postern");
+        }
+        if is_silent_about_tls {
+            // Else a variable of the environment would say.
+            url.query_pairs_mut().append_pair("sslmode", DEFAULT_MODE);
         }
         Ok(Self { url: String::from(url).into(), shown, protection })
     }

@@ -1,13 +1,14 @@
 //! What runs beside the requests: following the log of changes with its heartbeat, writing last use, cleaning, gauges.
 //! Started by `app` for `serve` and `demo`; the command line's other commands follow nothing and so trust no memory.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 
 use super::{
     Stores,
     database::{Database, Dialect, Look, Watch},
+    keys::DatabaseKeys,
     session::{DatabaseSessions, SessionCache},
 };
 use crate::{
@@ -18,6 +19,8 @@ use crate::{
 const POLL: Duration = Duration::from_millis(250);
 /// A poll that takes longer has failed.
 const POLL_TIME: Duration = Duration::from_millis(1_000);
+/// To connect takes some fifteen round trips, with TLS and a password.
+const CONNECTING: Duration = Duration::from_secs(4);
 /// Without a successful poll for so long the stores count as down.
 const DOWN: Duration = Duration::from_secs(2);
 const WRITE_USES: Duration = Duration::from_secs(3);
@@ -37,7 +40,7 @@ pub(super) struct Background {
     pub(super) cache: Arc<SessionCache>,
     pub(super) sessions: Arc<DatabaseSessions>,
     pub(super) changes: Arc<dyn Changes>,
-    pub(super) keys: Arc<dyn Keys>,
+    pub(super) keys: Arc<DatabaseKeys>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lifetimes: arc_swap::ArcSwap<crate::core::session::Lifetimes>,
 }
@@ -72,8 +75,10 @@ struct Follower {
     /// Another database took the place of the one that is open.
     replaced: bool,
     down: bool,
-    /// Since it is down the connections were made anew.
-    renewed: bool,
+    /// The watch was just connected: its first poll prepares every question, which takes twice as long.
+    fresh: bool,
+    /// Connections of the pool may hang: they are to be made anew once the database answers.
+    stale: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -97,7 +102,8 @@ impl Follower {
             succeeded_at,
             replaced: false,
             down: false,
-            renewed: false,
+            fresh: false,
+            stale: false,
         }
     }
 
@@ -119,10 +125,15 @@ impl Follower {
     }
 
     async fn beat(&mut self) {
+        if let Err(detail) = self.connect().await {
+            return self.failed(&detail);
+        }
         match self.poll_in_time().await {
             Ok(Polled::Level) => {}
             Ok(Polled::Replaced) => {
                 if let Err(detail) = self.reopen().await {
+                    self.failed(&detail);
+                } else if let Err(detail) = self.connect().await {
                     self.failed(&detail);
                 } else if let Err(detail) = self.poll_in_time().await {
                     self.failed(&detail);
@@ -132,12 +143,31 @@ impl Follower {
         }
     }
 
+    /// Where the watch has lost its connection. Not within the time of a poll.
+    async fn connect(&mut self) -> Result<(), String> {
+        let background = Arc::clone(&self.background);
+        let Some(connecting) = self.watch.connecting(&background.database) else { return Ok(()) };
+        let mut connecting = pin!(tokio::time::timeout(CONNECTING, connecting));
+        loop {
+            tokio::select! {
+                connected = &mut connecting => {
+                    let listener = connected.unwrap_or_else(|_| Err(format!("no connection within {CONNECTING:?}")))?;
+                    self.watch.connected(listener);
+                    self.fresh = true;
+                    return Ok(());
+                }
+                () = tokio::time::sleep(POLL) => self.note_silence("no connection yet"),
+            }
+        }
+    }
+
     async fn poll_in_time(&mut self) -> Result<Polled, String> {
         // What is read now is as the log stood at this moment or later.
         let now = self.background.database.clock.monotonic();
-        let polled = match tokio::time::timeout(POLL_TIME, self.poll()).await {
+        let limit = if std::mem::take(&mut self.fresh) { CONNECTING } else { POLL_TIME };
+        let polled = match tokio::time::timeout(limit, self.poll()).await {
             Ok(polled) => polled?,
-            Err(_) => return Err(format!("no answer within {POLL_TIME:?}")),
+            Err(_) => return Err(format!("no answer within {limit:?}")),
         };
         if polled == Polled::Level {
             self.background.cache.trust(now);
@@ -150,6 +180,13 @@ impl Follower {
     fn failed(&mut self, detail: &str) {
         self.watch.disconnect();
         self.seen = None;
+        if self.background.database.dialect() == Dialect::Postgres {
+            self.stale = true;
+        }
+        self.note_silence(detail);
+    }
+
+    fn note_silence(&mut self, detail: &str) {
         if self.background.database.clock.monotonic().saturating_sub(self.succeeded_at) >= DOWN {
             self.tell_down(detail);
         }
@@ -169,7 +206,7 @@ impl Follower {
                 return Err("the database file is gone".to_owned());
             }
         };
-        if self.down && !std::mem::replace(&mut self.renewed, true) {
+        if std::mem::take(&mut self.stale) {
             self.background.database.renew().map_err(|error| error.to_string())?;
         }
         if self.seen == Some(at) && self.seq.is_some() {
@@ -201,18 +238,17 @@ impl Follower {
         self.seq = None;
         self.seen = None;
         self.watch.disconnect();
-        if self.background.database.clock.monotonic().saturating_sub(self.succeeded_at) >= DOWN {
-            self.tell_down("another database took the place of the one in use: opening it");
-        }
+        self.note_silence("another database took the place of the one in use: opening it");
         self.background.database.reopen().await.map_err(|error| error.to_string())?;
+        self.stale = false;
         self.replaced = false;
         Ok(())
     }
 
     /// Applies what changed, step by step: what is done is done where the time runs out. Answers the last number applied.
     async fn catch_up(&mut self, looked: i64) -> Result<i64, String> {
-        let changes = &*self.background.changes;
-        let reloaded = |result: Result<(), Unavailable>| result.map_err(|error| error.detail);
+        let background = Arc::clone(&self.background);
+        let changes = &*background.changes;
         loop {
             let step = match self.seq {
                 Some(seq) => self.watch.after(changes, seq).await?,
@@ -222,7 +258,7 @@ impl Follower {
                 // The number first: what changes after it is found by the next poll.
                 let latest = self.watch.latest(changes, looked).await?;
                 self.background.cache.drop_all();
-                reloaded(self.background.keys.reload().await)?;
+                self.reload_keys().await?;
                 self.seq = Some(latest);
                 return Ok(latest);
             };
@@ -233,10 +269,24 @@ impl Follower {
                         self.background.cache.drop_session(&crate::core::session::SessionId(change.id.clone()));
                     }
                     ChangeKind::User => self.background.cache.drop_user(&change.id),
-                    ChangeKind::Key => reloaded(self.background.keys.reload().await)?,
+                    ChangeKind::Key => self.reload_keys().await?,
                 }
             }
             self.seq = Some(last);
+            // Whoever is far from the database would never see the end of what others write.
+            if self.watch.has_reached(looked, last) {
+                return Ok(last);
+            }
+        }
+    }
+
+    /// By the watch's own connection, as the log: requests may have all others.
+    async fn reload_keys(&mut self) -> Result<(), String> {
+        let keys = Arc::clone(&self.background.keys);
+        match self.watch.signing_keys().await? {
+            Some(rows) if !rows.is_empty() => keys.take_over(&rows).map_err(|error| error.to_string()),
+            // Of a file; or there are none, and the first one is to be made.
+            _ => keys.reload().await.map_err(|error| error.detail),
         }
     }
 
@@ -244,7 +294,6 @@ impl Follower {
         for store in STORES {
             self.background.metrics.store_up(store, true);
         }
-        self.renewed = false;
         if std::mem::take(&mut self.down) {
             tracing::info!("the database answers again");
             self.readiness.change(|report| report.stores_down.retain(|store, _| !STORES.contains(store)));
@@ -261,6 +310,7 @@ impl Follower {
             }
         });
         if !std::mem::replace(&mut self.down, true) {
+            self.stale = true;
             tracing::error!(detail, "the database does not answer: requests that need it are refused");
         }
     }

@@ -71,6 +71,12 @@ impl DatabaseKeys {
         let keys = load(&database, &cipher, path, &*entropy).await?;
         Ok(Self { database, cipher, path: path.to_owned(), entropy, current: ArcSwap::from_pointee(keys) })
     }
+
+    /// Takes over what the follower read by its own connection: requests may have all others.
+    pub(super) fn take_over(&self, rows: &[Row]) -> Result<(), KeyError> {
+        self.current.store(Arc::new(opened(rows, &self.cipher, &self.path)?));
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -105,21 +111,18 @@ async fn load(
     opened(&found, cipher, path)
 }
 
+/// In both dialects: [`Row`]s, the one in force first.
+pub(super) const ROWS: &str = "SELECT kid, nonce, sealed FROM signing_keys ORDER BY created_at DESC, kid";
+
 #[derive(FromRow)]
-struct Row {
+pub(super) struct Row {
     kid: String,
     nonce: Vec<u8>,
     sealed: Vec<u8>,
 }
 
 async fn rows(database: &Database) -> Result<Vec<Row>, Unavailable> {
-    database
-        .run(STORE, "load", async {
-            sqlx::query_as("SELECT kid, nonce, sealed FROM signing_keys ORDER BY created_at DESC, kid")
-                .fetch_all(&database.pool())
-                .await
-        })
-        .await
+    database.run(STORE, "load", async { sqlx::query_as(ROWS).fetch_all(&database.pool()).await }).await
 }
 
 fn opened(rows: &[Row], cipher: &ChaCha20Poly1305, path: &Path) -> Result<SigningKeys, KeyError> {

@@ -110,8 +110,7 @@ pub async fn open_with(
         .await
         .map_err(|error| OpenError::Database { name: address.to_string(), why: error.to_string() })?;
     let database = Arc::new(database);
-    let keys: Arc<dyn Keys> =
-        Arc::new(keys::DatabaseKeys::open(database.clone(), &options.storage.key_file, entropy.clone()).await?);
+    let keys = Arc::new(keys::DatabaseKeys::open(database.clone(), &options.storage.key_file, entropy.clone()).await?);
     let cache = Arc::new(SessionCache::new(clock.clone()));
     let (users, credentials, users_file) = open_users(&options.users, &database, &cache).await?;
     let sessions = Arc::new(DatabaseSessions::new(database.clone(), cache.clone(), users.clone(), metrics.clone()));

@@ -6,6 +6,8 @@
 mod changes;
 mod hand_overs;
 mod harness;
+#[path = "../support/late.rs"]
+mod late;
 mod outage;
 #[path = "../support/postgres.rs"]
 mod postgres;

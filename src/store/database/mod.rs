@@ -18,6 +18,7 @@ use crate::{
     config::DatabaseAddress,
     observe::metrics::Metrics,
     ports::{Change, Changes, Clock, Unavailable},
+    store::keys,
 };
 
 pub(super) use write::{Guard, Write};
@@ -26,6 +27,8 @@ pub(super) use write::{Guard, Write};
 const OPENING: Duration = Duration::from_secs(10);
 /// The longest any operation may take, waiting for a connection included.
 const MOST_TIME: Duration = Duration::from_millis(1_500);
+/// How long the end waits for connections that hang.
+const CLOSING: Duration = Duration::from_secs(2);
 
 pub(super) struct Database {
     place: Place,
@@ -110,7 +113,10 @@ impl Database {
                     // Last: as long as the file counts as gone, nobody asks the old connections, which may still have it open.
                     file.adopt(identity);
                 }
-                Place::Postgres(server) => self.replace_pool(server.open_pool().await?),
+                Place::Postgres(server) => {
+                    self.replace_pool(server.open_pool().await?);
+                    server.adopted();
+                }
             }
             Ok(())
         };
@@ -149,10 +155,8 @@ impl Database {
         operation: &'static str,
         work: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, Unavailable> {
-        if let Place::Sqlite(file) = &self.place
-            && file.is_gone()
-        {
-            return Err(Unavailable { store, detail: format!("the file {} is gone", file.path().display()) });
+        if let Some(detail) = self.place.barred() {
+            return Err(Unavailable { store, detail });
         }
         let started = self.clock.monotonic();
         let done = tokio::time::timeout(MOST_TIME, work).await;
@@ -165,7 +169,18 @@ impl Database {
     }
 
     pub(super) async fn close(&self) {
-        self.pool().close().await;
+        // Nobody waits for a connection that hangs: the server ends what is left of it.
+        let _ = tokio::time::timeout(CLOSING, self.pool().close()).await;
+    }
+}
+
+impl Place {
+    /// Why nothing that the old connections say counts; until the database is opened anew.
+    fn barred(&self) -> Option<String> {
+        match self {
+            Self::Sqlite(file) => file.is_gone().then(|| format!("the file {} is gone", file.path().display())),
+            Self::Postgres(server) => server.is_replaced().then(|| "another server has to be opened first".to_owned()),
+        }
     }
 }
 
@@ -183,7 +198,26 @@ impl Watch {
         }
     }
 
-    /// One look, connecting where need be.
+    /// The connection that is to be made before the next look, across however slow a network, and given to [`Watch::connected`].
+    pub(super) fn connecting<'d>(
+        &self,
+        database: &'d Database,
+    ) -> Option<impl Future<Output = Result<postgres::Listener, String>> + use<'d>> {
+        match (self, &database.place) {
+            (Self::Postgres(watch), Place::Postgres(server)) if !watch.is_connected() => Some(server.listen()),
+            // A file is opened within a look.
+            _ => None,
+        }
+    }
+
+    pub(super) fn connected(&mut self, listener: postgres::Listener) {
+        match self {
+            Self::Sqlite(_) => {}
+            Self::Postgres(watch) => watch.connected(listener),
+        }
+    }
+
+    /// One look.
     pub(super) async fn look(&mut self, database: &Database) -> Result<Look, String> {
         match (self, &database.place) {
             (Self::Sqlite(watch), Place::Sqlite(file)) => watch.look(file).await.map_err(|error| error.to_string()),
@@ -201,11 +235,27 @@ impl Watch {
         }
     }
 
+    /// The signing keys, by the same connection; `None`: to be asked of the pool.
+    pub(super) async fn signing_keys(&mut self) -> Result<Option<Vec<keys::Row>>, String> {
+        match self {
+            Self::Sqlite(_) => Ok(None),
+            Self::Postgres(watch) => watch.signing_keys().await.map(Some).map_err(|error| error.to_string()),
+        }
+    }
+
     /// The newest number of the log; `looked`: what the last look saw.
     pub(super) async fn latest(&self, changes: &dyn Changes, looked: i64) -> Result<i64, String> {
         match self {
             Self::Sqlite(_) => changes.latest().await.map_err(|error| error.detail),
             Self::Postgres(_) => Ok(looked),
+        }
+    }
+
+    /// Whether all that the last look saw is applied for certain: what came since then is found by the next look.
+    pub(super) fn has_reached(&self, looked: i64, seq: i64) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(_) => seq >= looked,
         }
     }
 

@@ -5,7 +5,11 @@
 use std::{
     fmt::Display,
     io::ErrorKind,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use sqlx::{
@@ -18,11 +22,18 @@ use super::{DatabaseError, Look, OPENING};
 use crate::{
     config::PostgresUrl,
     ports::Change,
-    store::changes::{self, CHANNEL},
+    store::{
+        changes::{self, CHANNEL},
+        keys,
+    },
 };
 
 /// Beside the follower's own one. Every node has so many.
 const CONNECTIONS: u32 = 10;
+/// Routers forget an idle connection without a word, and whoever uses it then waits in vain.
+const IDLE: Duration = Duration::from_secs(60);
+/// A connection that says nothing for so long when it is given back is given up; it would keep its place until TCP gives up.
+const RELEASE: Duration = Duration::from_secs(1);
 /// `server_version_num` of the oldest release that will do, and its name.
 const OLDEST: (i32, &str) = (130_000, "13");
 
@@ -31,7 +42,12 @@ pub(super) struct Server {
     options: Box<PgConnectOptions>,
     /// Of the server whose tables are known to be up to date.
     opened: Mutex<Option<Identity>>,
+    /// The watch has found another one than that.
+    replaced: AtomicBool,
 }
+
+/// The connection of a [`Watch`].
+pub(in crate::store) type Listener = PgListener;
 
 /// Which server, since when, and which of its databases: after a restart or a change to another server the numbers of the log may begin anew.
 type Identity = String;
@@ -43,7 +59,7 @@ impl Server {
     pub(super) fn at(url: &PostgresUrl) -> Result<Self, DatabaseError> {
         let options: PgConnectOptions = url.expose().parse().map_err(|error| told(&error))?;
         let options = Box::new(options.disable_statement_logging());
-        Ok(Self { url: url.clone(), options, opened: Mutex::default() })
+        Ok(Self { url: url.clone(), options, opened: Mutex::default(), replaced: AtomicBool::new(false) })
     }
 
     /// Makes sure that the server will do and that its tables are up to date.
@@ -71,11 +87,25 @@ impl Server {
         Ok(options.disable_statement_logging())
     }
 
+    /// Nothing that is asked of the pool counts: it may lead to the old server, or to one whose tables are not those of this version.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    /// The pool leads to the server that was prepared last.
+    pub(super) fn adopted(&self) {
+        self.replaced.store(false, Ordering::Release);
+    }
+
     fn opened(&self) -> MutexGuard<'_, Option<Identity>> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn listen(&self) -> Result<PgListener, sqlx::Error> {
+    pub(super) async fn listen(&self) -> Result<Listener, String> {
+        self.listening().await.map_err(|error| told(&error).to_string())
+    }
+
+    async fn listening(&self) -> Result<Listener, sqlx::Error> {
         let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
         let mut listener = PgListener::connect_with(&pool.connect_with((*self.options).clone()).await?).await?;
         listener.ignore_pool_close_event(true);
@@ -90,8 +120,8 @@ impl Server {
 const SETTINGS: &str = "SET default_transaction_isolation = 'read committed'; SET statement_timeout = 1500; \
                         SET idle_in_transaction_session_timeout = 2000; SET lock_timeout = 1000";
 
-/// In place of the ping that sqlx would send. A `BEGIN` that was given up before its answer leaves a connection within a transaction that nobody knows
-/// of, where the next change would never be committed: there the time of the transaction is not that of the statement. Sent by the simple protocol,
+/// Asked of every connection that is given back. A `BEGIN` that was given up before its answer leaves one within a transaction that nobody knows of, where
+/// what is asked later would never be committed: there the time of the transaction is not that of the statement. Sent by the simple protocol,
 /// which has one time for both otherwise.
 const IS_OUTSIDE_TRANSACTIONS: &str = "SELECT (now() = statement_timestamp())::int4";
 
@@ -100,6 +130,7 @@ fn pool_options() -> AnyPoolOptions {
     AnyPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(OPENING)
+        .idle_timeout(IDLE)
         .after_connect(|connection, _| {
             Box::pin(async move {
                 connection.execute(SETTINGS).await?;
@@ -109,11 +140,11 @@ fn pool_options() -> AnyPoolOptions {
                 }
             })
         })
-        .test_before_acquire(false)
-        .before_acquire(|connection, _| {
+        .after_release(|connection, _| {
             Box::pin(async move {
-                let outside: i32 = sqlx::raw_sql(IS_OUTSIDE_TRANSACTIONS).fetch_one(connection).await?.try_get(0)?;
-                Ok(outside == 1)
+                let asking = sqlx::raw_sql(IS_OUTSIDE_TRANSACTIONS).fetch_one(connection);
+                let asked = tokio::time::timeout(RELEASE, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+                Ok(asked.try_get::<i32, _>(0)? == 1)
             })
         })
 }
@@ -200,15 +231,12 @@ fn refused_tls(error: &impl Display) -> String {
 /// One connection for looking and listening, so that one that is dead is noticed by the next look.
 #[derive(Default)]
 pub(in crate::store) struct Watch {
-    listener: Option<PgListener>,
+    listener: Option<Listener>,
 }
 
 impl Watch {
     pub(super) async fn look(&mut self, server: &Server) -> Result<Look, String> {
-        let listener = match &mut self.listener {
-            Some(listener) => listener,
-            none => none.insert(server.listen().await.map_err(|error| told(&error).to_string())?),
-        };
+        let Some(listener) = &mut self.listener else { return Err("there is no connection".to_owned()) };
         let query = format!("SELECT {IDENTITY}, pg_is_in_recovery()");
         let (identity, standby): (Identity, bool) =
             sqlx::query_as(AssertSqlSafe(query)).fetch_one(&mut *listener).await.map_err(|error| error.to_string())?;
@@ -217,6 +245,7 @@ impl Watch {
         }
         // Before its tables are asked: another database may have none yet.
         if server.opened().as_ref() != Some(&identity) {
+            server.replaced.store(true, Ordering::Release);
             return Ok(Look::Replaced);
         }
         let seq = sqlx::query_scalar("SELECT seq FROM change_counter").fetch_one(listener).await;
@@ -229,6 +258,19 @@ impl Watch {
         let bounds = sqlx::query_as(changes::BOUNDS_OF_POSTGRES).fetch_one(&mut *listener).await?;
         let rows = sqlx::query_as(changes::AFTER).bind(seq).bind(changes::STEP).fetch_all(listener).await?;
         Ok(changes::changes_after(seq, bounds, rows))
+    }
+
+    pub(super) async fn signing_keys(&mut self) -> Result<Vec<keys::Row>, sqlx::Error> {
+        let Some(listener) = &mut self.listener else { return Err(sqlx::Error::PoolClosed) };
+        sqlx::query_as(keys::ROWS).fetch_all(listener).await
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    pub(super) fn connected(&mut self, listener: Listener) {
+        self.listener = Some(listener);
     }
 
     pub(super) async fn woken(&mut self) {

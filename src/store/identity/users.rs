@@ -63,7 +63,7 @@ impl Users for DatabaseUsers {
         let row: Option<Row> = self
             .database
             .run(STORE, "find", async {
-                sqlx::query_as("SELECT * FROM users WHERE folded = $1")
+                sqlx::query_as(select!("WHERE folded = $1"))
                     .bind(folded(name))
                     .fetch_optional(&self.database.pool())
                     .await
@@ -76,7 +76,7 @@ impl Users for DatabaseUsers {
         let rows: Vec<Row> = self
             .database
             .run(STORE, "list", async {
-                sqlx::query_as("SELECT * FROM users ORDER BY folded").fetch_all(&self.database.pool()).await
+                sqlx::query_as(select!("ORDER BY folded")).fetch_all(&self.database.pool()).await
             })
             .await?;
         rows.into_iter().map(User::try_from).collect()
@@ -213,7 +213,7 @@ impl Credentials for DatabaseUsers {
 }
 
 async fn row_of(connection: &mut AnyConnection, name: &str) -> Result<Option<Row>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM users WHERE folded = $1").bind(folded(name)).fetch_optional(connection).await
+    sqlx::query_as(select!("WHERE folded = $1")).bind(folded(name)).fetch_optional(connection).await
 }
 
 fn groups_text(groups: &[String]) -> String {
@@ -223,6 +223,14 @@ fn groups_text(groups: &[String]) -> String {
 fn attributes_text(attributes: &Attributes) -> String {
     serde_json::json!(attributes).to_string()
 }
+
+/// The columns of a [`Row`], by name, as those of the sessions.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!("SELECT name, display_name, email, groups, disabled, token_version, attributes FROM users ", $rest)
+    };
+}
+use select;
 
 #[derive(FromRow)]
 struct Row {

@@ -114,9 +114,9 @@ impl DatabaseSessions {
                 .run(STORE, operation, async {
                     let query = match key {
                         Key::GateHash(hash) => {
-                            sqlx::query_as("SELECT * FROM sessions WHERE gate_hash = $1").bind(hash.0.as_slice())
+                            sqlx::query_as(rows::select!("WHERE gate_hash = $1")).bind(hash.0.as_slice())
                         }
-                        Key::Id(id) => sqlx::query_as("SELECT * FROM sessions WHERE id = $1").bind(&id.0),
+                        Key::Id(id) => sqlx::query_as(rows::select!("WHERE id = $1")).bind(&id.0),
                     };
                     query.fetch_optional(&self.database.pool()).await
                 })
@@ -317,7 +317,7 @@ impl Sessions for DatabaseSessions {
         let rows: Vec<Row> = self
             .database
             .run(STORE, "list", async {
-                sqlx::query_as("SELECT * FROM sessions WHERE $1 IS NULL OR folded = $1 ORDER BY created_at DESC, id")
+                sqlx::query_as(rows::select!("WHERE $1 IS NULL OR folded = $1 ORDER BY created_at DESC, id"))
                     .bind(user.map(folded))
                     .fetch_all(&self.database.pool())
                     .await

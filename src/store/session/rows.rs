@@ -166,6 +166,19 @@ pub(super) async fn insert(connection: &mut AnyConnection, session: &Session) ->
     Ok(())
 }
 
+/// The columns of a [`Row`], by name: a newer version of this program may add others while this one runs, and PostgreSQL refuses a prepared
+/// `SELECT *` from then on.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, name, factor, domain, gate_hash, portal_hash, remembered, created_at, signed_in_at, last_used_at, \
+             user_agent, address FROM sessions ",
+            $rest
+        )
+    };
+}
+pub(super) use select;
+
 #[derive(FromRow)]
 pub(super) struct Row {
     id: String,

@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
-    net::{
-        TcpListener, TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
+    net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
 };
+
+use super::late::pass;
 
 pub(crate) struct Breaker {
     port: u16,
@@ -75,31 +73,6 @@ async fn relay(mut client: TcpStream, target: u16, each_way: Duration, mut line:
     }
     // Both ends stay open for as long as the line says nothing.
     let _ = line.wait_for(|line| *line != Line::Silent).await;
-}
-
-async fn pass(client: &mut TcpStream, server: &mut TcpStream, each_way: Duration) {
-    if each_way.is_zero() {
-        let _ = copy_bidirectional(client, server).await;
-        return;
-    }
-    let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
-    tokio::select! {
-        _ = pass_late(from_client, to_server, each_way) => {}
-        _ = pass_late(from_server, to_client, each_way) => {}
-    }
-}
-
-/// Until either end is closed.
-async fn pass_late(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, each_way: Duration) -> std::io::Result<()> {
-    let mut bytes = vec![0; 64 * 1024];
-    loop {
-        let read = from.read(&mut bytes).await?;
-        if read == 0 {
-            return Ok(());
-        }
-        tokio::time::sleep(each_way).await;
-        to.write_all(&bytes[..read]).await?;
-    }
 }
 
 impl Drop for Breaker {

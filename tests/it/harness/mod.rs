@@ -10,6 +10,8 @@ pub(crate) mod client;
 pub(crate) mod envoy;
 pub(crate) mod front;
 pub(crate) mod haproxy;
+#[path = "../../support/late.rs"]
+pub(crate) mod late;
 pub(crate) mod nginx;
 pub(crate) mod port;
 #[path = "../../support/postgres.rs"]
