@@ -7,7 +7,12 @@ use std::{sync::Arc, time::Duration};
 
 use super::Gate;
 use crate::{
-    core::{identity::Identity, session::Standing, site::Site, time::Timestamp},
+    core::{
+        identity::Identity,
+        session::{SessionId, Standing},
+        site::Site,
+        time::Timestamp,
+    },
     ports::{LiveSession, Peek},
 };
 
@@ -56,25 +61,27 @@ impl Gate {
     #[must_use]
     pub fn hold(&self, site: &Site, identity: &Identity) -> Hold {
         let Some(id) = &identity.session else { return Hold::Over(Over::Session) };
-        match self.sessions.peek_id(id) {
-            Peek::Hit(live) => self.hold_of(site, identity, &live),
+        self.hold_by(site, identity, &self.sessions.glance(id))
+    }
+
+    /// By what was said of its session.
+    #[must_use]
+    pub fn hold_by(&self, site: &Site, identity: &Identity, said: &Peek) -> Hold {
+        match said {
+            Peek::Hit(live) => self.hold_of(site, identity, live),
             Peek::Gone => Hold::Over(Over::Session),
             Peek::Unsure => Hold::Unsure,
         }
     }
 
-    /// As the store says, where memory does not know.
-    pub async fn hold_in_store(&self, site: &Site, identity: &Identity) -> Hold {
-        let id = match (self.hold(site, identity), &identity.session) {
-            (Hold::Unsure, Some(id)) => id,
-            (known, _) => return known,
-        };
+    /// What the store says of a session, where memory does not know.
+    pub async fn ask_store(&self, id: &SessionId) -> Peek {
         match self.sessions.find_id(id).await {
-            Ok(Some(live)) => self.hold_of(site, identity, &live),
-            Ok(None) => Hold::Over(Over::Session),
+            Ok(Some(live)) => Peek::Hit(live),
+            Ok(None) => Peek::Gone,
             Err(unavailable) => {
                 tracing::debug!(store = unavailable.store, error = %unavailable, "cannot tell whether a stream may go on");
-                Hold::Unsure
+                Peek::Unsure
             }
         }
     }
