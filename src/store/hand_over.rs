@@ -64,10 +64,7 @@ impl HandOvers for DatabaseHandOvers {
                          SELECT code_hash FROM hand_overs WHERE expires_at < $1 FOR UPDATE SKIP LOCKED)"
                     }
                 };
-                sqlx::query(clean)
-                    .bind(self.database.clock.now().unix_millis())
-                    .execute(&mut *write)
-                    .await?;
+                sqlx::query(clean).bind(self.database.clock.now().unix_millis()).execute(&mut *write).await?;
                 sqlx::query(
                     "INSERT INTO hand_overs (code_hash, session, domain, state, rd, rm, expires_at) \
                      VALUES ($1, $2, $3, $4, $5, $6, $7)",

@@ -58,7 +58,11 @@ async fn whoever_ends_a_sign_in_and_whoever_writes_its_uses_do_not_wait_for_each
         scene.make("z-parent", None).await;
         scene.make("a-child", Some("z-parent")).await;
         scene.make("b-child", Some("z-parent")).await;
-        scene.other.execute("BEGIN; UPDATE sessions SET last_used_at = last_used_at WHERE id = 'a-child'").await.unwrap();
+        scene
+            .other
+            .execute("BEGIN; UPDATE sessions SET last_used_at = last_used_at WHERE id = 'a-child'")
+            .await
+            .unwrap();
         let sessions = scene.node.stores.sessions.clone();
         let ended = SessionId(if by_child { "b-child" } else { "z-parent" }.to_owned());
         let ending = tokio::spawn(async move { sessions.end(End::One(&ended)).await });
@@ -78,16 +82,16 @@ async fn whoever_hands_over_and_whoever_writes_uses_do_not_wait_for_each_other()
     let mut scene = Scene::new().await;
     scene.make("z-parent", None).await;
     scene.make("a-replaced", None).await;
-    scene.other.execute("BEGIN; UPDATE sessions SET last_used_at = last_used_at WHERE id = 'a-replaced'").await.unwrap();
+    scene
+        .other
+        .execute("BEGIN; UPDATE sessions SET last_used_at = last_used_at WHERE id = 'a-replaced'")
+        .await
+        .unwrap();
     let sessions = scene.node.stores.sessions.clone();
     let replaced = [SessionId("a-replaced".to_owned())];
     let creating = tokio::spawn(async move { sessions.create(named("new", Some("z-parent")), &replaced).await });
     scene.somebody_waits().await;
-    scene
-        .other
-        .execute("UPDATE sessions SET last_used_at = last_used_at WHERE id = 'z-parent'; COMMIT")
-        .await
-        .unwrap();
+    scene.other.execute("UPDATE sessions SET last_used_at = last_used_at WHERE id = 'z-parent'; COMMIT").await.unwrap();
     creating.await.unwrap().unwrap();
     assert_eq!(scene.left().await, ["new", "z-parent"]);
     scene.node.stop().await;

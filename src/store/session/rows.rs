@@ -53,11 +53,8 @@ pub(super) async fn hold_with_children(
              WHERE children.parent IN (SELECT json_array_elements_text($2::json))) ORDER BY id FOR UPDATE"
         }
     };
-    let held: Vec<String> = sqlx::query_scalar(select)
-        .bind(list(ids.iter().chain(parent)))
-        .bind(list(ids))
-        .fetch_all(&mut **write)
-        .await?;
+    let held: Vec<String> =
+        sqlx::query_scalar(select).bind(list(ids.iter().chain(parent))).bind(list(ids)).fetch_all(&mut **write).await?;
     Ok(held.into_iter().map(SessionId).collect())
 }
 
