@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use postern::{
-    core::session::{Session, SessionId},
-    ports::End,
+    core::{
+        session::{Session, SessionId, TokenHash},
+        time::Timestamp,
+    },
+    ports::{End, HandOver},
 };
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
@@ -132,5 +135,25 @@ async fn threat_36_what_is_being_handed_over_ends_with_the_session_that_it_comes
     scene.other.execute("COMMIT").await.unwrap();
     assert_eq!(ending.await.unwrap().unwrap(), 2);
     assert_eq!(scene.left().await, Vec::<String>::new());
+    scene.node.stop().await;
+}
+
+/// Several nodes clean up at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_gives_a_code_passes_over_expired_ones_that_another_one_is_at() {
+    let mut scene = Scene::new().await;
+    let given = |expires_at| HandOver {
+        session: SessionId("parent".to_owned()),
+        domain: "example.net".to_owned(),
+        state: String::new(),
+        rd: String::new(),
+        rm: String::new(),
+        expires_at: Timestamp::from_unix_millis(expires_at),
+    };
+    let hand_overs = scene.node.stores.hand_overs.clone();
+    hand_overs.give(&TokenHash::of("expired"), given(0)).await.unwrap();
+    scene.other.execute("BEGIN; SELECT code_hash FROM hand_overs FOR UPDATE").await.unwrap();
+    hand_overs.give(&TokenHash::of("new"), given(i64::MAX)).await.unwrap();
+    scene.other.execute("COMMIT").await.unwrap();
     scene.node.stop().await;
 }
