@@ -30,6 +30,10 @@ pub enum Hold {
     Unsure,
 }
 
+/// What the store said of a session, for all that it let through.
+#[derive(Debug)]
+pub struct Said(Option<Arc<LiveSession>>);
+
 /// Why a stream is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
@@ -61,29 +65,28 @@ impl Gate {
     #[must_use]
     pub fn hold(&self, site: &Site, identity: &Identity) -> Hold {
         let Some(id) = &identity.session else { return Hold::Over(Over::Session) };
-        self.hold_by(site, identity, &self.sessions.glance(id))
-    }
-
-    /// By what was said of its session.
-    #[must_use]
-    pub fn hold_by(&self, site: &Site, identity: &Identity, said: &Peek) -> Hold {
-        match said {
-            Peek::Hit(live) => self.hold_of(site, identity, live),
+        match self.sessions.glance(id) {
+            Peek::Hit(live) => self.hold_of(site, identity, &live),
             Peek::Gone => Hold::Over(Over::Session),
             Peek::Unsure => Hold::Unsure,
         }
     }
 
-    /// What the store says of a session, where memory does not know.
-    pub async fn ask_store(&self, id: &SessionId) -> Peek {
+    /// What the store says of a session, where memory does not know. `None`: it cannot say.
+    pub async fn ask_store(&self, id: &SessionId) -> Option<Said> {
         match self.sessions.find_id(id).await {
-            Ok(Some(live)) => Peek::Hit(live),
-            Ok(None) => Peek::Gone,
+            Ok(found) => Some(Said(found)),
             Err(unavailable) => {
                 tracing::debug!(store = unavailable.store, error = %unavailable, "cannot tell whether a stream may go on");
-                Peek::Unsure
+                None
             }
         }
+    }
+
+    /// By what the store said of its session.
+    #[must_use]
+    pub fn hold_by(&self, site: &Site, identity: &Identity, Said(found): &Said) -> Hold {
+        found.as_ref().map_or(Hold::Over(Over::Session), |live| self.hold_of(site, identity, live))
     }
 
     fn hold_of(&self, site: &Site, identity: &Identity, live: &Arc<LiveSession>) -> Hold {

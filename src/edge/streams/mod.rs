@@ -33,7 +33,6 @@ use crate::{
         Gate,
         hold::{Hold, Over},
     },
-    ports::Peek,
 };
 
 /// How often is looked.
@@ -158,13 +157,12 @@ impl Streams {
                 if unanswered.load(Ordering::Relaxed) >= ENOUGH {
                     return;
                 }
-                let answer = gate.ask_store(&id).await;
-                if matches!(answer, Peek::Unsure) {
+                let Some(said) = gate.ask_store(&id).await else {
                     unanswered.fetch_add(1, Ordering::Relaxed);
                     return;
-                }
+                };
                 for (place, identity) in unknown.streams {
-                    self.found(place, gate.hold_by(site, &identity, &answer), gate);
+                    self.found(place, gate.hold_by(site, &identity, &said), gate);
                 }
             }
         });
