@@ -14,6 +14,7 @@ mod outage;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod postgres_fleet;
+mod postgres_hand_overs;
 mod postgres_outage;
 mod sessions;
 mod sign_in;

@@ -121,7 +121,11 @@ routes:
             without_hash: AtomicU64::new(0),
             busy: AtomicBool::new(false),
         });
-        let sessions = Arc::new(BreakableSessions { inner: stores.sessions.clone(), down: AtomicBool::new(false) });
+        let sessions = Arc::new(BreakableSessions {
+            inner: stores.sessions.clone(),
+            down: AtomicBool::new(false),
+            ends_parents: AtomicBool::new(false),
+        });
         let users = Arc::new(BreakableUsers { inner: stores.users.clone(), down: AtomicBool::new(false) });
         let record = Arc::new(Record::default());
         let regulation = Arc::new(Strict::default());
@@ -355,7 +359,7 @@ impl Reply {
 pub(crate) struct Browser<'w> {
     world: &'w World,
     portal: String,
-    jar: BTreeMap<String, String>,
+    pub(crate) jar: BTreeMap<String, String>,
 }
 
 impl<'w> Browser<'w> {

@@ -88,6 +88,8 @@ fn unless(down: &AtomicBool, store: &'static str) -> Result<(), Unavailable> {
 pub(crate) struct BreakableSessions {
     pub(crate) inner: Arc<dyn Sessions>,
     pub(crate) down: AtomicBool,
+    /// What hands a sign-in over ends just before the new session is stored.
+    pub(crate) ends_parents: AtomicBool,
 }
 
 #[async_trait]
@@ -98,6 +100,10 @@ impl Sessions for BreakableSessions {
 
     fn peek_id(&self, id: &SessionId) -> Peek {
         self.inner.peek_id(id)
+    }
+
+    fn glance(&self, id: &SessionId) -> Peek {
+        self.inner.glance(id)
     }
 
     async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable> {
@@ -112,6 +118,9 @@ impl Sessions for BreakableSessions {
 
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {
         unless(&self.down, "sessions")?;
+        if let Some(parent) = session.parent.as_ref().filter(|_| self.ends_parents.load(Ordering::SeqCst)) {
+            self.inner.end(End::One(parent)).await?;
+        }
         self.inner.create(session, ended).await
     }
 
