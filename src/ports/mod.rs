@@ -17,7 +17,7 @@ pub use changes::{Change, ChangeKind, Changes};
 pub use credentials::{Credentials, HashError, Hasher};
 pub use keys::{Keys, SigningKey, SigningKeys};
 pub use passwords::{
-    Barred, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Regulation, Try, VerifiedPasswords,
+    Barred, Lead, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Regulation, Told, Try, VerifiedPasswords,
 };
 pub use sessions::{End, LiveSession, Peek, Sessions};
 pub use system::{AuditEvent, AuditSink, Clock, Entropy, SourceLimit};

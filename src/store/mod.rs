@@ -16,6 +16,7 @@ mod passwords;
 mod regulation;
 mod session;
 pub mod system;
+mod turns;
 
 use std::sync::Arc;
 

@@ -1,33 +1,35 @@
 //! Passwords of Basic that were verified a moment ago, in memory alone. Asked by `identity::passwords`.
 //!
 //! What is remembered is a SHA-256 under a key that this process made up, and whom it named; it hangs on the cache of sessions (`Leash`), so that a
-//! new password, a disabled user, other groups or a silent log of changes end it as they would a session. A wrong password is never here.
+//! new password, a disabled user, other groups or a silent log of changes end it as they would a session. Of a wrong pair nothing is known but that it
+//! was wrong a moment ago, and nobody is answered by that.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use moka::{policy::EvictionPolicy, sync::Cache};
-use secrecy::{ExposeSecret as _, SecretBox, SecretString};
+use secrecy::{ExposeSecret as _, SecretBox};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Mutex as AsyncMutex;
 
-use super::session::{Generation, Leash, SessionCache};
+use super::{
+    limit::bucket_of,
+    session::{Leash, SessionCache},
+    turns::{Joined, Turns},
+};
 use crate::{
     core::{identity::Identity, time::Timestamp, user::folded},
-    ports::{Changes, Entropy, Mark, PasswordKey, PasswordTurn, Unavailable, VerifiedPasswords},
+    ports::{Barred, Changes, Entropy, Mark, PasswordKey, PasswordTurn, Presentation, Unavailable, VerifiedPasswords},
 };
 
 /// Pairs of name and password kept at most.
 const CAPACITY: u64 = 100_000;
 /// A password is verified anew after so long, however often it comes.
 const LIFE: Duration = Duration::from_secs(600);
-/// Turns that are over are forgotten when there are so many.
-const MOST_ENDED: usize = 1_024;
+/// Wrong pairs known at most.
+const WRONG: u64 = 10_000;
+/// How long anybody waits for another who verifies the same pair.
+const WAIT: Duration = Duration::from_secs(5);
 /// How old the moment may look at which a caller presented the password (`max_auth_age`), who presents it with every request.
 const STALE: Duration = Duration::from_secs(5);
 
@@ -37,8 +39,9 @@ pub(super) struct RememberedPasswords {
     /// What says whether memory may be believed, and about whom.
     sessions: Arc<SessionCache>,
     changes: Arc<dyn Changes>,
-    /// Those that are being verified now.
-    turns: Mutex<HashMap<PasswordKey, Weak<AsyncMutex<()>>>>,
+    turns: Turns,
+    /// Those that regulation was told of.
+    wrong: Cache<PasswordKey, ()>,
 }
 
 struct Entry {
@@ -52,37 +55,59 @@ impl RememberedPasswords {
         entropy.fill(&mut *key);
         let cache =
             Cache::builder().max_capacity(CAPACITY).eviction_policy(EvictionPolicy::lru()).time_to_live(LIFE).build();
-        Self { key: SecretBox::new(key), cache, sessions, changes, turns: Mutex::default() }
+        let wrong =
+            Cache::builder().max_capacity(WRONG).eviction_policy(EvictionPolicy::lru()).time_to_live(LIFE).build();
+        Self { key: SecretBox::new(key), cache, sessions, changes, turns: Turns::default(), wrong }
+    }
+
+    fn stands(&self, mark: &Mark) -> bool {
+        self.sessions.stands(&mark.dropped, mark.era)
+    }
+
+    async fn turn_of(&self, key: &PasswordKey) -> PasswordTurn {
+        loop {
+            let others = match self.turns.join(key) {
+                Joined::Lead(lead) => return PasswordTurn::Lead(lead),
+                Joined::TooMany => return PasswordTurn::Told(Err(Barred::Busy)),
+                Joined::Waiting(waiting) => waiting,
+            };
+            // Whoever led may have gone away, or read what has changed since.
+            if let Some((told, mark)) = others.heard().await
+                && mark.is_none_or(|mark| self.stands(&mark))
+            {
+                return PasswordTurn::Told(told);
+            }
+        }
     }
 }
 
 #[async_trait]
 impl VerifiedPasswords for RememberedPasswords {
-    fn key(&self, user: &str, password: &SecretString) -> PasswordKey {
-        let user = folded(user);
+    fn key(&self, presented: &Presentation) -> PasswordKey {
+        let user = folded(&presented.user);
         let mut digest = Sha256::new();
         digest.update(self.key.expose_secret());
+        match presented.address.map(bucket_of) {
+            None => digest.update([0]),
+            Some(IpAddr::V4(address)) => {
+                digest.update([4]);
+                digest.update(address.octets());
+            }
+            Some(IpAddr::V6(address)) => {
+                digest.update([6]);
+                digest.update(address.octets());
+            }
+        }
         // The length first, so that no two pairs give the same bytes.
         digest.update((user.len() as u64).to_le_bytes());
         digest.update(user.as_bytes());
-        digest.update(password.expose_secret().as_bytes());
+        digest.update(presented.password.expose_secret().as_bytes());
         PasswordKey(digest.finalize().into())
     }
 
     async fn turn(&self, key: &PasswordKey) -> PasswordTurn {
-        let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            if turns.len() >= MOST_ENDED {
-                turns.retain(|_, turn| turn.strong_count() > 0);
-            }
-            let known = turns.get(key).and_then(Weak::upgrade);
-            known.unwrap_or_else(|| {
-                let turn = Arc::default();
-                turns.insert(*key, Arc::downgrade(&turn));
-                turn
-            })
-        };
-        PasswordTurn(Box::new(turn.lock_owned().await))
+        let turn = tokio::time::timeout(WAIT, self.turn_of(key)).await;
+        turn.unwrap_or(PasswordTurn::Told(Err(Barred::Busy)))
     }
 
     fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Arc<Identity>> {
@@ -96,19 +121,26 @@ impl VerifiedPasswords for RememberedPasswords {
         Some(fresh)
     }
 
-    async fn mark(&self) -> Result<Mark, Unavailable> {
-        let mark = Mark(self.sessions.generation().0);
+    async fn mark(&self, user: &str) -> Result<Mark, Unavailable> {
+        let user = folded(user);
+        let Leash { user_dropped: dropped, era } = self.sessions.leash(&user);
         if !self.sessions.is_trusted() {
             // Users may live in a file, which is in memory too: without the database nobody learns whom it disables.
             self.changes.latest().await?;
         }
-        Ok(mark)
+        Ok(Mark { user: user.into(), dropped, era })
     }
 
-    fn remember(&self, key: PasswordKey, identity: &Arc<Identity>, read_at: Mark) {
-        self.sessions.keep(&folded(&identity.user), Generation(read_at.0), |leash| {
+    fn remember(&self, key: PasswordKey, identity: &Arc<Identity>, read_at: &Mark) {
+        // A change that came in between ended the leash too: what hangs on it is never recalled.
+        if *folded(&identity.user) == *read_at.user && self.stands(read_at) {
+            let leash = Leash { user_dropped: Arc::clone(&read_at.dropped), era: read_at.era };
             self.cache.insert(key, Arc::new(Entry { identity: ArcSwap::new(Arc::clone(identity)), leash }));
-        });
+        }
+    }
+
+    fn is_newly_wrong(&self, key: &PasswordKey) -> bool {
+        self.wrong.entry(*key).or_insert(()).is_fresh()
     }
 }
 
@@ -145,14 +177,23 @@ mod tests {
         Arc::new(Identity::new(&user, Factor::One, Timestamp::from_unix_millis(at), None).unwrap())
     }
 
+    fn presented(user: &str, word: &str, from: Option<&str>) -> Presentation {
+        let address = from.map(|address| address.parse().unwrap());
+        Presentation { user: user.to_owned(), password: word.into(), address }
+    }
+
+    fn key(passwords: &RememberedPasswords, user: &str, word: &str) -> PasswordKey {
+        passwords.key(&presented(user, word, Some("192.0.2.7")))
+    }
+
     #[tokio::test]
     async fn what_was_verified_is_recalled_until_the_user_changes() {
         let (sessions, passwords) = remembered(true);
-        let key = passwords.key("bob", &"secret".into());
-        let mark = passwords.mark().await.unwrap();
-        passwords.remember(key, &bob(0), mark);
+        let secret = key(&passwords, "bob", "secret");
+        let mark = passwords.mark("Bob").await.unwrap();
+        passwords.remember(secret, &bob(0), &mark);
         let recalled = |word: &str, name: &str| {
-            passwords.recall(&passwords.key(name, &word.into()), Timestamp::from_unix_millis(1)).is_some()
+            passwords.recall(&key(&passwords, name, word), Timestamp::from_unix_millis(1)).is_some()
         };
         assert!(recalled("secret", "bob") && recalled("secret", " BOB"), "names are folded");
         assert!(!recalled("Secret", "bob") && !recalled("", "bob") && !recalled("secret", "ann"));
@@ -161,15 +202,15 @@ mod tests {
         assert!(recalled("secret", "bob"), "somebody else's change");
         sessions.drop_user("bob");
         assert!(!recalled("secret", "bob"));
-        passwords.remember(key, &bob(0), mark);
+        passwords.remember(secret, &bob(0), &mark);
         assert!(!recalled("secret", "bob"), "verified before the change, remembered after it");
     }
 
     #[tokio::test]
     async fn nothing_is_recalled_while_memory_is_unsure() {
         let (sessions, passwords) = remembered(true);
-        let key = passwords.key("bob", &"secret".into());
-        passwords.remember(key, &bob(0), passwords.mark().await.unwrap());
+        let key = key(&passwords, "bob", "secret");
+        passwords.remember(key, &bob(0), &passwords.mark("bob").await.unwrap());
         sessions.distrust();
         assert!(passwords.recall(&key, Timestamp::default()).is_none());
         sessions.trust(Duration::ZERO);
@@ -181,50 +222,81 @@ mod tests {
     #[tokio::test]
     async fn threat_32_no_password_counts_where_the_log_of_changes_is_out_of_reach() {
         let (sessions, passwords) = remembered(false);
-        assert!(passwords.mark().await.is_ok(), "it was looked at a moment ago");
+        assert!(passwords.mark("bob").await.is_ok(), "it was looked at a moment ago");
         sessions.distrust();
-        assert!(passwords.mark().await.is_err());
+        assert!(passwords.mark("bob").await.is_err());
     }
 
     /// `max_auth_age` asks when the password was presented: with this very request.
     #[tokio::test]
     async fn whoever_is_recalled_has_just_presented_it() {
         let (_sessions, passwords) = remembered(true);
-        let key = passwords.key("bob", &"secret".into());
-        passwords.remember(key, &bob(0), passwords.mark().await.unwrap());
+        let key = key(&passwords, "bob", "secret");
+        passwords.remember(key, &bob(0), &passwords.mark("bob").await.unwrap());
         let at =
             |millis| passwords.recall(&key, Timestamp::from_unix_millis(millis)).unwrap().signed_in_at.unix_millis();
         assert_eq!((at(1), at(4_999)), (0, 0), "not a new one for every request");
         assert_eq!((at(600_000), at(600_001)), (600_000, 600_000));
     }
 
+    /// Where many sign out all the time, what was verified meanwhile is remembered all the same.
     #[tokio::test]
-    async fn the_same_password_is_verified_by_one_after_another() {
-        let (_sessions, passwords) = remembered(true);
-        let key = |word: &str| passwords.key("bob", &word.into());
-        let secret = key("secret");
-        let first = passwords.turn(&secret).await;
-        let other = passwords.turn(&key("other")).await;
-        let waiting = passwords.turn(&secret);
-        tokio::pin!(waiting);
-        tokio::select! {
-            biased;
-            _ = &mut waiting => panic!("it is somebody else's turn"),
-            () = std::future::ready(()) => {}
+    async fn a_change_of_somebody_else_keeps_nothing_from_being_remembered() {
+        let (sessions, passwords) = remembered(true);
+        let key = key(&passwords, "bob", "secret");
+        let recalled = || passwords.recall(&key, Timestamp::default()).is_some();
+        let mark = passwords.mark("bob").await.unwrap();
+        sessions.drop_user("ann");
+        sessions.drop_session(&crate::core::session::SessionId("of ann".to_owned()));
+        passwords.remember(key, &bob(0), &mark);
+        assert!(recalled());
+        for change in [|sessions: &SessionCache| sessions.drop_user("bob"), SessionCache::drop_all] {
+            let mark = passwords.mark("bob").await.unwrap();
+            change(&sessions);
+            passwords.remember(key, &bob(0), &mark);
+            assert!(!recalled());
         }
-        drop(first);
-        waiting.await;
-        drop(other);
-        for number in 0..3 * MOST_ENDED {
-            passwords.turn(&key(&number.to_string())).await;
+        passwords.remember(key, &bob(0), &passwords.mark("ann").await.unwrap());
+        assert!(!recalled(), "whose changes nobody watched");
+    }
+
+    #[tokio::test]
+    async fn names_of_nobody_take_no_room_for_long() {
+        let (sessions, passwords) = remembered(true);
+        let kept = passwords.mark("bob").await.unwrap();
+        for number in 0..20_000 {
+            drop(passwords.mark(&number.to_string()).await.unwrap());
         }
-        assert!(passwords.turns.lock().unwrap().len() <= MOST_ENDED, "what is over is forgotten");
+        assert!(sessions.known_users() < 10_000, "{}", sessions.known_users());
+        sessions.drop_user("bob");
+        assert!(!passwords.stands(&kept));
+    }
+
+    /// Regulation bars by address too: memory answers nobody from elsewhere.
+    #[test]
+    fn a_pair_is_another_from_another_address() {
+        let (_, passwords) = remembered(true);
+        let from = |from| passwords.key(&presented("bob", "secret", from)).0;
+        let different = [None, Some("192.0.2.7"), Some("192.0.2.8"), Some("2001:db8::1"), Some("2001:db8:0:1::1")];
+        let keys: std::collections::HashSet<[u8; 32]> = different.map(from).into();
+        assert_eq!(keys.len(), different.len());
+        assert_eq!(from(Some("2001:db8::1")), from(Some("2001:db8::ffff")), "one /64");
+        assert_eq!(from(Some("::ffff:192.0.2.7")), from(Some("192.0.2.7")));
+    }
+
+    #[test]
+    fn a_wrong_pair_is_newly_wrong_once() {
+        let (_, passwords) = remembered(true);
+        let (one, other) = (key(&passwords, "bob", "one"), key(&passwords, "bob", "other"));
+        assert!(passwords.is_newly_wrong(&one) && passwords.is_newly_wrong(&other));
+        assert!(!passwords.is_newly_wrong(&one));
+        assert!(passwords.recall(&one, Timestamp::default()).is_none());
     }
 
     #[test]
     fn no_two_processes_share_keys() {
         let (_, one) = remembered(true);
         let (_, other) = remembered(true);
-        assert!(one.key("bob", &"secret".into()) != other.key("bob", &"secret".into()));
+        assert!(key(&one, "bob", "secret") != key(&other, "bob", "secret"));
     }
 }
