@@ -16,7 +16,6 @@ mod passwords;
 mod regulation;
 mod session;
 pub mod system;
-mod turns;
 
 use std::sync::Arc;
 
