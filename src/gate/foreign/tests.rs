@@ -466,8 +466,36 @@ async fn threat_69_a_local_name_and_a_forged_group() {
 
     let prefixed = World::trusting(vec![trusted(|issuer| issuer.claims.prefix = "idp:".to_owned())]);
     prefixed.issuers.local_names.lock().unwrap().push("carol".to_owned());
+    assert_eq!(prefixed.user(&carol).await.as_deref(), Ok("idp:carol"), "a prefix keeps them apart");
     prefixed.issuers.users_down.store(true, Ordering::SeqCst);
-    assert_eq!(prefixed.user(&carol).await.as_deref(), Ok("idp:carol"), "no store is asked");
+    assert_eq!(prefixed.user(&carol).await.as_deref(), Ok("idp:carol"), "no store is asked of what is remembered");
+}
+
+#[tokio::test]
+async fn threat_69_a_prefix_that_makes_a_local_name() {
+    let world = World::trusting(vec![trusted(|issuer| issuer.claims.prefix = "adm".to_owned())]);
+    world.issuers.local_names.lock().unwrap().push("Admin".to_owned());
+    let named = |name: &str| made(&header(), &with(claims(), "sub", json!(name)));
+    for name in ["in", "In", "IN"] {
+        assert_eq!(world.user(&named(name)).await, Err("401"), "{name}");
+    }
+    // Somebody who becomes a local user while the token is remembered.
+    let token = named("iral");
+    assert_eq!(world.user(&token).await.as_deref(), Ok("admiral"));
+    world.issuers.local_names.lock().unwrap().push("ADMIRAL".to_owned());
+    world.issuers.sure.store(false, Ordering::SeqCst);
+    assert_eq!(world.user(&token).await, Err("401"));
+    world.issuers.users_down.store(true, Ordering::SeqCst);
+    assert_eq!(world.user(&named("ire")).await, Err("unavailable"), "who has the name cannot be said");
+}
+
+#[tokio::test]
+async fn a_remembered_token_weighs_what_its_claims_take() {
+    let world = World::new();
+    let token = made(&header(), &with(claims(), "x", json!(vec![json!({ "": 0 }); 1000])));
+    assert!(world.user(&token).await.is_ok());
+    let weight = world.issuers.remembered.lock().unwrap().values().next().unwrap().weight;
+    assert!(weight > 650_000, "{} bytes of token: {weight}", token.len());
 }
 
 #[tokio::test]
