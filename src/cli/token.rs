@@ -142,15 +142,15 @@ fn wish(command: &Command) -> anyhow::Result<Option<Wish>> {
 
 async fn act(stores: &Stores, command: Command, wish: Option<Wish>) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
+    let desk = TokenDesk {
+        tokens: &*stores.api_tokens,
+        clock: &*stores.clock,
+        entropy: &*stores.entropy,
+        audit: &*stores.audit,
+        address: None,
+        request_id: None,
+    };
     if let Some(wish) = wish {
-        let desk = TokenDesk {
-            tokens: &*stores.api_tokens,
-            clock: &*stores.clock,
-            entropy: &*stores.entropy,
-            audit: &*stores.audit,
-            address: None,
-            request_id: None,
-        };
         let issued = desk.issue(wish).await?;
         writeln!(out, "{}", issued.secret.expose_secret())?;
         out.flush()?;
@@ -173,14 +173,20 @@ async fn act(stores: &Stores, command: Command, wish: Option<Wish>) -> anyhow::R
         }
         Command::Revoke { id: Some(id), .. } => {
             let id = ApiTokenId(id);
-            if id.key().is_none() || stores.api_tokens.revoke(Revoke::One(&id)).await? == 0 {
+            if id.key().is_none() || desk.revoke_any(Revoke::One(&id)).await? == 0 {
                 anyhow::bail!("there is no token of that id: `postern token list` shows all");
             }
             writeln!(out, "1 token is revoked")?;
         }
         Command::Revoke { user, service, .. } => {
             if let Some(owner) = owner_of(user, service) {
-                let revoked = stores.api_tokens.revoke(Revoke::AllOf(&owner)).await?;
+                let revoked = desk.revoke_any(Revoke::AllOf(&owner)).await?;
+                if let Owner::User(name) = &owner
+                    && revoked == 0
+                    && stores.users.find(name).await?.is_none()
+                {
+                    anyhow::bail!("there is no user {name:?}: `postern user list` shows all");
+                }
                 writeln!(out, "{revoked} tokens of {} are revoked", owner.name())?;
             }
         }
@@ -258,4 +264,34 @@ fn json(token: &ApiToken, now: Timestamp) -> serde_json::Value {
 /// RFC 3339, whole seconds.
 fn readable(at: Timestamp) -> String {
     jiff::Timestamp::from_second(at.unix_seconds()).map(|at| at.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn scopes(more: &[&str]) -> anyhow::Result<Vec<String>> {
+        let line = Line::try_parse_from(["token", "create", "bob", "--name", "x"].iter().chain(more))?;
+        Ok(wish(&line.args.command)?.map(|wish| wish.scopes.words().collect()).unwrap_or_default())
+    }
+
+    /// As a script has it whose variable is empty.
+    #[test]
+    fn a_scope_that_is_given_and_empty_makes_no_token() {
+        for bad in
+            [&["--scopes", ""][..], &["--scopes="], &["--scopes", "read,"], &["--scopes", "read", "--scopes", " "]]
+        {
+            assert!(scopes(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(scopes(&[]).unwrap(), [""; 0]);
+        assert_eq!(scopes(&["--scopes", "read,host:a.test"]).unwrap(), ["read", "host:a.test"]);
+    }
 }

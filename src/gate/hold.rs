@@ -7,7 +7,12 @@ use std::{sync::Arc, time::Duration};
 
 use super::Gate;
 use crate::{
-    core::{identity::Identity, session::Standing, site::Site, time::Timestamp},
+    core::{
+        identity::Identity,
+        session::{SessionId, Standing},
+        site::Site,
+        time::Timestamp,
+    },
     ports::{LiveSession, Peek},
 };
 
@@ -24,6 +29,10 @@ pub enum Hold {
     /// Memory does not know, or the store cannot answer.
     Unsure,
 }
+
+/// What the store said of a session, for all that it let through.
+#[derive(Debug)]
+pub struct Said(Option<Arc<LiveSession>>);
 
 /// Why a stream is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,27 +65,28 @@ impl Gate {
     #[must_use]
     pub fn hold(&self, site: &Site, identity: &Identity) -> Hold {
         let Some(id) = &identity.session else { return Hold::Over(Over::Session) };
-        match self.sessions.peek_id(id) {
+        match self.sessions.glance(id) {
             Peek::Hit(live) => self.hold_of(site, identity, &live),
             Peek::Gone => Hold::Over(Over::Session),
             Peek::Unsure => Hold::Unsure,
         }
     }
 
-    /// As the store says, where memory does not know.
-    pub async fn hold_in_store(&self, site: &Site, identity: &Identity) -> Hold {
-        let id = match (self.hold(site, identity), &identity.session) {
-            (Hold::Unsure, Some(id)) => id,
-            (known, _) => return known,
-        };
+    /// What the store says of a session, where memory does not know. `None`: it cannot say.
+    pub async fn ask_store(&self, id: &SessionId) -> Option<Said> {
         match self.sessions.find_id(id).await {
-            Ok(Some(live)) => self.hold_of(site, identity, &live),
-            Ok(None) => Hold::Over(Over::Session),
+            Ok(found) => Some(Said(found)),
             Err(unavailable) => {
                 tracing::debug!(store = unavailable.store, error = %unavailable, "cannot tell whether a stream may go on");
-                Hold::Unsure
+                None
             }
         }
+    }
+
+    /// By what the store said of its session.
+    #[must_use]
+    pub fn hold_by(&self, site: &Site, identity: &Identity, Said(found): &Said) -> Hold {
+        found.as_ref().map_or(Hold::Over(Over::Session), |live| self.hold_of(site, identity, live))
     }
 
     fn hold_of(&self, site: &Site, identity: &Identity, live: &Arc<LiveSession>) -> Hold {

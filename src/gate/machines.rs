@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::header;
 use secrecy::ExposeSecret as _;
 
 use super::{Gate, basic, credential::Caller};
@@ -19,6 +20,8 @@ pub(super) enum Hindrance {
     /// The API token is good, and does not count for this request.
     OutOfScope,
     SlowDown(Duration),
+    /// Too many passwords to verify at once.
+    Busy,
     Unavailable(Unavailable),
 }
 
@@ -32,8 +35,7 @@ impl From<Barred> for Hindrance {
     fn from(barred: Barred) -> Self {
         match barred {
             Barred::SlowDown(wait) => Self::SlowDown(wait),
-            // As the sign-in page says it: 503.
-            Barred::Busy => Unavailable { store: "hasher", detail: "too many sign-ins at once".to_owned() }.into(),
+            Barred::Busy => Self::Busy,
             Barred::Unavailable(unavailable) => unavailable.into(),
         }
     }
@@ -78,6 +80,14 @@ impl Gate {
             return Ok(Some(Caller::Credential(identity)));
         }
         Ok(self.passwords.identify(presented).await?.map(Caller::Credential))
+    }
+
+    /// Whether `Authorization`, which nobody had to read, holds a name and a password that memory knows as ours: an application must not learn them.
+    pub(super) fn carries_our_password(&self, facts: &Facts<'_>) -> bool {
+        let values = facts.headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
+        values.filter_map(basic::payload).filter_map(basic::decoded).any(|(user, password)| {
+            self.passwords.recall(&Presentation { user, password, address: facts.client.known() }).is_some()
+        })
     }
 
     async fn live_api_token(&self, token: &str, now: Timestamp) -> Result<Option<Arc<LiveApiToken>>, Unavailable> {

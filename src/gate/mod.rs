@@ -138,7 +138,10 @@ impl Gate {
                 }
             }
         };
-        outcome.carries_our_token |= carries_our_token;
+        outcome.carries_our_token |= carries_our_token
+            || (matches!(outcome.verdict, Verdict::Forward(_))
+                && !authorization_is_apps(site, facts, route)
+                && self.carries_our_password(facts));
         outcome
     }
 
@@ -172,8 +175,14 @@ impl Gate {
             Err(Hindrance::OutOfScope) => {
                 Outcome { verdict: Verdict::OutOfScope, credential: Credential::OutOfScope, ..anonymous }
             }
+            // Whoever loads a page can sign in instead, as where it failed: nobody asked the browser to send it.
+            Err(Hindrance::SlowDown(_) | Hindrance::Busy) if facts.is_page_load() => {
+                Outcome { verdict: Verdict::SignIn(SignIn::Nobody), credential: Credential::Failed, ..anonymous }
+            }
             // As where the source is limited: no rule had a say in it.
             Err(Hindrance::SlowDown(retry_after)) => Outcome::undecided(Verdict::SlowDown { retry_after }),
+            // As the sign-in page says it: 503.
+            Err(Hindrance::Busy) => Outcome { verdict: Verdict::Unavailable { store: "hasher" }, ..anonymous },
             Err(Hindrance::Unavailable(unavailable)) => {
                 tracing::warn!(store = unavailable.store, error = %unavailable, "cannot check a credential");
                 Outcome { verdict: Verdict::Unavailable { store: unavailable.store }, ..anonymous }

@@ -114,6 +114,26 @@ impl TokenDesk<'_> {
         Ok(revoked > 0)
     }
 
+    /// Revokes whosever it is; for the command line. Answers how many.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn revoke_any(&self, which: Revoke<'_>) -> Result<u64, Unavailable> {
+        let owner = match which {
+            // Before it is gone, for the record.
+            Revoke::One(id) => {
+                let all = self.tokens.list(None).await?;
+                all.into_iter().find(|token| token.id() == *id).map(|token| token.owner)
+            }
+            Revoke::AllOf(owner) => Some(owner.clone()),
+        };
+        let revoked = self.tokens.revoke(which).await?;
+        if let Some(owner) = owner.filter(|_| revoked > 0) {
+            self.record("token_revoked", owner.name(), "by_command");
+        }
+        Ok(revoked)
+    }
+
     fn record(&self, event: &'static str, user: &str, detail: &'static str) {
         self.audit.record(AuditEvent {
             event,

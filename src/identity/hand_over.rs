@@ -154,7 +154,14 @@ impl HandingOver {
             address: bearer.address,
             parent: Some(from.session.id.clone()),
         };
-        let session = self.sessions.create(session, bearer.replaced).await?;
+        let session = match self.sessions.create(session, bearer.replaced).await {
+            Ok(session) => session,
+            // It may have ended after it was found: then that is what there is to say.
+            Err(error) => match self.sessions.find_id(&from.session.id).await {
+                Ok(None) => return Err(HandOverError::Refused("session_ended")),
+                Ok(Some(_)) | Err(_) => return Err(error.into()),
+            },
+        };
         Ok(HandedOver { session, gate_cookie: gate_cookie.into(), portal_cookie: portal_cookie.into(), asked })
     }
 }

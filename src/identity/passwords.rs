@@ -2,7 +2,7 @@
 //! Called by `sign_in`, and by `gate` through [`Passwords`].
 //!
 //! Must never tell why it refused, not by its answer and not by how long it took (THREATS 39): an unknown, a disabled and a known user run through
-//! the same look-ups and one hash of the same cost. Never remembers a password that was wrong.
+//! the same look-ups and one hash of the same cost. Never answers by a password that was wrong before.
 
 use std::{
     net::IpAddr,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     core::{
@@ -22,8 +22,8 @@ use crate::{
     },
     observe::metrics::Metrics,
     ports::{
-        AuditEvent, AuditSink, Barred, Clock, Credentials, HashError, Hasher, Passwords, Presentation, Regulation, Try,
-        Unavailable, Users, VerifiedPasswords,
+        AuditEvent, AuditSink, Barred, Clock, Credentials, HashError, Hasher, Mark, PasswordKey, PasswordTurn,
+        Passwords, Presentation, Regulation, Told, Try, Unavailable, Users, VerifiedPasswords,
     },
 };
 
@@ -53,14 +53,16 @@ pub(super) struct Knock<'k> {
     pub(super) provider: &'static str,
     pub(super) address: Option<IpAddr>,
     pub(super) request_id: Option<&'k str>,
+    /// Of Basic, which repeats itself with every request: a wrong one counts once.
+    pub(super) pair: Option<PasswordKey>,
 }
 
 impl PasswordDoor {
     /// The user whose password it is; `None`, put on record, whatever the reason.
     pub(super) async fn opened(&self, knock: Knock<'_>) -> Result<Option<User>, Barred> {
-        let Knock { user: name, password, provider, address, request_id } = knock;
-        let typed = name.trim();
-        match self.verified_as(typed, password, provider, address).await? {
+        let (address, request_id) = (knock.address, knock.request_id);
+        let typed = knock.user.trim();
+        match self.verified_as(knock).await? {
             Ok(user) => Ok(Some(user)),
             Err(reason) => {
                 self.audit.record(AuditEvent {
@@ -77,21 +79,16 @@ impl PasswordDoor {
     }
 
     /// The user, or the stable word for the audit log that says why not.
-    async fn verified_as(
-        &self,
-        name: &str,
-        password: SecretString,
-        provider: &'static str,
-        address: Option<IpAddr>,
-    ) -> Result<Result<User, &'static str>, Barred> {
-        let known = if (1..=MAX_NAME).contains(&name.chars().count()) { name } else { "" };
+    async fn verified_as(&self, knock: Knock<'_>) -> Result<Result<User, &'static str>, Barred> {
+        let Knock { user: name, password, provider, address, request_id: _, pair } = knock;
+        let known = name_in(name);
         let user = self.users.find(known).await?;
         let account = folded(user.as_ref().map_or(known, |user| &user.name));
         let tried = Try { account: &account, address, provider };
         self.regulation.admit(tried).await?;
         let stored = self.credentials.password_hash(known).await?;
         let has_password = stored.is_some();
-        let compared = stored.or_else(|| self.credentials.decoy());
+        let compared = stored.clone().or_else(|| self.credentials.decoy());
         let right = self.hasher.verify(password, compared).await.map_err(|error| match error {
             HashError::Busy => Barred::Busy,
             HashError::Failed(detail) => Barred::Unavailable(Unavailable { store: "hasher", detail }),
@@ -99,19 +96,32 @@ impl PasswordDoor {
         let verified = match user {
             None => Err("unknown_user"),
             Some(user) if user.disabled => Err("disabled"),
-            Some(user) if right && has_password => Ok(user),
+            Some(user) if right && has_password => self.unchanged(known, user, stored).await?.ok_or("bad_password"),
             Some(_) => Err("bad_password"),
         };
-        self.regulation.settled(tried, verified.is_ok()).await;
+        if verified.is_ok() || pair.is_none_or(|pair| self.verified.is_newly_wrong(&pair)) {
+            self.regulation.settled(tried, verified.is_ok()).await;
+        }
         Ok(verified)
     }
 
-    async fn identified(&self, presented: Presentation) -> Result<Option<Arc<Identity>>, Barred> {
-        // Before the user is read: what changes from here on keeps the answer from being remembered.
-        let mark = self.verified.mark().await?;
-        let key = self.verified.key(&presented.user, &presented.password);
+    /// The user as read anew: what changed while the password was hashed, and was acknowledged, holds already.
+    async fn unchanged(
+        &self,
+        known: &str,
+        user: User,
+        stored: Option<SecretString>,
+    ) -> Result<Option<User>, Unavailable> {
+        let now = self.users.find(known).await?;
+        let stored_now = self.credentials.password_hash(known).await?;
+        let is_same =
+            stored.as_ref().map(ExposeSecret::expose_secret) == stored_now.as_ref().map(ExposeSecret::expose_secret);
+        Ok(now.filter(|now| is_same && !now.disabled && now.token_version == user.token_version))
+    }
+
+    async fn identified(&self, presented: Presentation, key: PasswordKey, mark: &Mark) -> Told {
         let Presentation { user, password, address } = presented;
-        let knock = Knock { user: &user, password, provider: BASIC, address, request_id: None };
+        let knock = Knock { user: &user, password, provider: BASIC, address, request_id: None, pair: Some(key) };
         let Some(user) = self.opened(knock).await? else { return Ok(None) };
         let identity = Identity::new(&user, Factor::One, self.clock.now(), None)
             .map_err(|error| Unavailable { store: "users", detail: error.to_string() })?;
@@ -126,6 +136,22 @@ impl PasswordDoor {
         });
         Ok(Some(identity))
     }
+
+    /// What came of it, and since when changes of the user would have overtaken it.
+    async fn led(&self, presented: Presentation, key: PasswordKey) -> (Told, Option<Mark>) {
+        let Some(_turn) = Turn::take(&self.under_way) else { return (Err(Barred::Busy), None) };
+        // Before the user is read: what changes from here on keeps the answer from being remembered.
+        match self.verified.mark(name_in(&presented.user)).await {
+            Ok(mark) => (self.identified(presented, key, &mark).await, Some(mark)),
+            Err(unavailable) => (Err(unavailable.into()), None),
+        }
+    }
+}
+
+/// What is looked for: no user has a name as long as some that are sent.
+fn name_in(typed: &str) -> &str {
+    let name = typed.trim();
+    if (1..=MAX_NAME).contains(&name.chars().count()) { name } else { "" }
 }
 
 /// Label of `auth_login_total`, and the word of the audit log.
@@ -134,19 +160,23 @@ const BASIC: &str = "basic";
 #[async_trait]
 impl Passwords for PasswordDoor {
     fn recall(&self, presented: &Presentation) -> Option<Arc<Identity>> {
-        let key = self.verified.key(&presented.user, &presented.password);
-        self.verified.recall(&key, self.clock.now())
+        self.verified.recall(&self.verified.key(presented), self.clock.now())
     }
 
-    async fn identify(&self, presented: Presentation) -> Result<Option<Arc<Identity>>, Barred> {
-        // A program may open many connections at once: one of them verifies the password for all.
-        let _alone = self.verified.turn(&self.verified.key(&presented.user, &presented.password)).await;
-        if let Some(identity) = self.recall(&presented) {
-            return Ok(Some(identity));
-        }
-        let found = match Turn::take(&self.under_way) {
-            Some(_turn) => self.identified(presented).await,
-            None => Err(Barred::Busy),
+    async fn identify(&self, presented: Presentation) -> Told {
+        // A program may open many connections at once: one of them verifies the password for all, also one that is wrong.
+        let key = self.verified.key(&presented);
+        let found = match self.verified.turn(&key).await {
+            PasswordTurn::Told(Ok(Some(identity))) => return Ok(Some(identity)),
+            PasswordTurn::Told(told) => told,
+            PasswordTurn::Lead(lead) => {
+                if let Some(identity) = self.verified.recall(&key, self.clock.now()) {
+                    return Ok(Some(identity));
+                }
+                let (found, mark) = self.led(presented, key).await;
+                lead.tell(found.clone(), mark);
+                found
+            }
         };
         let status = match &found {
             Ok(Some(_)) => "success",

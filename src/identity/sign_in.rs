@@ -111,6 +111,7 @@ impl SignIn {
             provider: PROVIDER,
             address: attempt.address,
             request_id: Some(&attempt.request_id),
+            pair: None,
         };
         match self.passwords.opened(knock).await? {
             Some(user) => self.signed_in(site, user, attempt).await,

@@ -86,6 +86,10 @@ pub(super) async fn give(visit: &Visit, live: &LiveSession, form: &Form) -> Resp
     let Some((scope, portal)) = wanted(visit, form).and_then(|scope| Some((scope, base_of(scope)?))) else {
         return leads_nowhere(visit);
     };
+    // Handed over itself, when another domain was home: what came of it would not end with the sign-in that it came from.
+    if live.session.parent.is_some() {
+        return pages::sign_in_page(visit, StatusCode::OK, form, None, None);
+    }
     let asked = Asked {
         domain: scope.domain.clone(),
         state: form.state.clone(),

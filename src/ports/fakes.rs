@@ -40,7 +40,6 @@ pub(crate) const NOW: Timestamp = Timestamp::from_unix_millis(1_800_000_000_000)
 pub(crate) const ISSUER: &str = "https://auth.example.com";
 
 /// Sessions in a list; `sure` says whether memory may answer, `down` whether the store can.
-#[derive(Default)]
 pub(crate) struct Stores {
     /// What memory holds.
     remembered: Mutex<Vec<Arc<LiveSession>>>,
@@ -48,6 +47,23 @@ pub(crate) struct Stores {
     stored: Mutex<Vec<Arc<LiveSession>>>,
     pub(crate) down: AtomicBool,
     pub(crate) reads: AtomicI64,
+    /// By id, for a request.
+    pub(crate) peeks: AtomicI64,
+    /// After so many by id it does not answer; below 0 it always does.
+    pub(crate) reads_left: AtomicI64,
+}
+
+impl Default for Stores {
+    fn default() -> Self {
+        Self {
+            remembered: Mutex::default(),
+            stored: Mutex::default(),
+            down: AtomicBool::default(),
+            reads: AtomicI64::default(),
+            peeks: AtomicI64::default(),
+            reads_left: AtomicI64::new(-1),
+        }
+    }
 }
 
 impl Stores {
@@ -89,12 +105,20 @@ impl Sessions for Stores {
         self.peeked(|session| session.gate_hash == *gate_hash)
     }
     fn peek_id(&self, id: &SessionId) -> Peek {
+        self.peeks.fetch_add(1, Ordering::SeqCst);
+        self.glance(id)
+    }
+    fn glance(&self, id: &SessionId) -> Peek {
         self.peeked(|session| session.id == *id)
     }
     async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable> {
         self.read(|session| session.gate_hash == *gate_hash)
     }
     async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        if self.reads_left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            self.reads_left.store(0, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
         self.read(|session| session.id == *id)
     }
     async fn create(&self, _: Session, _: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {

@@ -30,7 +30,7 @@ pub struct VerifiedToken {
     pub keys: Arc<KeySet>,
     /// `exp`: from then on it is verified anew, by whatever clock skew is allowed.
     pub until: Timestamp,
-    /// Where the name has no prefix.
+    /// `None`: that nobody here is called so is true now and cannot be remembered, so neither is the token.
     pub free_name: Option<Arc<dyn FreeName>>,
     /// Bytes that it takes in memory, roughly.
     pub weight: u32,

@@ -22,7 +22,7 @@ pub use hand_over::{HandOver, HandOvers};
 pub use issuer_keys::{ForeignTokens, FreeName, IssuerKeys, NameCheck, VerifiedToken};
 pub use keys::{CannotSign, KeyState, KeyTimes, Keys, Rotation, Signer, SigningKey, SigningKeys, Takeover};
 pub use passwords::{
-    Barred, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Regulation, Try, VerifiedPasswords,
+    Barred, Lead, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Regulation, Told, Try, VerifiedPasswords,
 };
 pub use sessions::{End, LiveSession, Peek, Sessions};
 pub use system::{AuditEvent, AuditSink, Clock, Entropy, SourceLimit};

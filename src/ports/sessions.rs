@@ -72,6 +72,8 @@ pub trait Sessions: Send + Sync {
     fn peek(&self, gate_hash: &TokenHash) -> Peek;
     /// By public id; never waits.
     fn peek_id(&self, id: &SessionId) -> Peek;
+    /// The same for no request: nothing that counts requests counts it.
+    fn glance(&self, id: &SessionId) -> Peek;
     /// Reads the store, whatever memory says, and remembers the answer.
     async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable>;
     async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable>;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::database::{Database, Guard};
+use super::database::{Database, Dialect, Guard};
 use crate::{
     core::{
         session::{SessionId, TokenHash},
@@ -56,11 +56,15 @@ impl HandOvers for DatabaseHandOvers {
         self.database
             .run(STORE, "give", async {
                 let mut write = self.database.begin(Guard::Rows).await?;
-                // Those that nobody came for.
-                sqlx::query("DELETE FROM hand_overs WHERE expires_at < $1")
-                    .bind(self.database.clock.now().unix_millis())
-                    .execute(&mut *write)
-                    .await?;
+                // Those that nobody came for; what another one is at is passed over.
+                let clean = match write.dialect() {
+                    Dialect::Sqlite => "DELETE FROM hand_overs WHERE expires_at < $1",
+                    Dialect::Postgres => {
+                        "DELETE FROM hand_overs WHERE code_hash IN (\
+                         SELECT code_hash FROM hand_overs WHERE expires_at < $1 FOR UPDATE SKIP LOCKED)"
+                    }
+                };
+                sqlx::query(clean).bind(self.database.clock.now().unix_millis()).execute(&mut *write).await?;
                 sqlx::query(
                     "INSERT INTO hand_overs (code_hash, session, domain, state, rd, rm, expires_at) \
                      VALUES ($1, $2, $3, $4, $5, $6, $7)",

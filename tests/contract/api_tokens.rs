@@ -11,7 +11,7 @@ use postern::{
         time::Timestamp,
         user::User,
     },
-    ports::{ApiTokenError, End, Revoke, UserChange},
+    ports::{ApiTokenError, End, Presentation, Revoke, UserChange},
 };
 use secrecy::SecretString;
 
@@ -157,10 +157,11 @@ async fn threat_36_a_new_password_in_another_process_ends_tokens_and_remembered_
     let token = made(&server, user("ann"), "one").await;
     warm(&server, &token).await;
     let verified = &server.stores.verified_passwords;
-    let key = verified.key("Ann", &SecretString::from("as it was"));
+    let presented = Presentation { user: "Ann".to_owned(), password: "as it was".into(), address: None };
+    let key = verified.key(&presented);
     let ann = User::new("ann", Vec::new());
     let identity = Arc::new(Identity::new(&ann, Factor::One, now(), None).unwrap());
-    verified.remember(key, &identity, verified.mark().await.unwrap());
+    verified.remember(key, &identity, &verified.mark("ann").await.unwrap());
     assert!(verified.recall(&key, now()).is_some());
     let command = place.open().await.unwrap();
     command.credentials.set_password_hash("ann", SecretString::from("new")).await.unwrap();

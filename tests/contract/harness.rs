@@ -27,6 +27,7 @@ use postern::{
         system::{SystemClock, SystemEntropy},
     },
 };
+use sqlx::{AnyConnection, Connection as _, Executor as _};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -76,6 +77,18 @@ impl Place {
             DatabaseAddress::Postgres(url) => url.expose(),
             DatabaseAddress::Sqlite(path) => panic!("{} has no URL", path.display()),
         }
+    }
+
+    /// Past every node.
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        sqlx::any::install_default_drivers();
+        let url = match &self.address {
+            DatabaseAddress::Postgres(url) => url.expose().to_owned(),
+            DatabaseAddress::Sqlite(path) => format!("sqlite://{}", path.display()),
+        };
+        let mut connection = AnyConnection::connect(&url).await.unwrap();
+        connection.execute(sql).await.unwrap();
+        connection.close().await.unwrap();
     }
 
     /// The file of SQLite.

@@ -15,6 +15,7 @@ mod outage;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod postgres_fleet;
+mod postgres_hand_overs;
 mod postgres_outage;
 mod sessions;
 mod sign_in;

@@ -184,6 +184,7 @@ async fn a_wrong_command_line_makes_no_token() {
         (&["create", "--service", "a,b", "--name", "x"], 1, "comma"),
         (&["revoke"], 2, "ID"),
         (&["revoke", "nobodys"], 1, "token list"),
+        (&["revoke", "--user", "bbo"], 1, "no user \"bbo\""),
         (&["list", "--format", "yaml"], 2, "yaml"),
     ] {
         let output = feed(&mut server.command(&[&["token"], arguments].concat()), "");

@@ -257,6 +257,33 @@ async fn what_ended_meanwhile_is_not_handed_over() {
     let disabled = postern::ports::UserChange { disabled: Some(true), ..Default::default() };
     world.stores.users.update("bob", disabled).await.unwrap();
     assert_refused(&person.net.load(&code).await);
+
+    // Between the look at it and the new session.
+    let mut person = Person::signed_in(&world, "alice").await;
+    let code = person.code().await;
+    world.recorded();
+    world.sessions.ends_parents.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_refused(&person.net.load(&code).await);
+    assert_eq!(world.recorded().pop().map(|event| event.detail), Some("session_ended"));
+}
+
+/// Where another domain became home: there is one step from a sign-in to what ends with it, and no two.
+#[tokio::test]
+async fn what_was_handed_over_is_not_handed_on() {
+    let mut world = three().await;
+    let jar = Person::handed_over(&world, "bob").await.net.jar;
+    std::sync::Arc::get_mut(&mut world.site).unwrap().cookies.rotate_left(1);
+    let mut person = Person::of(&world);
+    person.net.jar = jar;
+    assert!(person.net.is_signed_in().await);
+    let sent = person.org.load(&wants("https://app.example.org/")).await;
+    let form = person.net.load(path_of(&sent, NET)).await;
+    assert_eq!(form.status, 200, "{form:#?}");
+    let fields = ["csrf_token", "rd", "rm", "state"].map(|name| (name, form.field(name)));
+    let mut fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    fields.extend([("username", "bob"), ("password", PASSWORD)]);
+    let given = person.net.post("/", &fields).await;
+    assert_eq!(person.org.load(path_of(&given, ORG)).await.location(), "https://app.example.org/");
 }
 
 /// THREATS 59: every application of the home domain sees that cookie.

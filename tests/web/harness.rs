@@ -25,10 +25,10 @@ use postern::{
     store::{Stores, open_with, system::SystemEntropy},
 };
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock};
 use tower::ServiceExt as _;
 
-use crate::ports::{BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Record, Strict};
+use crate::ports::{BreakableMemory, BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Record, Strict};
 
 pub(crate) const PASSWORD: &str = "a long word for tests";
 pub(crate) const REQUEST_ID: &str = "0123456789abcdef";
@@ -72,6 +72,7 @@ pub(crate) struct World {
     pub(crate) users: Arc<BreakableUsers>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) regulation: Arc<Strict>,
+    pub(crate) memory: Arc<BreakableMemory>,
     pub(crate) metrics: Arc<Metrics>,
     record: Arc<Record>,
     router: Router,
@@ -120,17 +121,27 @@ routes:
             verified: AtomicU64::new(0),
             without_hash: AtomicU64::new(0),
             busy: AtomicBool::new(false),
+            hold: RwLock::default(),
         });
-        let sessions = Arc::new(BreakableSessions { inner: stores.sessions.clone(), down: AtomicBool::new(false) });
+        let sessions = Arc::new(BreakableSessions {
+            inner: stores.sessions.clone(),
+            down: AtomicBool::new(false),
+            ends_parents: AtomicBool::new(false),
+        });
         let users = Arc::new(BreakableUsers { inner: stores.users.clone(), down: AtomicBool::new(false) });
         let record = Arc::new(Record::default());
         let regulation = Arc::new(Strict::default());
+        let memory = Arc::new(BreakableMemory {
+            inner: stores.verified_passwords.clone(),
+            down: AtomicBool::new(false),
+            looks: AtomicU64::new(0),
+        });
         let passwords = Arc::new(PasswordDoor {
             users: users.clone(),
             credentials: stores.credentials.clone(),
             hasher: hasher.clone(),
             regulation: regulation.clone(),
-            verified: stores.verified_passwords.clone(),
+            verified: memory.clone(),
             clock: clock.clone(),
             audit: record.clone(),
             metrics: metrics.clone(),
@@ -177,8 +188,21 @@ routes:
             metrics: metrics.clone(),
         }));
         let site = Arc::new(loaded.settings.site);
-        let world =
-            Self { site, stores, clock, hasher, sessions, users, gate, regulation, metrics, record, router, folder };
+        let world = Self {
+            site,
+            stores,
+            clock,
+            hasher,
+            sessions,
+            users,
+            gate,
+            regulation,
+            memory,
+            metrics,
+            record,
+            router,
+            folder,
+        };
         world.add_user("alice", &["admins"]).await;
         world.add_user("bob", &["dev"]).await;
         world
@@ -214,6 +238,10 @@ routes:
     /// Verifications since the last look, and how many of them had no stored hash.
     pub(crate) fn hashed(&self) -> (u64, u64) {
         (self.hasher.verified.swap(0, Ordering::SeqCst), self.hasher.without_hash.swap(0, Ordering::SeqCst))
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
     }
 
     /// What was put on record since the last look.
@@ -380,7 +408,7 @@ impl Reply {
 pub(crate) struct Browser<'w> {
     world: &'w World,
     portal: String,
-    jar: BTreeMap<String, String>,
+    pub(crate) jar: BTreeMap<String, String>,
 }
 
 impl<'w> Browser<'w> {

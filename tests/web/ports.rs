@@ -12,16 +12,18 @@ use std::{
 use async_trait::async_trait;
 use postern::{
     core::{
+        identity::Identity,
         session::{Session, SessionId, TokenHash},
         time::Timestamp,
         user::User,
     },
     ports::{
-        AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, LiveSession, Peek, Regulation, Sessions, Try,
-        Unavailable, UserChange, UserError, Users, Whom,
+        AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, LiveSession, Mark, PasswordKey, PasswordTurn,
+        Peek, Presentation, Regulation, Sessions, Try, Unavailable, UserChange, UserError, Users, VerifiedPasswords, Whom,
     },
 };
 use secrecy::SecretString;
+use tokio::sync::RwLock;
 
 /// 2027-01-15T08:00:00Z.
 pub(crate) const START: i64 = 1_800_000_000_000;
@@ -59,6 +61,8 @@ pub(crate) struct CountingHasher {
     /// Those without a stored hash: made up to cost the same.
     pub(crate) without_hash: AtomicU64,
     pub(crate) busy: AtomicBool,
+    /// Whoever holds it to write keeps every answer back.
+    pub(crate) hold: RwLock<()>,
 }
 
 #[async_trait]
@@ -73,7 +77,9 @@ impl Hasher for CountingHasher {
         }
         self.verified.fetch_add(1, Ordering::SeqCst);
         self.without_hash.fetch_add(u64::from(stored.is_none()), Ordering::SeqCst);
-        self.inner.verify(password, stored).await
+        let answer = self.inner.verify(password, stored).await;
+        let _go = self.hold.read().await;
+        answer
     }
 }
 
@@ -88,6 +94,8 @@ fn unless(down: &AtomicBool, store: &'static str) -> Result<(), Unavailable> {
 pub(crate) struct BreakableSessions {
     pub(crate) inner: Arc<dyn Sessions>,
     pub(crate) down: AtomicBool,
+    /// What hands a sign-in over ends just before the new session is stored.
+    pub(crate) ends_parents: AtomicBool,
 }
 
 #[async_trait]
@@ -98,6 +106,10 @@ impl Sessions for BreakableSessions {
 
     fn peek_id(&self, id: &SessionId) -> Peek {
         self.inner.peek_id(id)
+    }
+
+    fn glance(&self, id: &SessionId) -> Peek {
+        self.inner.glance(id)
     }
 
     async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable> {
@@ -112,6 +124,9 @@ impl Sessions for BreakableSessions {
 
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {
         unless(&self.down, "sessions")?;
+        if let Some(parent) = session.parent.as_ref().filter(|_| self.ends_parents.load(Ordering::SeqCst)) {
+            self.inner.end(End::One(parent)).await?;
+        }
         self.inner.create(session, ended).await
     }
 
@@ -178,6 +193,8 @@ impl AuditSink for Record {
 pub(crate) struct Strict {
     pub(crate) most: AtomicU64,
     wrong: Mutex<HashMap<String, u64>>,
+    /// How often it was told of a wrong one.
+    pub(crate) told: AtomicU64,
     /// Account and provider of every try that was admitted or not.
     pub(crate) tries: Mutex<Vec<(String, &'static str)>>,
 }
@@ -196,8 +213,53 @@ impl Regulation for Strict {
     }
 
     async fn settled(&self, tried: Try<'_>, was_right: bool) {
+        self.told.fetch_add(u64::from(!was_right), Ordering::SeqCst);
         let mut all = self.wrong.lock().unwrap();
         let wrong = all.entry(tried.account.to_owned()).or_default();
         *wrong = if was_right { 0 } else { *wrong + 1 };
+    }
+}
+
+/// The memory of verified passwords, whose look at the log of changes can take its time and fail.
+pub(crate) struct BreakableMemory {
+    pub(crate) inner: Arc<dyn VerifiedPasswords>,
+    pub(crate) down: AtomicBool,
+    pub(crate) looks: AtomicU64,
+}
+
+impl BreakableMemory {
+    /// A look at a log that does not answer.
+    pub(crate) const TIME: Duration = Duration::from_millis(300);
+}
+
+#[async_trait]
+impl VerifiedPasswords for BreakableMemory {
+    fn key(&self, presented: &Presentation) -> PasswordKey {
+        self.inner.key(presented)
+    }
+
+    async fn turn(&self, key: &PasswordKey) -> PasswordTurn {
+        self.inner.turn(key).await
+    }
+
+    fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Arc<Identity>> {
+        self.inner.recall(key, now)
+    }
+
+    async fn mark(&self, user: &str) -> Result<Mark, Unavailable> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        if self.down.load(Ordering::SeqCst) {
+            tokio::time::sleep(Self::TIME).await;
+        }
+        unless(&self.down, "changes")?;
+        self.inner.mark(user).await
+    }
+
+    fn remember(&self, key: PasswordKey, identity: &Arc<Identity>, read_at: &Mark) {
+        self.inner.remember(key, identity, read_at);
+    }
+
+    fn is_newly_wrong(&self, key: &PasswordKey) -> bool {
+        self.inner.is_newly_wrong(key)
     }
 }

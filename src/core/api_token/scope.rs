@@ -29,13 +29,13 @@ pub struct Scopes {
 }
 
 impl Scopes {
-    /// Scopes as people write them, in any order; empty texts are passed over.
+    /// Scopes as people write them, in any order. An empty text is none of them: a scope that was meant and lost must not let a token count everywhere.
     ///
     /// # Errors
     /// The first that is none.
     pub fn parse<'s>(written: impl IntoIterator<Item = &'s str>) -> Result<Self, BadScope> {
         let mut scopes = Self::default();
-        for text in written.into_iter().map(str::trim).filter(|text| !text.is_empty()) {
+        for text in written.into_iter().map(str::trim) {
             match text.strip_prefix(HOST) {
                 Some(host) => {
                     let host = host.trim_end_matches('.').to_ascii_lowercase();

@@ -75,7 +75,7 @@ fn scopes_only_take_away() {
         assert_eq!(read.allow("any.example.com", method, false), may, "{method}");
     }
     assert!(!read.allow("any.example.com", "GET", true), "a WebSocket is no reading");
-    let hosts = scopes(&["host:Grafana.example.com.", "host:*.apps.example.com", " ", "read"]);
+    let hosts = scopes(&["host:Grafana.example.com.", "host:*.apps.example.com", " read"]);
     for (host, may) in [
         ("grafana.example.com", true),
         ("x.grafana.example.com", false),
@@ -96,7 +96,7 @@ fn scopes_only_take_away() {
 
 #[test]
 fn what_is_no_scope_is_told() {
-    for bad in ["write", "Read", "host", "hosts:x", "*"] {
+    for bad in ["write", "Read", "host", "hosts:x", "*", ""] {
         assert_eq!(Scopes::parse([bad]), Err(BadScope::Unknown(bad.to_owned())), "{bad}");
     }
     for bad in [
@@ -112,6 +112,7 @@ fn what_is_no_scope_is_told() {
     ] {
         assert_eq!(Scopes::parse([bad]), Err(BadScope::Host(bad.to_owned())), "{bad}");
     }
+    assert_eq!(Scopes::parse(["read", " "]), Err(BadScope::Unknown(String::new())), "meant and lost");
     let many: Vec<String> = (0..51).map(|number| format!("host:a{number}.test")).collect();
     assert_eq!(Scopes::parse(many.iter().map(String::as_str)), Err(BadScope::TooMany));
 }

@@ -94,7 +94,17 @@ pub enum KeyPlace {
 impl fmt::Display for KeyPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Jwks(url) | Self::Discovery { url, .. }) = self;
-        url.fmt(f)
+        WithoutQuery(url).fmt(f)
+    }
+}
+
+/// An address as logs and `/readyz` may show it: its query may hold a key of the issuer's API.
+#[derive(Debug)]
+pub struct WithoutQuery<'u>(pub &'u Url);
+
+impl fmt::Display for WithoutQuery<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str().split('?').next().unwrap_or_default())
     }
 }
 
@@ -185,6 +195,15 @@ mod tests {
             key("https://a.testb", &[], "x"),
         ] {
             assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_query() {
+        let url: Url = "https://idp.test/jwks.json?apikey=hidden?x".parse().unwrap();
+        let places = [KeyPlace::Jwks(url.clone()), KeyPlace::Discovery { url, issuer: String::new() }];
+        for place in places {
+            assert_eq!(place.to_string(), "https://idp.test/jwks.json");
         }
     }
 

@@ -5,8 +5,9 @@
 //! those that have been there for a while. To end one is to drop the future that serves it: HTTP/1.1 loses its connection, HTTP/2 has the stream
 //! reset, and the upstream loses its connection too. What nobody's identity let through (`bypass`) is never entered.
 //!
-//! A store that cannot answer ends nothing at once, or an outage of seconds would end every stream of a site; but not for longer than [`PATIENCE`]
-//! either, since a session may have been ended where this node cannot see it. What is known to be over ends all the same.
+//! A store that cannot answer ends nothing at once, but soon: a session may have been ended where this node cannot see it. Memory is believed for 2 s
+//! without news, [`PATIENCE`] comes on top, a look is at most [`LOOK`] late and asks for [`ASKING`]: less than 5 s in all. What is known to be over
+//! ends all the same.
 
 use std::{
     collections::HashMap,
@@ -27,7 +28,7 @@ use tokio::{
 
 use super::{Edge, context::Context, line::Line};
 use crate::{
-    core::{identity::Identity, site::Site, time::Timestamp},
+    core::{identity::Identity, session::SessionId, site::Site, time::Timestamp},
     gate::{
         Gate,
         hold::{Hold, Over},
@@ -38,12 +39,12 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(1);
 /// A request that is over sooner is never looked at.
 const YOUNG: Duration = Duration::from_secs(1);
-/// How long a stream goes on while nobody can say whether its session lives.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a stream goes on while nobody can say whether its session lives: two looks ask, also where the first got no answer in time.
+const PATIENCE: Duration = Duration::from_millis(1_800);
 /// What one look asks of the store must be answered within this time, or the next look asks again.
-const ASKING: Duration = Duration::from_secs(2);
-/// Questions to the store at once.
-const AT_ONCE: usize = 8;
+const ASKING: Duration = Duration::from_millis(750);
+/// Questions to the store at once: requests need its connections too, and there are four to SQLite.
+const AT_ONCE: usize = 2;
 /// After so many that were not answered the rest is not asked: it is an outage, and no matter of single sessions.
 const ENOUGH: usize = 8;
 /// Requests come and go under as many locks.
@@ -71,6 +72,13 @@ struct Entry {
     known_at: Duration,
     /// When it is over at the latest, once that is known.
     until: Option<Timestamp>,
+}
+
+/// The streams of a session of which memory does not know whether it lives.
+#[derive(Debug)]
+struct Unknown {
+    since: Duration,
+    streams: Vec<(Place, Arc<Identity>)>,
 }
 
 /// Where an entry stands.
@@ -112,11 +120,11 @@ impl Streams {
         line.leave()
     }
 
-    /// Those that have been there for a while.
-    fn looked_at(&self, shard: usize, now: Duration) -> Vec<(Place, Arc<Identity>)> {
+    /// Those that have been there for a while, and since when it is not known whether their session lives.
+    fn looked_at(&self, shard: usize, now: Duration) -> Vec<(Place, Arc<Identity>, Duration)> {
         let entries = &self.shard(shard).entries;
         let old = entries.iter().filter(|(_, entry)| now.saturating_sub(entry.began) >= YOUNG);
-        old.map(|(&number, entry)| (Place { shard, number }, Arc::clone(&entry.identity))).collect()
+        old.map(|(&number, entry)| (Place { shard, number }, Arc::clone(&entry.identity), entry.known_at)).collect()
     }
 
     fn found(&self, place: Place, hold: Hold, gate: &Gate) {
@@ -139,26 +147,22 @@ impl Streams {
 
     /// Looks at all of them once.
     async fn look(&self, gate: &Gate, site: &Site) {
-        let mut unsure = Vec::new();
-        for shard in 0..SHARDS {
-            for (place, identity) in self.looked_at(shard, gate.clock.monotonic()) {
-                match gate.hold(site, &identity) {
-                    Hold::Unsure => unsure.push((place, identity)),
-                    known => self.found(place, known, gate),
-                }
-            }
-        }
-        let places: Vec<_> = unsure.iter().map(|(place, _)| *place).collect();
+        let unknown = self.look_in_memory(gate, site);
+        let places: Vec<Place> =
+            unknown.iter().flat_map(|(_, unknown)| &unknown.streams).map(|(place, _)| *place).collect();
         let unanswered = AtomicUsize::new(0);
-        let asking = stream::iter(unsure).for_each_concurrent(AT_ONCE, |(place, identity)| {
+        let asking = stream::iter(unknown).for_each_concurrent(AT_ONCE, |(id, unknown)| {
             let unanswered = &unanswered;
             async move {
                 if unanswered.load(Ordering::Relaxed) >= ENOUGH {
                     return;
                 }
-                match gate.hold_in_store(site, &identity).await {
-                    Hold::Unsure => drop(unanswered.fetch_add(1, Ordering::Relaxed)),
-                    known => self.found(place, known, gate),
+                let Some(said) = gate.ask_store(&id).await else {
+                    unanswered.fetch_add(1, Ordering::Relaxed);
+                    return;
+                };
+                for (place, identity) in unknown.streams {
+                    self.found(place, gate.hold_by(site, &identity, &said), gate);
                 }
             }
         });
@@ -167,6 +171,28 @@ impl Streams {
         for place in places {
             self.found(place, Hold::Unsure, gate);
         }
+    }
+
+    /// What is left for the store to say. One question a session, and those first that have waited longest: where there is time for some of them
+    /// alone, the next look asks about the others.
+    fn look_in_memory(&self, gate: &Gate, site: &Site) -> Vec<(SessionId, Unknown)> {
+        let mut unknown: HashMap<SessionId, Unknown> = HashMap::new();
+        for shard in 0..SHARDS {
+            for (place, identity, since) in self.looked_at(shard, gate.clock.monotonic()) {
+                match (gate.hold(site, &identity), &identity.session) {
+                    (Hold::Unsure, Some(id)) => {
+                        let of_session =
+                            unknown.entry(id.clone()).or_insert_with(|| Unknown { since, streams: Vec::new() });
+                        of_session.since = of_session.since.min(since);
+                        of_session.streams.push((place, identity));
+                    }
+                    (known, _) => self.found(place, known, gate),
+                }
+            }
+        }
+        let mut unknown: Vec<_> = unknown.into_iter().collect();
+        unknown.sort_by_key(|(_, unknown)| unknown.since);
+        unknown
     }
 }
 

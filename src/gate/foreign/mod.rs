@@ -5,6 +5,7 @@
 //! `x5c` refuse it, `kid` only chooses among the keys that the configured address gave (THREATS 45, 48).
 
 mod verify;
+mod weight;
 
 use std::sync::Arc;
 
@@ -69,7 +70,7 @@ impl Gate {
             Ok(verified) => {
                 let identity = Arc::clone(&verified.identity);
                 // What cannot be told stale later is not kept.
-                if now < verified.until && (verified.free_name.is_some() || !issuer.claims.prefix.is_empty()) {
+                if now < verified.until && verified.free_name.is_some() {
                     self.foreign.tokens.remember(key, Arc::new(verified));
                 }
                 Ok(Some(identity))
@@ -90,7 +91,7 @@ impl Gate {
         now < known.until
             && Arc::ptr_eq(&known.issuer, issuer)
             && current.is_some_and(|keys| Arc::ptr_eq(&keys, &known.keys))
-            && known.free_name.as_ref().is_none_or(|name| name.is_still_free())
+            && known.free_name.as_ref().is_some_and(|name| name.is_still_free())
     }
 
     async fn verified(
@@ -102,15 +103,12 @@ impl Gate {
         let read = Token::read(token, issuer)?;
         let keys = self.keys_for(issuer, &read).await?;
         let (claims, until) = read.verified(&keys, issuer, now)?;
-        let weight = u32::try_from(token.len().saturating_mul(4)).unwrap_or(u32::MAX);
+        let weight = weight::of(&claims);
         let identity = Arc::new(issuer.claims.read(claims)?);
-        let free_name = if issuer.claims.prefix.is_empty() {
-            match self.foreign.tokens.check_name(&identity.user).await? {
-                NameCheck::Taken => return Err(Refused::LocalName.into()),
-                NameCheck::Free(name) => name,
-            }
-        } else {
-            None
+        // Also where a prefix stands before it: `adm` and `in` are a local name too.
+        let free_name = match self.foreign.tokens.check_name(&identity.user).await? {
+            NameCheck::Taken => return Err(Refused::LocalName.into()),
+            NameCheck::Free(name) => name,
         };
         Ok(VerifiedToken { identity, issuer: Arc::clone(issuer), keys, until, free_name, weight })
     }

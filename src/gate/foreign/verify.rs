@@ -48,7 +48,7 @@ pub(super) enum Refused {
     Bound,
     #[error(transparent)]
     Claims(#[from] BadClaims),
-    #[error("its user is called as a local user, and its issuer has no prefix")]
+    #[error("its user is called as a local user")]
     LocalName,
 }
 

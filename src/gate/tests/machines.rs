@@ -167,6 +167,29 @@ async fn basic_is_not_read_where_a_session_says_who_asks() {
     assert_eq!(f.door.asked.load(Ordering::SeqCst), 0);
 }
 
+/// Where nobody had to read it: beside a session, where anybody may pass, on a WebSocket that it does not count for.
+#[tokio::test]
+async fn a_password_that_memory_knows_reaches_no_application() {
+    let ask = async |f: Fixture, path: &str| {
+        f.stores.store(&session('a', 1));
+        f.door.remembers.store(true, Ordering::SeqCst);
+        let outcome = f.ask("app.example.com", path).await;
+        assert_eq!((outcome.verdict.as_str(), f.door.asked.load(Ordering::SeqCst)), ("forward", 0), "{path}");
+        outcome.carries_our_token
+    };
+    let ours = || fixture().basic("bob:open");
+    assert!(ask(ours().cookie("a"), "/staff/x").await && ask(ours(), "/public/x").await);
+    let websocket = ours().header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    assert!(ask(websocket.header("origin", "https://evil.test"), "/public/x").await);
+    assert!(ask(fixture().basic("app:own").basic("bob:open"), "/public/x").await, "in whichever field");
+    let legacy = Fixture { credentials_from: &[http::header::PROXY_AUTHORIZATION], ..ours() };
+    assert!(ask(legacy, "/public/x").await, "also where the other header is read alone");
+    assert!(!ask(fixture().cookie("a").basic("bob:of the application"), "/staff/x").await, "another's");
+    let mut apps = ours();
+    apps.site.listeners[0].authorization_is_apps = true;
+    assert!(!ask(apps, "/public/x").await, "the application's, as the operator says");
+}
+
 #[tokio::test]
 async fn the_applications_own_header_is_never_read() {
     let mut f = fixture().basic("bob:open");
@@ -210,6 +233,21 @@ async fn a_password_that_nobody_can_verify_now_lets_nobody_in() {
     assert!(matches!(verdict(Barred::Unavailable(down)).await, Verdict::Unavailable { store: "users" }));
     let wait = Duration::from_secs(7);
     assert!(matches!(verdict(Barred::SlowDown(wait)).await, Verdict::SlowDown { retry_after } if retry_after == wait));
+}
+
+/// Browsers send an application's own password again and again: nobody who loads a page is shut out by that.
+#[tokio::test]
+async fn a_page_load_with_a_password_that_is_barred_may_sign_in() {
+    let loaded = async |barred: Barred| {
+        let f = fixture().basic("bob:of the application").header("accept", "text/html");
+        *f.door.barred.lock().unwrap() = Some(barred);
+        let outcome = f.staff().await;
+        (matches!(outcome.verdict, Verdict::SignIn(SignIn::Nobody)), outcome.credential)
+    };
+    assert_eq!(loaded(Barred::SlowDown(Duration::from_secs(7))).await, (true, Credential::Failed));
+    assert_eq!(loaded(Barred::Busy).await, (true, Credential::Failed));
+    let down = Unavailable { store: "users", detail: String::new() };
+    assert!(!loaded(Barred::Unavailable(down)).await.0, "nobody could sign in either");
 }
 
 #[tokio::test]

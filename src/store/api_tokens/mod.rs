@@ -237,11 +237,11 @@ impl ApiTokens for DatabaseApiTokens {
         let rows: Vec<Row> = self
             .database
             .run(STORE, "list", async {
-                sqlx::query_as(rows::LIST)
-                    .bind(owner.map(Owner::kind))
-                    .bind(owner.map(|owner| folded(owner.name())))
-                    .fetch_all(&self.database.pool())
-                    .await
+                let query = match owner {
+                    None => sqlx::query_as(rows::LIST),
+                    Some(owner) => sqlx::query_as(rows::LIST_OF).bind(owner.kind()).bind(folded(owner.name())),
+                };
+                query.fetch_all(&self.database.pool()).await
             })
             .await?;
         let uses = self.uses();

@@ -32,10 +32,11 @@ macro_rules! select {
 
 /// By hash.
 pub(super) const FIND: &str = select!("WHERE api_tokens.hash = $1");
-/// Of the owner of kind `$1` and folded name `$2`, or of everybody; newest first.
-pub(super) const LIST: &str = select!(
-    "WHERE $1 IS NULL OR (api_tokens.kind = $1 AND api_tokens.folded = $2) ORDER BY api_tokens.created_at DESC, api_tokens.id"
-);
+/// Of everybody; newest first.
+pub(super) const LIST: &str = select!("ORDER BY api_tokens.created_at DESC, api_tokens.id");
+/// The same of the owner of kind `$1` and folded name `$2`; a statement of its own, so that the index finds them.
+pub(super) const LIST_OF: &str =
+    select!("WHERE api_tokens.kind = $1 AND api_tokens.folded = $2 ORDER BY api_tokens.created_at DESC, api_tokens.id");
 
 /// Ends the tokens of a person. Whoever calls writes the row of the log about the user.
 pub(in crate::store) async fn delete_of_user(write: &mut Write, folded_user: &str) -> Result<u64, sqlx::Error> {

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{Fetch, FetchError};
-use crate::core::issuer::{KeyAddress, KeyPlace, jwks::KeySet};
+use crate::core::issuer::{KeyPlace, WithoutQuery, jwks::KeySet};
 
 /// Longest answer, in bytes.
 const LONGEST: usize = 1024 * 1024;
@@ -40,32 +40,32 @@ struct Discovery {
 
 #[async_trait]
 impl Fetch for HttpKeys {
-    async fn fetch(&self, address: &KeyAddress) -> Result<KeySet, FetchError> {
-        let place = match &address.place {
+    async fn fetch(&self, place: &KeyPlace) -> Result<KeySet, FetchError> {
+        let place = match place {
             KeyPlace::Jwks(url) => url.clone(),
             KeyPlace::Discovery { url, issuer } => self.discovered(url, issuer).await?,
         };
-        KeySet::parse(&self.get(&place).await?).map_err(|bad| FetchError::KeySet(place.to_string(), bad))
+        KeySet::parse(&self.get(&place).await?).map_err(|bad| FetchError::KeySet(shown(&place), bad))
     }
 }
 
 impl HttpKeys {
     async fn discovered(&self, url: &Url, issuer: &str) -> Result<Url, FetchError> {
         let text = self.get(url).await?;
-        let document: Discovery = serde_json::from_slice(&text).map_err(|_| FetchError::Discovery(url.to_string()))?;
+        let document: Discovery = serde_json::from_slice(&text).map_err(|_| FetchError::Discovery(shown(url)))?;
         if document.issuer != issuer {
-            return Err(FetchError::Issuer(url.to_string()));
+            return Err(FetchError::Issuer(shown(url)));
         }
         // Also its scheme: from https it never leads to http.
-        let keys = Url::parse(&document.jwks_uri).map_err(|_| FetchError::Discovery(url.to_string()))?;
+        let keys = Url::parse(&document.jwks_uri).map_err(|_| FetchError::Discovery(shown(url)))?;
         if keys.origin() != url.origin() {
-            return Err(FetchError::Origin(url.to_string()));
+            return Err(FetchError::Origin(shown(url)));
         }
         Ok(keys)
     }
 
     async fn get(&self, url: &Url) -> Result<Bytes, FetchError> {
-        let failed = |error: &dyn Error| FetchError::Connection(url.to_string(), why(error));
+        let failed = |error: &dyn Error| FetchError::Connection(shown(url), why(error));
         let request = Request::get(url.as_str())
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, USER_AGENT)
@@ -74,11 +74,11 @@ impl HttpKeys {
         let client = self.client().map_err(|error| failed(&error))?;
         let response = client.request(request).await.map_err(|error| failed(&error))?;
         if response.status() != 200 {
-            return Err(FetchError::Status(url.to_string(), response.status().as_u16()));
+            return Err(FetchError::Status(shown(url), response.status().as_u16()));
         }
         match Limited::new(response.into_body(), LONGEST).collect().await {
             Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::Long(url.to_string(), LONGEST)),
+            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::Long(shown(url), LONGEST)),
             Err(error) => Err(failed(&*error)),
         }
     }
@@ -99,6 +99,10 @@ impl HttpKeys {
             .wrap_connector(http);
         Ok(self.client.get_or_init(|| Client::builder(TokioExecutor::new()).build(connector)))
     }
+}
+
+fn shown(url: &Url) -> String {
+    WithoutQuery(url).to_string()
 }
 
 /// With its causes: "connection refused" is never the outermost.

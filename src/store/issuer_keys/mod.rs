@@ -1,5 +1,5 @@
-//! Keys of trusted issuers in memory, fetched ahead of need by `http`, and at most once in an interval for each address: a token can ask
-//! for a fetch by an unknown `kid`, never for more of them and never for another address (THREATS 48). Asked by `gate`, told by `app` which
+//! Keys of trusted issuers in memory, fetched ahead of need by `http`, and at most once in an interval for each place: a token can ask
+//! for a fetch by an unknown `kid`, never for more of them and never for another place (THREATS 48). Asked by `gate`, told by `app` which
 //! addresses there are.
 //!
 //! Keys that cannot be fetched again are kept for [`KEEP`]: an issuer that is away for an hour must not shut everybody out, and one that is
@@ -10,7 +10,10 @@ mod tokens;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    core::issuer::{KeyAddress, KeySource, TrustedIssuer, jwks::KeySet},
+    core::issuer::{KeyAddress, KeyPlace, KeySource, TrustedIssuer, jwks::KeySet},
     observe::{metrics::Metrics, readiness::Readiness},
     ports::{Clock, IssuerKeys, Unavailable},
 };
@@ -63,23 +66,35 @@ enum FetchError {
 /// Where keys come from.
 #[async_trait]
 trait Fetch: Send + Sync {
-    async fn fetch(&self, address: &KeyAddress) -> Result<KeySet, FetchError>;
+    async fn fetch(&self, place: &KeyPlace) -> Result<KeySet, FetchError>;
 }
 
 pub(super) struct FetchedKeys {
-    slots: ArcSwap<HashMap<KeyAddress, Arc<Slot>>>,
+    slots: ArcSwap<HashMap<KeyPlace, Slot>>,
     fetch: Arc<dyn Fetch>,
     clock: Arc<dyn Clock>,
 }
 
-/// One address.
+/// One place, as the configuration in force has it.
+#[derive(Clone)]
 struct Slot {
-    address: KeyAddress,
+    /// The shortest times of the issuers whose keys are there.
+    interval: Duration,
+    refresh: Duration,
+    /// Outlives configurations.
+    known: Arc<Known>,
+}
+
+/// What was seen of one place.
+struct Known {
+    place: KeyPlace,
     kept: ArcSwapOption<Kept>,
     /// Monotonic; when the last fetch began.
     tried_at: Mutex<Option<Duration>>,
     /// Whether a fetch is under way.
     flying: watch::Sender<bool>,
+    /// Whether a fetch has ever ended, however it did.
+    ended: AtomicBool,
 }
 
 struct Kept {
@@ -97,17 +112,22 @@ impl FetchedKeys {
         Self { slots: ArcSwap::default(), fetch, clock }
     }
 
-    /// The addresses of the configuration in force. Keys of one that stays are kept.
+    /// The addresses of the configuration in force. Of a place that stays the keys are kept and when they were asked for, whatever else of
+    /// its address changed.
     pub(super) fn configure(&self, issuers: &[Arc<TrustedIssuer>]) {
         let old = self.slots.load();
-        let slots = issuers.iter().filter_map(|issuer| match &issuer.keys {
-            KeySource::Fetched(address) => {
-                let slot = old.get(&**address).cloned().unwrap_or_else(|| Arc::new(Slot::new(address)));
-                Some((KeyAddress::clone(address), slot))
-            }
-            KeySource::Fixed(_) => None,
-        });
-        self.slots.store(Arc::new(slots.collect()));
+        let mut slots: HashMap<KeyPlace, Slot> = HashMap::new();
+        for issuer in issuers {
+            let KeySource::Fetched(address) = &issuer.keys else { continue };
+            let KeyAddress { place, interval, refresh } = &**address;
+            let slot = slots.entry(place.clone()).or_insert_with(|| {
+                let known = old.get(place).map_or_else(|| Arc::new(Known::new(place)), |slot| Arc::clone(&slot.known));
+                Slot { interval: *interval, refresh: *refresh, known }
+            });
+            slot.interval = slot.interval.min(*interval);
+            slot.refresh = slot.refresh.min(*refresh);
+        }
+        self.slots.store(Arc::new(slots));
     }
 
     /// Fetches ahead of need until it is told to stop, and says whose keys are missing.
@@ -124,8 +144,12 @@ impl FetchedKeys {
             for slot in slots.values().filter(|slot| slot.is_due(now)) {
                 self.start(slot);
             }
-            let mut missing: Vec<String> =
-                slots.values().filter(|slot| slot.is_missing(now)).map(|slot| slot.address.place.to_string()).collect();
+            let mut missing: Vec<String> = slots
+                .values()
+                .map(|slot| &slot.known)
+                .filter(|known| known.is_missing(now))
+                .map(|known| known.place.to_string())
+                .collect();
             missing.sort();
             let is_news = told.as_ref().map_or(!slots.is_empty(), |told| *told != missing);
             if is_news {
@@ -136,23 +160,23 @@ impl FetchedKeys {
     }
 
     /// Starts a fetch, unless one is under way or was begun within the interval. It goes on whoever waits for it.
-    fn start(&self, slot: &Arc<Slot>) {
+    fn start(&self, Slot { interval, known, .. }: &Slot) {
         let now = self.clock.monotonic();
         {
-            let mut tried_at = slot.tried_at.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_early = tried_at.is_some_and(|tried| now.saturating_sub(tried) < slot.address.interval);
-            if is_early || *slot.flying.borrow() {
+            let mut tried_at = known.tried_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_early = tried_at.is_some_and(|tried| now.saturating_sub(tried) < *interval);
+            if is_early || *known.flying.borrow() {
                 return;
             }
             *tried_at = Some(now);
-            slot.flying.send_replace(true);
+            known.flying.send_replace(true);
         }
-        let landing = Landing(Arc::clone(slot));
+        let landing = Landing(Arc::clone(known));
         let fetch = Arc::clone(&self.fetch);
         tokio::spawn(async move {
-            let Landing(slot) = &landing;
-            let fetched = timeout(FETCH_TIME, fetch.fetch(&slot.address)).await.unwrap_or(Err(FetchError::Slow));
-            slot.keep(fetched, now);
+            let Landing(known) = &landing;
+            let fetched = timeout(FETCH_TIME, fetch.fetch(&known.place)).await.unwrap_or(Err(FetchError::Slow));
+            known.keep(fetched, now);
         });
     }
 }
@@ -169,18 +193,32 @@ fn tell(readiness: &Readiness, metrics: &Metrics, missing: &[String]) {
 }
 
 /// Says that the fetch has ended, however it did.
-struct Landing(Arc<Slot>);
+struct Landing(Arc<Known>);
 
 impl Drop for Landing {
     fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
         self.0.flying.send_replace(false);
     }
 }
 
 impl Slot {
-    fn new(address: &KeyAddress) -> Self {
+    fn is_due(&self, now: Duration) -> bool {
+        let kept = self.known.kept.load();
+        kept.as_ref().is_none_or(|kept| now.saturating_sub(kept.fetched_at) >= self.refresh)
+    }
+}
+
+impl Known {
+    fn new(place: &KeyPlace) -> Self {
         let (flying, _) = watch::channel(false);
-        Self { address: address.clone(), kept: ArcSwapOption::empty(), tried_at: Mutex::default(), flying }
+        Self {
+            place: place.clone(),
+            kept: ArcSwapOption::empty(),
+            tried_at: Mutex::default(),
+            flying,
+            ended: AtomicBool::new(false),
+        }
     }
 
     /// `begun`: the keys are as they were then, or newer.
@@ -192,7 +230,7 @@ impl Slot {
                 let keys = match before.as_ref().filter(|kept| *kept.keys == fetched) {
                     Some(kept) => Arc::clone(&kept.keys),
                     None => {
-                        tracing::info!(keys = fetched.keys.len(), from = %self.address.place, "keys of a trusted issuer");
+                        tracing::info!(keys = fetched.keys.len(), from = %self.place, "keys of a trusted issuer");
                         Arc::new(fetched)
                     }
                 };
@@ -204,15 +242,9 @@ impl Slot {
         }
     }
 
-    fn is_due(&self, now: Duration) -> bool {
-        let kept = self.kept.load();
-        kept.as_ref().is_none_or(|kept| now.saturating_sub(kept.fetched_at) >= self.address.refresh)
-    }
-
-    /// Whether a fetch has failed and nothing is left that counts.
+    /// Whether a fetch has ended and there is nothing that counts, also while the next one is under way.
     fn is_missing(&self, now: Duration) -> bool {
-        let was_tried = self.tried_at.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        was_tried && !*self.flying.borrow() && self.keys(now).is_none()
+        self.ended.load(Ordering::Acquire) && self.keys(now).is_none()
     }
 
     fn keys(&self, now: Duration) -> Option<Arc<KeySet>> {
@@ -225,20 +257,20 @@ impl Slot {
 #[async_trait]
 impl IssuerKeys for FetchedKeys {
     fn peek(&self, address: &KeyAddress) -> Option<Arc<KeySet>> {
-        self.slots.load().get(address)?.keys(self.clock.monotonic())
+        self.slots.load().get(&address.place)?.known.keys(self.clock.monotonic())
     }
 
     async fn refreshed(&self, address: &KeyAddress) -> Result<Arc<KeySet>, Unavailable> {
         let unavailable = |detail: String| Unavailable { store: STORE, detail };
-        let slot = self.slots.load().get(address).map(Arc::clone);
+        let slot = self.slots.load().get(&address.place).cloned();
         // Of a configuration that was in force when the request began.
         let slot = slot.ok_or_else(|| unavailable("the issuer is not configured any more".to_owned()))?;
-        let mut flying = slot.flying.subscribe();
+        let known = &slot.known;
+        let mut flying = known.flying.subscribe();
         self.start(&slot);
-        // Too long a wait is a fetch that failed; its sender is in the slot, so it cannot be gone.
+        // Too long a wait is a fetch that failed; its sender is in what is known, so it cannot be gone.
         let _ = timeout(FETCH_TIME, flying.wait_for(|flying| !*flying)).await;
-        slot.keys(self.clock.monotonic())
-            .ok_or_else(|| unavailable(format!("no keys of {} are known", slot.address.place)))
+        known.keys(self.clock.monotonic()).ok_or_else(|| unavailable(format!("no keys of {} are known", known.place)))
     }
 }
 

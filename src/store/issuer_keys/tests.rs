@@ -42,7 +42,7 @@ struct Issuer {
 
 #[async_trait]
 impl Fetch for Issuer {
-    async fn fetch(&self, _: &KeyAddress) -> Result<KeySet, FetchError> {
+    async fn fetch(&self, _: &KeyPlace) -> Result<KeySet, FetchError> {
         self.fetches.fetch_add(1, Ordering::SeqCst);
         if self.held.load(Ordering::SeqCst) {
             self.go.notified().await;
@@ -78,7 +78,7 @@ fn world() -> World {
     let (issuer, clock) = (Arc::new(Issuer::default()), Arc::new(Moved::default()));
     let keys = Arc::new(FetchedKeys::with(Arc::clone(&issuer) as _, Arc::clone(&clock) as _));
     let address = Arc::new(KeyAddress {
-        place: KeyPlace::Jwks("https://idp.test/jwks.json".parse().unwrap()),
+        place: KeyPlace::Jwks("https://idp.test/jwks.json?apikey=hidden".parse().unwrap()),
         interval: Duration::from_secs(60),
         refresh: Duration::from_secs(600),
     });
@@ -183,14 +183,71 @@ async fn the_same_keys_stay_the_same_set() {
     assert!(w.keys.peek(&w.address).is_none(), "an issuer that is not trusted any more has no keys");
 }
 
+#[tokio::test]
+async fn a_reload_that_changes_how_often_keeps_the_keys_and_when_they_were_tried() {
+    let w = world();
+    assert!(w.kid().await.is_some());
+    let first = w.keys.peek(&w.address).unwrap();
+    let paced = |interval, refresh| {
+        let (interval, refresh) = (Duration::from_secs(interval), Duration::from_secs(refresh));
+        Arc::new(KeyAddress { interval, refresh, ..KeyAddress::clone(&w.address) })
+    };
+    let slower = paced(120, 1200);
+    w.keys.configure(&[trusted(&slower)]);
+    assert!(Arc::ptr_eq(&first, &w.keys.peek(&slower).unwrap()), "the keys are kept");
+    w.clock.pass(119);
+    assert!(w.keys.refreshed(&slower).await.is_ok());
+    assert_eq!(w.fetches(), 1, "nor is there a fetch before the new interval is over");
+    w.clock.pass(1);
+    assert!(w.keys.refreshed(&slower).await.is_ok());
+    assert_eq!(w.fetches(), 2);
+    // Two issuers whose keys are at one place.
+    w.keys.configure(&[trusted(&slower), trusted(&paced(30, 60))]);
+    w.clock.pass(29);
+    assert!(w.keys.refreshed(&slower).await.is_ok());
+    assert_eq!(w.fetches(), 2);
+    w.clock.pass(1);
+    assert!(w.keys.refreshed(&slower).await.is_ok());
+    assert_eq!(w.fetches(), 3, "the shortest holds");
+}
+
+type Told = (Arc<Readiness>, watch::Sender<bool>, tokio::task::JoinHandle<()>);
+
+fn running(w: &World) -> Told {
+    let (stop, stopping) = watch::channel(false);
+    let readiness = Arc::new(Readiness::default());
+    let (keys, told) = (Arc::clone(&w.keys), Arc::clone(&readiness));
+    let running = tokio::spawn(async move { keys.run(&told, &Metrics::new().unwrap(), stopping).await });
+    (readiness, stop, running)
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_are_missing_stay_missing_while_the_issuer_hangs() {
+    let w = world();
+    w.issuer.held.store(true, Ordering::SeqCst);
+    let (readiness, stop, running) = running(&w);
+    let is_missing = || readiness.report().stores_down.contains_key(STORE);
+    tokio::time::sleep(LOOK * 2).await;
+    assert_eq!((w.fetches(), is_missing()), (1, false), "nobody knows yet");
+    // Longer than the interval, so that the next fetch begins as soon as this one has failed.
+    w.clock.pass(60);
+    tokio::time::sleep(FETCH_TIME).await;
+    for _ in 0..8 {
+        tokio::time::sleep(LOOK).await;
+        assert_eq!((w.fetches(), is_missing()), (2, true), "also while the next is under way");
+    }
+    w.issuer.held.store(false, Ordering::SeqCst);
+    w.issuer.go.notify_one();
+    tokio::time::sleep(LOOK * 2).await;
+    assert_eq!((w.fetches(), is_missing()), (2, false));
+    stop.send_replace(true);
+    running.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn keys_are_fetched_ahead_of_need() {
     let w = world();
-    let (stop, stopping) = watch::channel(false);
-    let keys = Arc::clone(&w.keys);
-    let readiness = Arc::new(Readiness::default());
-    let told = Arc::clone(&readiness);
-    let running = tokio::spawn(async move { keys.run(&told, &Metrics::new().unwrap(), stopping).await });
+    let (readiness, stop, running) = running(&w);
     let missing = || readiness.report().stores_down.get(STORE).cloned();
     let settled = async || tokio::time::sleep(LOOK * 4).await;
     settled().await;

@@ -30,6 +30,8 @@ const CAPACITY: u64 = 2_000_000;
 const FORGET: Duration = Duration::from_secs(3600);
 /// Without a look at the log of changes for so long, memory is unsure (invariant 7).
 const TRUST: Duration = Duration::from_secs(2);
+/// Names that may be nobody's are cleaned away when there are so many.
+const FEW_USERS: usize = 4_096;
 const NEVER: i64 = i64::MIN;
 
 /// What was dropped so far; see the module.
@@ -38,8 +40,8 @@ pub(in crate::store) struct Generation(pub(in crate::store) u64);
 
 /// What ties something that another cache remembers of a user to this one: it counts as long as a session of theirs would.
 pub(in crate::store) struct Leash {
-    user_dropped: Arc<AtomicBool>,
-    era: u64,
+    pub(in crate::store) user_dropped: Arc<AtomicBool>,
+    pub(in crate::store) era: u64,
 }
 
 /// That nothing was heard of a user since the store was read; see [`SessionCache::watch`].
@@ -61,6 +63,8 @@ struct Ledger {
     generation: u64,
     /// By folded user name: the flag that all entries of the user share.
     users: HashMap<Box<str>, Arc<AtomicBool>>,
+    /// How many of them were left when `leash` last cleaned.
+    cleaned_at: usize,
 }
 
 pub(in crate::store) struct SessionCache {
@@ -108,9 +112,24 @@ impl SessionCache {
 
     /// Whether what is tied to it still counts.
     pub(in crate::store) fn holds(&self, leash: &Leash) -> bool {
-        self.is_trusted()
-            && !leash.user_dropped.load(Ordering::Acquire)
-            && leash.era == self.era.load(Ordering::Acquire)
+        self.is_trusted() && self.stands(&leash.user_dropped, leash.era)
+    }
+
+    /// Whether this process knows of no change since.
+    pub(in crate::store) fn stands(&self, user_dropped: &AtomicBool, era: u64) -> bool {
+        !user_dropped.load(Ordering::Acquire) && era == self.era.load(Ordering::Acquire)
+    }
+
+    /// To be taken before a user is read: what changes of this user from then on ends what is tied to it, and nobody else's change does. The name
+    /// may be nobody's.
+    pub(in crate::store) fn leash(&self, folded_user: &str) -> Leash {
+        let mut ledger = self.ledger();
+        if ledger.users.len() >= ledger.cleaned_at.saturating_mul(2).max(FEW_USERS) {
+            ledger.users.retain(|_, flag| Arc::strong_count(flag) > 1);
+            ledger.cleaned_at = ledger.users.len();
+        }
+        let user_dropped = ledger.users.entry(folded_user.into()).or_default().clone();
+        Leash { user_dropped, era: self.era.load(Ordering::Acquire) }
     }
 
     /// Lets another cache keep something of a user, unless anything was dropped since `read_at`.
@@ -227,6 +246,11 @@ impl SessionCache {
         self.by_id.run_pending_tasks();
         self.by_hash.run_pending_tasks();
         self.ledger().users.retain(|_, flag| Arc::strong_count(flag) > 1);
+    }
+
+    #[cfg(test)]
+    pub(in crate::store) fn known_users(&self) -> usize {
+        self.ledger().users.len()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

@@ -232,7 +232,8 @@ impl DatabaseSessions {
             .await?;
         ids.extend(parent.flatten().map(SessionId));
         let mut write = self.database.begin(Guard::Rows).await?;
-        let ended = rows::delete_with_children(&mut write, ids).await?;
+        let held = rows::hold_with_children(&mut write, ids, None).await?;
+        let ended = rows::delete_with_children(&mut write, ids, held).await?;
         write.commit().await?;
         Ok(ended)
     }
@@ -259,6 +260,10 @@ impl Sessions for DatabaseSessions {
         self.peeked(self.cache.by_id(id))
     }
 
+    fn glance(&self, id: &SessionId) -> Peek {
+        self.cache.by_id(id).ok().flatten().map_or(Peek::Unsure, Peek::Hit)
+    }
+
     async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable> {
         self.found("find", Key::GateHash(gate_hash)).await
     }
@@ -276,12 +281,16 @@ impl Sessions for DatabaseSessions {
             .database
             .run(STORE, "create", async {
                 let mut write = self.database.begin(Guard::SessionOf(&folded(&session.user))).await?;
-                if let Some(parent) = &session.parent
-                    && !rows::is_there(&mut write, parent).await?
-                {
-                    return Ok(false);
+                let parent = session.parent.as_ref();
+                let mut held = rows::hold_with_children(&mut write, &ended, parent).await?;
+                if let Some(parent) = parent {
+                    // One that is to be ended hands nothing over.
+                    if ended.contains(parent) || !held.contains(parent) {
+                        return Ok(false);
+                    }
+                    held.retain(|id| id != parent);
                 }
-                rows::delete_with_children(&mut write, &mut ended).await?;
+                rows::delete_with_children(&mut write, &mut ended, held).await?;
                 rows::insert(&mut write, &session).await?;
                 write.commit().await?;
                 Ok(true)

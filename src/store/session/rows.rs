@@ -32,29 +32,63 @@ pub(super) async fn delete_each(write: &mut Write, ids: &[SessionId]) -> Result<
     Ok(deleted)
 }
 
-/// The same with all that was handed over from them; adds those to `ids`. In this order: whoever hands over holds the parent's row until the new
-/// session is there to be found, and finds none once it is deleted.
-pub(super) async fn delete_with_children(write: &mut Write, ids: &mut Vec<SessionId>) -> Result<u64, sqlx::Error> {
-    let mut deleted = delete_each(write, ids).await?;
-    let mut children = Vec::new();
-    for id in ids.iter().filter(|id| can_be_stored(&id.0)) {
-        let found: Vec<String> =
-            sqlx::query_scalar("SELECT id FROM sessions WHERE parent = $1").bind(&id.0).fetch_all(&mut **write).await?;
-        children.extend(found.into_iter().map(SessionId));
+/// Takes hold of sessions, of all that was handed over from them, and of `parent`, in the order of their ids and in one statement: from here on
+/// nobody changes or ends them, or hands over from them, but `write`. Those that are there.
+pub(super) async fn hold_with_children(
+    write: &mut Write,
+    ids: &[SessionId],
+    parent: Option<&SessionId>,
+) -> Result<Vec<SessionId>, sqlx::Error> {
+    if ids.is_empty() && parent.is_none() {
+        return Ok(Vec::new());
     }
-    deleted += delete_each(write, &children).await?;
-    ids.extend(children);
+    let select = match write.dialect() {
+        Dialect::Sqlite => {
+            "SELECT id FROM sessions WHERE id IN (SELECT value FROM json_each($1) \
+             UNION SELECT id FROM sessions WHERE parent IN (SELECT value FROM json_each($2)))"
+        }
+        Dialect::Postgres => {
+            "SELECT id FROM sessions WHERE id IN (SELECT json_array_elements_text($1::json) \
+             UNION SELECT children.id FROM sessions AS children \
+             WHERE children.parent IN (SELECT json_array_elements_text($2::json))) ORDER BY id FOR UPDATE"
+        }
+    };
+    let held: Vec<String> =
+        sqlx::query_scalar(select).bind(list(ids.iter().chain(parent))).bind(list(ids)).fetch_all(&mut **write).await?;
+    Ok(held.into_iter().map(SessionId).collect())
+}
+
+/// Ends sessions with all that was handed over from them; adds those to `ids`. `held`: of [`hold_with_children`].
+pub(super) async fn delete_with_children(
+    write: &mut Write,
+    ids: &mut Vec<SessionId>,
+    held: Vec<SessionId>,
+) -> Result<u64, sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let parents = list(&*ids);
+    ids.extend(held);
+    ids.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    ids.dedup();
+    let mut deleted = delete_each(write, ids).await?;
+    // What was being handed over while we waited for its parent is there now, and more does not come.
+    let select = match write.dialect() {
+        Dialect::Sqlite => "SELECT id FROM sessions WHERE parent IN (SELECT value FROM json_each($1))",
+        Dialect::Postgres => {
+            "SELECT id FROM sessions WHERE parent IN (SELECT json_array_elements_text($1::json)) ORDER BY id FOR UPDATE"
+        }
+    };
+    let late: Vec<String> = sqlx::query_scalar(select).bind(parents).fetch_all(&mut **write).await?;
+    let late: Vec<SessionId> = late.into_iter().map(SessionId).collect();
+    deleted += delete_each(write, &late).await?;
+    ids.extend(late);
     Ok(deleted)
 }
 
-/// Whether a session is there to hand its sign-in over, and stays until `write` ends.
-pub(super) async fn is_there(write: &mut Write, id: &SessionId) -> Result<bool, sqlx::Error> {
-    let select = match write.dialect() {
-        Dialect::Sqlite => "SELECT id FROM sessions WHERE id = $1",
-        Dialect::Postgres => "SELECT id FROM sessions WHERE id = $1 FOR SHARE",
-    };
-    let found: Option<String> = sqlx::query_scalar(select).bind(&id.0).fetch_optional(&mut **write).await?;
-    Ok(found.is_some())
+fn list<'i>(ids: impl IntoIterator<Item = &'i SessionId>) -> String {
+    let ids: serde_json::Value = ids.into_iter().map(|id| id.0.as_str()).filter(|id| can_be_stored(id)).collect();
+    ids.to_string()
 }
 
 /// All but those of the same sign-in as `kept`. One row of the log for them all: every node reads again what is left of the user. `write` guards the user.

@@ -99,7 +99,12 @@ impl Idp {
         self.answer(path, Answer::Json(key_set(keys)));
     }
 
-    /// How often a path was asked for.
+    /// How often it was asked for anything.
+    pub(crate) fn all_fetches(&self) -> usize {
+        self.state.lock().expect("the state").fetches.values().sum()
+    }
+
+    /// How often exactly this target was asked for, its query included.
     pub(crate) fn fetches(&self, path: &str) -> usize {
         self.state.lock().expect("the state").fetches.get(path).copied().unwrap_or_default()
     }

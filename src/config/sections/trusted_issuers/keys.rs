@@ -17,6 +17,7 @@ use crate::{
 
 /// Shorter secrets can be guessed offline from a single token (RFC 7518 §3.2).
 const SHORTEST_SECRET: usize = 32;
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_REFRESH: Duration = Duration::from_secs(12 * 3600);
 pub(super) const JWKS: &str = "https://idp.example.com/jwks.json";
 const DISCOVERY: &str = "https://idp.example.com/.well-known/openid-configuration";
@@ -98,7 +99,15 @@ fn fetched(report: &mut Report, at: &Trail, raw: &RawTrustedIssuer, place: KeyPl
     };
     let interval = positive("interval", raw.interval.as_deref(), 60);
     let refresh = positive("refresh", raw.refresh.as_deref(), interval.as_secs().clamp(600, 43_200));
-    if refresh < interval {
+    // What is said of `refresh` could not be followed below a longer one.
+    if !interval.is_zero() && interval < SHORTEST_INTERVAL {
+        report.fault(&at.key("interval"), "tokens could ask for a fetch too often; write at least `1s`");
+    } else if interval > LONGEST_REFRESH {
+        report.fault(
+            &at.key("interval"),
+            "a key that the issuer took back would count for too long; write at most `12h`",
+        );
+    } else if refresh < interval {
         report.fault(
             &at.key("refresh"),
             "keys are fetched at most once in `interval`; write a `refresh` that is not shorter",

@@ -39,14 +39,14 @@ pub(in crate::config) struct RawTrustedIssuer {
     /// How far its clock and ours may be apart (default `30s`, at most `5m`).
     #[schemars(example = &"30s")]
     pub(super) clock_skew: Option<String>,
-    /// Stands before the names of its users, so that none is taken for another (default: none; a name that a local user has is then
-    /// refused).
+    /// Stands before the names of its users, so that none is taken for another (default: none). A name that a local user has is refused,
+    /// with it or without.
     #[schemars(example = &"idp:")]
     pub(super) prefix: Option<String>,
-    /// Least time between two fetches of its keys (default `60s`).
+    /// Least time between two fetches of its keys (default `60s`, from `1s` to `12h`).
     #[schemars(example = &"60s")]
     pub(super) interval: Option<String>,
-    /// How often its keys are fetched unasked (default `10m`).
+    /// How often its keys are fetched unasked (default `10m`, at most `12h`).
     #[schemars(example = &"10m")]
     pub(super) refresh: Option<String>,
     /// Takes its ID tokens too (default false): for Google, whose service accounts have no other JWTs.
@@ -61,7 +61,7 @@ pub(in crate::config) struct RawTrustedIssuer {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawClaims {
-    /// The name (default `sub`).
+    /// The name (default `sub`); as `email`, `email_verified` has to be true.
     #[schemars(example = &"sub")]
     pub(super) user: Option<RawPath>,
     /// A text or a list of texts (default `groups`).

@@ -48,6 +48,9 @@ fn faults_of_trusted_issuers() {
         with("algorithms: [rs256]"),
         with("clock_skew: 10m"),
         with("interval: 0s"),
+        with("interval: 999ms"),
+        with("interval: 13h"),
+        with("interval: 13h, refresh: 14h"),
         with("interval: 10m, refresh: 1m"),
         with("refresh: 2d"),
         with("prefix: \" x\""),
@@ -84,6 +87,12 @@ fn trusted_issuers_as_the_contract_has_them() {
     assert_eq!(address.place.to_string(), "https://idp.example.com/jwks.json");
     assert_eq!((address.interval, address.refresh), (Duration::from_secs(60), Duration::from_secs(600)));
     assert!(loaded.warnings.is_empty());
+
+    for pace in ["interval: 1s", "interval: 12h", "interval: 12h, refresh: 12h"] {
+        let paced = text.replace("jwks.json }", &format!("jwks.json, {pace} }}"));
+        assert_ne!(paced, text);
+        assert!(load_text(&paced, &[RULES]).is_ok(), "{pace}");
+    }
 
     let two = text.clone() + "    - { issuer: https://b.test, audiences: [x], discovery: true }\n";
     let loaded = load_text(&two, &[RULES]).unwrap();

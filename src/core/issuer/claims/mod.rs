@@ -61,7 +61,9 @@ pub enum BadClaims {
     Text(String),
     #[error("the claim {0} is no list of texts")]
     List(String),
-    #[error("the token's e-mail address is its user, and was not verified")]
+    #[error("the claim {0} lies within what is no object")]
+    Way(String),
+    #[error("the token's e-mail address is its user, and the token does not say that it was verified")]
     Unverified,
     #[error("the claims name somebody who cannot be: {0}")]
     User(&'static str),
@@ -112,9 +114,21 @@ impl ClaimPath {
         (!names.is_empty() && names.iter().all(|name| !name.is_empty())).then_some(Self(names))
     }
 
-    fn find<'c>(&self, claims: &'c Map<String, Value>) -> Option<&'c Value> {
-        let (last, way) = self.0.split_last()?;
-        way.iter().try_fold(claims, |inside, name| inside.get(name)?.as_object())?.get(last)
+    /// `None`: it is not there, or null.
+    ///
+    /// # Errors
+    /// What should hold it is no object.
+    fn find<'c>(&self, claims: &'c Map<String, Value>) -> Result<Option<&'c Value>, BadClaims> {
+        let Some((last, way)) = self.0.split_last() else { return Ok(None) };
+        let mut inside = claims;
+        for name in way {
+            inside = match inside.get(name) {
+                None | Some(Value::Null) => return Ok(None),
+                Some(Value::Object(inner)) => inner,
+                Some(_) => return Err(BadClaims::Way(self.shown())),
+            };
+        }
+        Ok(inside.get(last).filter(|value| !value.is_null()))
     }
 
     fn shown(&self) -> String {
@@ -132,9 +146,12 @@ impl ClaimMapping {
     /// # Errors
     /// They name nobody, or somebody whose name or groups would forge a header (THREATS 69).
     pub fn read(&self, claims: Map<String, Value>) -> Result<Identity, BadClaims> {
-        let name = self.user.find(&claims).and_then(Value::as_str).ok_or_else(|| BadClaims::Text(self.user.shown()))?;
-        let is_unverified = matches!(claims.get("email_verified"), Some(told) if *told != true && told != "true");
-        if self.user.is_email() && is_unverified {
+        let name =
+            self.user.find(&claims)?.and_then(Value::as_str).ok_or_else(|| BadClaims::Text(self.user.shown()))?;
+        let told = claims.get("email_verified");
+        let is_verified = told.is_some_and(|told| *told == true || told == "true");
+        // Where nothing is told, anybody may have written any address.
+        if self.user.is_email() && !is_verified {
             return Err(BadClaims::Unverified);
         }
         if name.is_empty() {
@@ -144,19 +161,19 @@ impl ClaimMapping {
         if self.reserved.iter().any(|prefix| folded(&name).starts_with(prefix.as_str())) {
             return Err(BadClaims::User("the name begins with the prefix of another issuer"));
         }
-        let optional = |path: &ClaimPath| match path.find(&claims) {
-            None | Some(Value::Null) => Ok(None),
+        let optional = |path: &ClaimPath| match path.find(&claims)? {
+            None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
             Some(_) => Err(BadClaims::Text(path.shown())),
         };
         let groups = list(&self.groups, &claims)?;
         let roles = self.roles.as_ref().map(|path| list(path, &claims)).transpose()?.unwrap_or_default();
-        let factor = self.factor.as_ref().map_or(Factor::One, |claim| claim.read(&claims));
+        let factor = self.factor.as_ref().map(|claim| claim.read(&claims)).transpose()?.unwrap_or(Factor::One);
         let signed_in_at = signed_in_at(&claims);
         let user = User {
             display_name: optional(&self.name)?.unwrap_or_else(|| name.clone()),
-            // Whoever may write any address there must not be taken for its owner.
-            email: optional(&self.email)?.filter(|_| !is_unverified),
+            // One that is told to be unverified is nobody's; an issuer that tells nothing is believed, since no name hangs on it.
+            email: optional(&self.email)?.filter(|_| told.is_none() || is_verified),
             attributes: claims.into_iter().collect(),
             ..User::new(name, groups)
         };
@@ -166,17 +183,17 @@ impl ClaimMapping {
 
 impl FactorClaim {
     /// A text or a list of texts, as `acr` and `amr` of OpenID Connect Core 1.0 §2; Supabase writes a list of objects with a `method`.
-    fn read(&self, claims: &Map<String, Value>) -> Factor {
+    fn read(&self, claims: &Map<String, Value>) -> Result<Factor, BadClaims> {
         let counts = |value: &Value| {
             let method = value.as_object().and_then(|entry| entry.get("method")).unwrap_or(value);
             method.as_str().is_some_and(|method| self.two.iter().any(|two| two == method))
         };
-        let is_two = match self.claim.find(claims) {
+        let is_two = match self.claim.find(claims)? {
             Some(Value::Array(values)) => values.iter().any(counts),
             Some(value) => counts(value),
             None => false,
         };
-        if is_two { Factor::Two } else { Factor::One }
+        Ok(if is_two { Factor::Two } else { Factor::One })
     }
 }
 
@@ -190,8 +207,8 @@ fn signed_in_at(claims: &Map<String, Value>) -> Timestamp {
 /// A text is a list of one.
 fn list(path: &ClaimPath, claims: &Map<String, Value>) -> Result<Vec<String>, BadClaims> {
     let bad = || BadClaims::List(path.shown());
-    match path.find(claims) {
-        None | Some(Value::Null) => Ok(Vec::new()),
+    match path.find(claims)? {
+        None => Ok(Vec::new()),
         Some(Value::String(text)) => Ok(vec![text.clone()]),
         Some(Value::Array(values)) => {
             values.iter().map(|value| value.as_str().map(str::to_owned).ok_or_else(bad)).collect()

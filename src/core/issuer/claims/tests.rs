@@ -168,6 +168,28 @@ fn threat_69_claims_that_would_forge_a_name_or_a_group() {
 }
 
 #[test]
+fn a_claim_within_what_is_no_object_refuses_the_token() {
+    let within = || path("realm_access.x");
+    let default = ClaimMapping::default;
+    for mapping in [
+        ClaimMapping { user: within(), ..default() },
+        ClaimMapping { groups: within(), ..default() },
+        ClaimMapping { roles: Some(within()), ..default() },
+        ClaimMapping { name: within(), ..default() },
+        ClaimMapping { email: within(), ..default() },
+        ClaimMapping { factor: factor("realm_access.x", &["2"]), ..default() },
+    ] {
+        for told in [json!("x"), json!(["x"]), json!(5), json!(false)] {
+            let refused = read(&mapping, &json!({ "sub": "bob", "realm_access": told }));
+            assert!(matches!(refused, Err(BadClaims::Way(_))), "{told}");
+        }
+        for absent in [json!({ "sub": "bob" }), json!({ "sub": "bob", "realm_access": null })] {
+            assert_eq!(read(&mapping, &absent).is_ok(), mapping.user == default().user, "{absent}");
+        }
+    }
+}
+
+#[test]
 fn nobody_is_named_as_another_issuers_user() {
     let mapping = ClaimMapping { reserved: vec!["kc:".to_owned()], ..ClaimMapping::default() };
     for bad in ["kc:alice", "KC:alice", "kc:"] {
@@ -188,6 +210,10 @@ fn an_address_that_was_not_verified_is_nobodys() {
         let claims = json!({ "sub": "bob", "email": "alice@example.com", "email_verified": told });
         assert_eq!(&*read(&by_email, &claims).unwrap().user, "alice@example.com");
     }
+    let silent = json!({ "sub": "bob", "email": "alice@example.com" });
+    assert!(matches!(read(&by_email, &silent), Err(BadClaims::Unverified)), "nobody said that it was verified");
+    let identity = read(&ClaimMapping::default(), &silent).unwrap();
+    assert_eq!(identity.email.as_deref(), Some("alice@example.com"), "of a user who is named otherwise it is believed");
 }
 
 #[test]
@@ -206,13 +232,18 @@ fn only_what_the_issuer_maps_is_two_factors() {
 
 #[test]
 fn a_path_leads_through_objects_and_no_further() {
-    let claims = json!({ "a": { "b": ["x"] }, "a.b": ["y"], "https://a.b/c": ["z"], "list": [{ "b": "w" }] });
-    let found = |path: Option<ClaimPath>| path.unwrap().find(claims.as_object().unwrap()).cloned();
+    let claims =
+        json!({ "a": { "b": ["x"] }, "a.b": ["y"], "https://a.b/c": ["z"], "list": [{ "b": "w" }], "null": null });
+    let found = |path: Option<ClaimPath>| path.unwrap().find(claims.as_object().unwrap()).unwrap().cloned();
     assert_eq!(found(ClaimPath::parse("a.b")), Some(json!(["x"])));
     assert_eq!(found(ClaimPath::exactly(vec!["a.b".to_owned()])), Some(json!(["y"])));
     assert_eq!(found(ClaimPath::parse("https://a.b/c")), Some(json!(["z"])));
-    for nothing in ["a.b.c", "list.b", "list.0", "b"] {
+    for nothing in ["b", "b.c", "a.c.d", "null", "null.b"] {
         assert_eq!(found(ClaimPath::parse(nothing)), None, "{nothing}");
+    }
+    for unreadable in ["a.b.c", "list.b", "list.0", "list.b.c"] {
+        let found = path(unreadable).find(claims.as_object().unwrap());
+        assert!(matches!(found, Err(BadClaims::Way(_))), "{unreadable}");
     }
     for bad in ["", ".", "a.", ".a", "a..b"] {
         assert_eq!(ClaimPath::parse(bad), None, "{bad}");

@@ -1,5 +1,7 @@
 //! API tokens and Basic: at the gate with real stores, on the account page, and by the API.
 
+mod at_once;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, atomic::Ordering},
@@ -10,14 +12,16 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderMap;
 use postern::{
     core::{
+        api_token::{ApiTokenId, Owner},
         client_ip::ClientAddress,
         request::{Facts, Role},
         site::AUTHORIZATION_ONLY,
         target::{Scheme, Target},
         verdict::{SignIn, Verdict},
     },
+    identity::api_tokens::TokenDesk,
     observe::readiness::Readiness,
-    ports::UserChange,
+    ports::{Revoke, UserChange},
 };
 use serde_json::{Value, json};
 
@@ -28,9 +32,12 @@ use crate::{
 
 /// What the gate says to this `Authorization` at the edge.
 async fn verdict_on(world: &World, authorization: &str, path: &str) -> Verdict {
+    verdict_from(world, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), authorization, path).await
+}
+
+async fn verdict_from(world: &World, peer: IpAddr, authorization: &str, path: &str) -> Verdict {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", authorization.parse().unwrap());
-    let peer = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
     let facts = Facts {
         role: Role::Edge,
         began: Duration::ZERO,
@@ -263,6 +270,32 @@ async fn a_token_is_made_listed_and_revoked_by_the_api() {
 }
 
 #[tokio::test]
+async fn what_the_command_line_revokes_is_on_record() {
+    let world = World::https().await;
+    let mut bob = Browser::signed_in(&world, HTTPS, "bob").await;
+    let made = [create(&mut bob, &json!({ "name": "a" })).await, create(&mut bob, &json!({ "name": "b" })).await];
+    world.recorded();
+    let desk = TokenDesk {
+        tokens: &*world.stores.api_tokens,
+        clock: &*world.clock,
+        entropy: &*world.stores.entropy,
+        audit: world.record(),
+        address: None,
+        request_id: None,
+    };
+    let first = ApiTokenId(text(&made[0], "id").to_owned());
+    let owner = Owner::User("bob".to_owned());
+    for (which, revoked) in
+        [(Revoke::One(&first), 1), (Revoke::One(&first), 0), (Revoke::AllOf(&owner), 1), (Revoke::AllOf(&owner), 0)]
+    {
+        assert_eq!(desk.revoke_any(which).await.unwrap(), revoked);
+    }
+    let events: Vec<_> = world.recorded().iter().map(|event| (event.event, event.user.clone(), event.detail)).collect();
+    let of_bob = ("token_revoked", Some("bob".to_owned()), "by_command");
+    assert_eq!(events, [of_bob.clone(), of_bob]);
+}
+
+#[tokio::test]
 async fn a_token_lives_as_long_as_was_said() {
     let world = World::https().await;
     let mut bob = Browser::signed_in(&world, HTTPS, "bob").await;
@@ -293,6 +326,8 @@ async fn what_cannot_be_a_token_is_told() {
         json!({ "name": "x".repeat(101) }),
         json!({ "name": "x", "scopes": ["write"] }),
         json!({ "name": "x", "scopes": "read" }),
+        json!({ "name": "x", "scopes": [""] }),
+        json!({ "name": "x", "scopes": ["read", " "] }),
         json!({ "name": "x", "expires_in_days": 0 }),
         json!({ "name": "x", "expires_in_days": 4000 }),
         json!({ "name": "x", "user": "alice" }),
