@@ -63,7 +63,7 @@ const LAYERS: &[Layer] = &[
         of_the_crate: &["core", "ports", "config", "observe"],
         of_the_world: &[
             "argon2", "async_trait", "bcrypt", "chacha20poly1305", "ed25519_dalek", "getrandom", "governor",
-            "jsonwebtoken", "moka", "pbkdf2", "rand", "redis", "scrypt", "serde_yaml", "sha1", "sha_crypt", "sqlx",
+            "jsonwebtoken", "moka", "p256", "pbkdf2", "rand", "redis", "ring", "rsa", "scrypt", "serde_yaml", "sha1", "sha_crypt", "sqlx",
             "tempfile", "tokio", "tracing",
         ],
     },

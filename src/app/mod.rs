@@ -15,7 +15,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use crate::{
     admin,
     config::{self, DatabaseAddress, Loaded, LogFormat, NamedFile, Settings, Storage, Unfit},
-    core::{request::Role, site::CurrentSite, time::Timestamp},
+    core::{request::Role, site::CurrentSite, time::Timestamp, tokens::TokenSettings},
     edge::{self, Edge},
     forward_auth::{self, ForwardAuth},
     gate::{Gate, in_flight::InFlight},
@@ -23,14 +23,14 @@ use crate::{
     lifecycle,
     observe::{access_log::AccessLog, metrics::Metrics, readiness::Readiness},
     portal::{self, Portal},
-    ports::Hasher,
+    ports::{Hasher, Unavailable},
     store,
 };
 use tls::Certificates;
 
 // What the commands use of the stores.
 pub use crate::{
-    ports::{Clock, End, Entropy, UserChange},
+    ports::{Clock, End, Entropy, KeyState, Rotation, SigningKey, Takeover, UserChange, Whom},
     store::{Stores, system::SystemClock},
 };
 
@@ -158,6 +158,16 @@ pub async fn open_stores(file: &Path) -> anyhow::Result<Stores> {
     Ok(store::open(&loaded.settings, Arc::new(Metrics::new()?)).await?)
 }
 
+/// The same, with what tokens are made by.
+///
+/// # Errors
+/// As [`open_stores`].
+pub async fn open_stores_with_tokens(file: &Path) -> anyhow::Result<(Stores, TokenSettings)> {
+    let loaded = config::load(file)?;
+    let stores = store::open(&loaded.settings, Arc::new(Metrics::new()?)).await?;
+    Ok((stores, loaded.settings.site.tokens))
+}
+
 /// Reads the configuration, the policies, and the certificates and users that the configuration names.
 ///
 /// # Errors
@@ -202,6 +212,7 @@ impl Server {
         );
         metrics.adopt(access_log.dropped())?;
         let stores = Arc::new(store::open(&settings, Arc::clone(&metrics)).await?);
+        adopt_algorithm(&stores, &settings.site.tokens).await?;
         metrics.config_in_force(stores.clock.now().unix_seconds());
 
         let (drain, drain_delay) = (server.drain, server.drain_delay);
@@ -210,6 +221,7 @@ impl Server {
         let gate = Arc::new(Gate {
             sessions: Arc::clone(&stores.sessions),
             keys: Arc::clone(&stores.keys),
+            tokens: Arc::clone(&stores.tokens),
             source_limit: Arc::clone(&stores.source_limit) as _,
             clock: Arc::clone(&stores.clock),
             entropy: Arc::clone(&stores.entropy),
@@ -294,6 +306,22 @@ impl Server {
     }
 }
 
+/// How long a new key is only published: `/.well-known/jwks.json` may be kept for five minutes.
+pub const PUBLISHED_BEFORE: std::time::Duration = std::time::Duration::from_secs(6 * 60);
+
+/// Where `tokens.algorithm` is another than that of the newest key, makes a key of it. At the start and at a reload.
+///
+/// # Errors
+/// The store cannot answer.
+pub(crate) async fn adopt_algorithm(stores: &Stores, settings: &TokenSettings) -> Result<(), Unavailable> {
+    let takeover = Takeover::After(PUBLISHED_BEFORE);
+    let rotation = Rotation { algorithm: settings.algorithm, takeover, access: settings.access };
+    if let Some(kid) = stores.keys.adopt(rotation).await? {
+        tracing::info!(kid, algorithm = %settings.algorithm, signs_in = ?PUBLISHED_BEFORE, "a key of the algorithm in tokens.algorithm was made");
+    }
+    Ok(())
+}
+
 fn portal_of(stores: &Stores, gate: &Arc<Gate>, metrics: &Arc<Metrics>) -> Portal {
     Portal {
         gate: Arc::clone(gate),
@@ -310,6 +338,7 @@ fn portal_of(stores: &Stores, gate: &Arc<Gate>, metrics: &Arc<Metrics>) -> Porta
         },
         sessions: Arc::clone(&stores.sessions),
         keys: Arc::clone(&stores.keys),
+        tokens: Arc::clone(&stores.tokens),
         clock: Arc::clone(&stores.clock),
         entropy: Arc::clone(&stores.entropy),
         audit: Arc::clone(&stores.audit),

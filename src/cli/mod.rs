@@ -8,6 +8,7 @@ mod hash;
 mod health;
 mod import;
 mod init;
+mod keys;
 mod password;
 mod policy;
 mod serve;
@@ -49,6 +50,7 @@ enum Command {
     Policy(policy::Args),
     User(user::Args),
     Session(session::Args),
+    Keys(keys::Args),
     Import(import::Args),
     Hash(hash::Args),
     Health(health::Args),
@@ -66,6 +68,7 @@ pub fn run() -> ExitCode {
         Command::Policy(args) => policy::run(&args),
         Command::User(args) => user::run(args),
         Command::Session(args) => session::run(args),
+        Command::Keys(args) => keys::run(args),
         Command::Import(args) => import::run(args),
         Command::Hash(args) => hash::run(args),
         Command::Health(args) => health::run(args),

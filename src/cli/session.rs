@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use clap::{ArgGroup, Subcommand, ValueEnum};
 
 use crate::{
-    app::{End, Stores},
+    app::{End, Stores, Whom},
     core::{
         printable::printable,
         session::{Session, SessionId},
@@ -34,15 +34,18 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
-    /// End one session, all of a user, or all
+    /// End one session, everything of a user, or everything
+    ///
+    /// `--user` and `--all` end the tokens too: access tokens and refresh tokens, also such as were stolen, hold no longer, on every node within a second. Whoever
+    /// it concerns signs in again.
     #[command(group = ArgGroup::new("which").required(true).args(["id", "user", "all"]))]
     Revoke {
         /// The session's id, as `session list` shows it
         id: Option<String>,
-        /// All sessions of this user
+        /// All sessions and tokens of this user
         #[arg(long)]
         user: Option<String>,
-        /// All sessions of everybody
+        /// All sessions and tokens of everybody
         #[arg(long)]
         all: bool,
     },
@@ -83,27 +86,16 @@ async fn act(stores: &Stores, command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Revoke { user: Some(user), .. } => {
-            let ended = stores.sessions.end(End::AllOf { user: &user }).await?;
-            writeln!(out, "{ended} sessions of {user} have ended")?;
+            let ended = stores.users.revoke(Whom::One(&user)).await?;
+            writeln!(out, "{ended} sessions of {user} have ended, and every token")?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Revoke { .. } => {
-            let ended = end_all(stores).await?;
-            writeln!(out, "{ended} sessions have ended")?;
+            let ended = stores.users.revoke(Whom::Everybody).await?;
+            writeln!(out, "{ended} sessions have ended, and every token")?;
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-async fn end_all(stores: &Stores) -> anyhow::Result<u64> {
-    let mut users: Vec<String> = stores.sessions.list(None).await?.into_iter().map(|session| session.user).collect();
-    users.sort_unstable();
-    users.dedup();
-    let mut ended = 0;
-    for user in users {
-        ended += stores.sessions.end(End::AllOf { user: &user }).await?;
-    }
-    Ok(ended)
 }
 
 fn print(out: &mut impl Write, sessions: &[Session]) -> anyhow::Result<()> {

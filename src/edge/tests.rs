@@ -27,7 +27,7 @@ use crate::{
         access_log::{AccessLog, Sink},
         metrics::Metrics,
     },
-    ports::fakes::{Flooding, OneKey, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token},
+    ports::fakes::{Flooding, OneKey, Revocations, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token},
 };
 
 fn server(address: SocketAddr) -> Server {
@@ -56,6 +56,7 @@ fn edge(stores: &Arc<Stores>, servers: Vec<Server>) -> Arc<Edge> {
     let gate = Gate {
         sessions: Arc::clone(stores) as _,
         keys: Arc::new(OneKey::new()),
+        tokens: Arc::new(Revocations::default()),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),

@@ -122,6 +122,9 @@ impl Gate {
                 return Ok(None);
             }
         };
+        if self.is_revoked(&claims.jti).await? {
+            return Ok(None);
+        }
         let id = SessionId(claims.sid);
         let session = match self.sessions.peek_id(&id) {
             Peek::Gone => return Ok(None),

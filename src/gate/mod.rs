@@ -7,6 +7,7 @@ mod credential;
 mod identify;
 pub mod in_flight;
 mod origin;
+mod revoked;
 pub mod tokens;
 
 use std::{sync::Arc, time::Duration};
@@ -28,7 +29,7 @@ use crate::{
         verdict::{Credential, Outcome, Rejection, SignIn, Verdict},
     },
     observe::metrics::Metrics,
-    ports::{Clock, Entropy, Keys, Sessions, SourceLimit},
+    ports::{Clock, Entropy, Keys, Sessions, SourceLimit, Tokens},
 };
 use credential::{Caller, Presented};
 
@@ -36,6 +37,7 @@ use credential::{Caller, Presented};
 pub struct Gate {
     pub sessions: Arc<dyn Sessions>,
     pub keys: Arc<dyn Keys>,
+    pub tokens: Arc<dyn Tokens>,
     pub source_limit: Arc<dyn SourceLimit>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,

@@ -16,7 +16,7 @@ use crate::{
     },
     ports::{
         LiveSession,
-        fakes::{Flooding, NOW, OneKey, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token},
+        fakes::{Flooding, NOW, OneKey, Revocations, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token},
     },
 };
 
@@ -33,6 +33,7 @@ fn fixture() -> Fixture {
     let gate = Gate {
         sessions: Arc::clone(&stores) as _,
         keys: Arc::new(OneKey::new()),
+        tokens: Arc::new(Revocations::default()),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),

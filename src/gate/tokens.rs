@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::{
     core::{
         time::Timestamp,
-        tokens::{AccessClaims, TokenSettings},
+        tokens::{AccessClaims, SigningAlgorithm, TokenSettings},
     },
     ports::SigningKeys,
 };
@@ -75,11 +75,15 @@ pub fn verify(
         return Err(TokenError::Form);
     }
     let header: Header = token.split('.').next().and_then(decoded).ok_or(TokenError::Form)?;
-    if header.alg != "EdDSA" || header.typ != "at+jwt" {
+    if header.typ != "at+jwt" {
         return Err(TokenError::Header);
     }
-    let key = keys.all().find(|key| key.kid == header.kid).ok_or(TokenError::Key)?;
-    let claims = jsonwebtoken::decode::<AccessClaims>(token, &key.decoding, &signature_alone())
+    let key = keys.verifying(now).find(|key| key.kid == header.kid).ok_or(TokenError::Key)?;
+    // The key says by which algorithm it verifies, never the token (RFC 8725, section 3.1).
+    if header.alg != key.algorithm.as_str() {
+        return Err(TokenError::Header);
+    }
+    let claims = jsonwebtoken::decode::<AccessClaims>(token, &key.decoding, &signature_alone(key.algorithm))
         .map_err(|_| TokenError::Signature)?
         .claims;
     if claims.iss != settings.issuer || claims.aud != settings.audience {
@@ -87,15 +91,20 @@ pub fn verify(
     }
     let now = now.unix_seconds();
     // `exp` without leeway: a token never outlives what was promised.
-    if now >= claims.exp || claims.iat > now.saturating_add(LEEWAY) {
+    let begins = claims.nbf.unwrap_or(claims.iat).max(claims.iat);
+    if now >= claims.exp || begins > now.saturating_add(LEEWAY) {
         return Err(TokenError::Time);
     }
     Ok(claims)
 }
 
 /// Times, issuer and audience are checked above, against our own clock and settings.
-fn signature_alone() -> Validation {
-    let mut validation = Validation::new(Algorithm::EdDSA);
+fn signature_alone(algorithm: SigningAlgorithm) -> Validation {
+    let mut validation = Validation::new(match algorithm {
+        SigningAlgorithm::EdDsa => Algorithm::EdDSA,
+        SigningAlgorithm::Es256 => Algorithm::ES256,
+        SigningAlgorithm::Rs256 => Algorithm::RS256,
+    });
     validation.validate_exp = false;
     validation.validate_nbf = false;
     validation.validate_aud = false;

@@ -175,13 +175,17 @@ impl Server {
         }
         drop(before);
         settings.site.listeners = running;
-        // The last thing that can fail, since it takes effect at once.
+        // The last things that can fail, since they take effect at once.
         if let Some(users) = &self.stores.users_file {
             users.reload().await.map_err(|error| Unloaded {
                 faults: error.to_string().lines().map(str::to_owned).collect(),
                 is_passing: matches!(error, UsersFileError::Unavailable(_)),
             })?;
         }
+        // A key that is made changes nothing until it signs.
+        crate::app::adopt_algorithm(&self.stores, &settings.site.tokens)
+            .await
+            .map_err(|error| Unloaded { faults: vec![error.to_string()], is_passing: true })?;
 
         for (current, keys) in keys {
             current.swap(keys);

@@ -35,6 +35,8 @@ pub struct Metrics {
     rule_reports: IntCounterVec,
     rule_errors: IntCounterVec,
     logins: IntCounterVec,
+    token_refreshes: IntCounterVec,
+    tokens_revoked: IntCounter,
     sessions_revoked: IntCounter,
     sessions_active: IntGauge,
     session_cache: [IntCounter; 3],
@@ -96,6 +98,8 @@ impl Metrics {
                 &["rule"],
             )?,
             logins: counters(to, "auth_login_total", "Sign-ins tried.", &["provider", "status"])?,
+            token_refreshes: counters(to, "auth_token_refresh_total", "Refreshes of tokens asked for.", &["status"])?,
+            tokens_revoked: counter(to, "auth_token_revoked_total", "Tokens revoked before their time.")?,
             sessions_revoked: counter(to, "auth_session_revoked_total", "Sessions ended before their time.")?,
             sessions_active: registered(to, IntGauge::with_opts(opts("sessions_active", "Sessions that are live."))?)?,
             session_cache: {
@@ -187,6 +191,15 @@ impl Metrics {
     /// `auth_login_total{provider,status}`; status: `success`, `failure`, `busy`, `unavailable`.
     pub fn login(&self, provider: &'static str, status: &'static str) {
         self.logins.with_label_values(&[provider, status]).inc();
+    }
+
+    /// `auth_token_refresh_total{status}`; status: `success`, `repeated` (the answer was lost), `reused`, `failure`, `unavailable`.
+    pub fn token_refresh(&self, status: &'static str) {
+        self.token_refreshes.with_label_values(&[status]).inc();
+    }
+
+    pub fn token_revoked(&self) {
+        self.tokens_revoked.inc();
     }
 
     pub fn sessions_revoked(&self, count: u64) {

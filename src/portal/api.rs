@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -14,12 +13,13 @@ use super::{
     landing::{self, Landing},
     pages::{self, Form},
     problem::Code,
+    tokens,
     visit::Visit,
 };
 use crate::{
     core::{session::SessionId, time::Timestamp},
-    gate::tokens,
-    identity::sign_in::SignInError,
+    gate,
+    identity::{refresh::Refreshed, sign_in::SignInError},
     ports::{LiveSession, Unavailable},
 };
 
@@ -36,7 +36,7 @@ struct Login {
 }
 
 pub(super) async fn login(visit: Visit, body: Bytes) -> Response<String> {
-    if !is_json(&visit) {
+    if !has_content_type(&visit, "application/json") {
         return visit.problem(Code::UnsupportedMediaType);
     }
     let Ok(login) = serde_json::from_slice::<Login>(&body) else { return visit.problem(Code::BadRequest) };
@@ -54,14 +54,17 @@ pub(super) async fn login(visit: Visit, body: Bytes) -> Response<String> {
         Err(SignInError::Busy) => return visit.problem(Code::Busy),
         Err(SignInError::Unavailable(error)) => return unavailable(&visit, &error),
     };
-    let session = &signed_in.session.session;
-    let mut body = json!({
-        "access_token": signed_in.access_token.expose_secret(),
-        "token_type": "Bearer",
-        "expires_in": visit.arrival.site.tokens.access.as_secs(),
-        "session_id": session.id.0,
-        "factor": session.factor.as_str(),
-    });
+    // No tokens on an application's own origin, and so nothing to refresh by.
+    let refresh_token = if visit.is_on_apps_origin {
+        None
+    } else {
+        match tokens::refreshing(&visit).begin(&signed_in.session).await {
+            Ok(token) => Some(token),
+            Err(error) => return unavailable(&visit, &error),
+        }
+    };
+    let (session, access_token) = (signed_in.session.clone(), signed_in.access_token.clone());
+    let mut body = tokens::told(&visit, &Refreshed { session, access_token, refresh_token });
     if let Landing::To(url) = landing::decided(&visit, &signed_in.session, &form.rd, &form.rm)
         && let Some(fields) = body.as_object_mut()
     {
@@ -168,14 +171,10 @@ pub(super) async fn health(_visit: Visit) -> Response<String> {
     answer(&json!({ "status": "ok" }))
 }
 
-/// RFC 7517; Ed25519 keys as RFC 8037 writes them.
+/// RFC 7517. Keys that sign later are there too: `postern keys rotate` waits for longer than this answer is kept.
 pub(super) async fn jwks(State(portal): State<Arc<Portal>>) -> Response<String> {
-    let keys: Vec<Value> = portal
-        .keys
-        .signing()
-        .all()
-        .map(|key| json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": key.kid, "x": key.public_x }))
-        .collect();
+    let keys = portal.keys.signing();
+    let keys: Vec<&Value> = keys.verifying(portal.clock.now()).map(|key| &key.jwk).collect();
     let mut response = answer(&json!({ "keys": keys }));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
     response
@@ -184,7 +183,7 @@ pub(super) async fn jwks(State(portal): State<Arc<Portal>>) -> Response<String> 
 /// Who calls: by both cookies, else by a token of ours.
 async fn caller(visit: &Visit) -> Result<Arc<LiveSession>, Response<String>> {
     // A form of another site can send every type but JSON without asking first.
-    if visit.headers.contains_key(header::CONTENT_TYPE) && !is_json(visit) {
+    if visit.headers.contains_key(header::CONTENT_TYPE) && !has_content_type(visit, "application/json") {
         return Err(visit.problem(Code::UnsupportedMediaType));
     }
     let site = &visit.arrival.site;
@@ -196,26 +195,30 @@ async fn caller(visit: &Visit) -> Result<Arc<LiveSession>, Response<String>> {
         return Err(visit.problem(Code::SignInRequired));
     };
     let token = token.trim();
-    if tokens::is_ours(token, &site.tokens.issuer) {
+    if gate::tokens::is_ours(token, &site.tokens.issuer) {
         let found = visit.portal.gate.session_of_token(site, token).await;
         if let Some(live) = found.map_err(|error| unavailable(visit, &error))? {
             visit.portal.sessions.used(&live, visit.portal.clock.now());
             return Ok(live);
         }
     }
+    Err(invalid_token(visit))
+}
+
+pub(super) fn invalid_token(visit: &Visit) -> Response<String> {
     let mut response = visit.problem(Code::InvalidToken);
     let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    Err(response)
+    response
 }
 
-fn is_json(visit: &Visit) -> bool {
+pub(super) fn has_content_type(visit: &Visit, wanted: &str) -> bool {
     visit.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
-        value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+        value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
     })
 }
 
-fn unavailable(visit: &Visit, error: &Unavailable) -> Response<String> {
+pub(super) fn unavailable(visit: &Visit, error: &Unavailable) -> Response<String> {
     tracing::warn!(store = error.store, %error, request_id = visit.arrival.request_id, "the portal cannot answer");
     visit.problem(Code::Unavailable)
 }
@@ -225,7 +228,7 @@ fn signed_out(visit: &Visit, mut response: Response<String>) -> Response<String>
     response
 }
 
-fn answer(body: &Value) -> Response<String> {
+pub(super) fn answer(body: &Value) -> Response<String> {
     let mut response = Response::new(body.to_string());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

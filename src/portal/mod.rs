@@ -14,6 +14,7 @@ mod look;
 mod page;
 mod pages;
 mod problem;
+mod tokens;
 mod visit;
 
 use std::{any::Any, net::IpAddr, sync::Arc, time::Duration};
@@ -39,7 +40,7 @@ use crate::{
     gate::Gate,
     identity::sign_in::SignIn,
     observe::metrics::Metrics,
-    ports::{AuditSink, Clock, Entropy, Keys, Sessions},
+    ports::{AuditSink, Clock, Entropy, Keys, Sessions, Tokens},
 };
 
 /// Everything the portal uses; one a process.
@@ -48,6 +49,7 @@ pub struct Portal {
     pub sign_in: SignIn,
     pub sessions: Arc<dyn Sessions>,
     pub keys: Arc<dyn Keys>,
+    pub tokens: Arc<dyn Tokens>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub audit: Arc<dyn AuditSink>,
@@ -97,6 +99,8 @@ pub fn router(portal: Arc<Portal>) -> Router {
         .route("/account/sessions/end-others", post(account::end_others))
         .route("/account/sessions/{id}/end", post(account::end_one))
         .route("/auth/login", post(api::login))
+        .route("/auth/refresh", post(tokens::refresh))
+        .route("/auth/revoke", post(tokens::revoke))
         .route("/auth/logout", post(api::logout))
         .route("/auth/logout-all", post(api::logout_all))
         .route("/auth/me", get(api::me))

@@ -10,6 +10,10 @@ pub enum ChangeKind {
     User,
     /// Signing keys; `id` is a `kid`.
     Key,
+    /// An access token was revoked; `id` is as `store::tokens` writes and reads it.
+    Token,
+    /// All users at once: everything known of them is to be read again. `id` is empty.
+    AllUsers,
 }
 
 /// A row of the log of changes (invariant 7).

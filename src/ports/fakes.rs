@@ -10,10 +10,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ed25519_dalek::pkcs8::{EncodePrivateKey as _, spki::der::pem::LineEnding};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 
 use super::{
-    Clock, End, Entropy, Keys, LiveSession, Peek, Sessions, SigningKey, SigningKeys, SourceLimit, Unavailable,
+    CannotSign, Clock, End, Entropy, Exchange, Exchanged, KeyTimes, Keys, LiveSession, Peek, RefreshToken, Revocation,
+    Rotation, Sessions, Signer, SigningKey, SigningKeys, SourceLimit, Tokens, Unavailable,
 };
 use crate::core::{
     identity::{Factor, Identity},
@@ -24,7 +26,7 @@ use crate::core::{
     site::{CookieScope, ListenerSite, Mount, PortalSite, SameSite, Site},
     target::{EncodedSlashes, Scheme},
     time::Timestamp,
-    tokens::{AccessClaims, TokenSettings},
+    tokens::{AccessClaims, SigningAlgorithm, TokenSettings},
     user::User,
 };
 
@@ -102,7 +104,7 @@ pub(crate) struct OneKey(Arc<SigningKeys>);
 impl OneKey {
     /// `key-1`.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(SigningKeys { current: key(1), older: Vec::new() }))
+        Self(Arc::new(SigningKeys::new(vec![key(1)])))
     }
 }
 
@@ -113,6 +115,51 @@ impl Keys for OneKey {
     }
     async fn reload(&self) -> Result<(), Unavailable> {
         Ok(())
+    }
+    async fn rotate(&self, _: Rotation) -> Result<String, Unavailable> {
+        unreachable!("nothing here rotates keys")
+    }
+    async fn adopt(&self, _: Rotation) -> Result<Option<String>, Unavailable> {
+        unreachable!("nothing here changes the algorithm")
+    }
+}
+
+/// Of revoked tokens: `unsure` says that memory may not answer, and `down` that the store cannot.
+#[derive(Default)]
+pub(crate) struct Revocations {
+    pub(crate) revoked: Mutex<Vec<String>>,
+    pub(crate) unsure: AtomicBool,
+    pub(crate) down: AtomicBool,
+}
+
+#[async_trait]
+impl Tokens for Revocations {
+    fn peek_revoked(&self, jti: &str) -> Revocation {
+        if self.unsure.load(Ordering::SeqCst) {
+            Revocation::Unsure
+        } else if self.revoked.lock().unwrap().iter().any(|revoked| revoked == jti) {
+            Revocation::Revoked
+        } else {
+            Revocation::Holds
+        }
+    }
+    async fn is_revoked(&self, jti: &str) -> Result<bool, Unavailable> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Unavailable { store: "tokens", detail: "down".to_owned() });
+        }
+        Ok(self.revoked.lock().unwrap().iter().any(|revoked| revoked == jti))
+    }
+    async fn revoke(&self, _: &str, _: Timestamp) -> Result<bool, Unavailable> {
+        unreachable!("nothing here revokes a token")
+    }
+    async fn insert_refresh(&self, _: RefreshToken) -> Result<(), Unavailable> {
+        unreachable!("nothing here makes a refresh token")
+    }
+    async fn find_refresh(&self, _: &TokenHash) -> Result<Option<RefreshToken>, Unavailable> {
+        unreachable!("nothing here refreshes")
+    }
+    async fn exchange(&self, _: Exchange) -> Result<Exchanged, Unavailable> {
+        unreachable!("nothing here refreshes")
     }
 }
 
@@ -150,15 +197,32 @@ impl SourceLimit for Flooding {
 
 pub(crate) fn key(seed: u8) -> SigningKey {
     let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
-    let pem = key.to_pkcs8_pem(LineEnding::LF).unwrap();
     let public =
         ed25519_dalek::pkcs8::spki::EncodePublicKey::to_public_key_pem(&key.verifying_key(), LineEnding::LF).unwrap();
     SigningKey {
         kid: format!("key-{seed}"),
-        encoding: jsonwebtoken::EncodingKey::from_ed_pem(pem.as_bytes()).unwrap(),
+        algorithm: SigningAlgorithm::EdDsa,
+        signer: Box::new(FakeSigner(key)),
         decoding: jsonwebtoken::DecodingKey::from_ed_pem(public.as_bytes()).unwrap(),
-        public_x: String::new(),
+        jwk: serde_json::Value::Null,
+        times: KeyTimes { created_at: NOW, signs_from: NOW, retires_at: None },
     }
+}
+
+struct FakeSigner(ed25519_dalek::SigningKey);
+
+impl Signer for FakeSigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CannotSign> {
+        Ok(ed25519_dalek::Signer::sign(&self.0, message).to_vec())
+    }
+}
+
+/// A JWS of any header and claims, signed by the key of this seed.
+pub(crate) fn signed(seed: u8, header: &serde_json::Value, claims: &serde_json::Value) -> String {
+    let part = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let message = format!("{}.{}", part(header), part(claims));
+    let signature = key(seed).signer.sign(message.as_bytes()).unwrap();
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 pub(crate) fn rule(name: &str, path: &str, policy: Level, subject: &[&str]) -> RuleDraft {
@@ -211,16 +275,15 @@ pub(crate) fn token(seed: u8, change: impl FnOnce(&mut AccessClaims)) -> String 
         aud: "postern".to_owned(),
         iat: now,
         exp: now + 900,
+        nbf: None,
         jti: "one".to_owned(),
         sid: "session-a".to_owned(),
         groups: Vec::new(),
         ver: 4,
     };
     change(&mut claims);
-    let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
-    header.typ = Some("at+jwt".to_owned());
-    header.kid = Some("key-1".to_owned());
-    jsonwebtoken::encode(&header, &claims, &key(seed).encoding).unwrap()
+    let header = serde_json::json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": "key-1" });
+    signed(seed, &header, &serde_json::to_value(claims).unwrap())
 }
 
 pub(crate) fn listener(role: Role) -> ListenerSite {
@@ -300,6 +363,8 @@ pub(crate) fn site(listener: ListenerSite, routes: Vec<Route>) -> Site {
             issuer: ISSUER.to_owned(),
             audience: "postern".to_owned(),
             access: Duration::from_secs(900),
+            refresh: Duration::from_secs(86_400),
+            algorithm: SigningAlgorithm::EdDsa,
         },
         own_cookies: vec!["postern_session".to_owned()],
     }

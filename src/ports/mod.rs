@@ -8,20 +8,24 @@ pub(crate) mod fakes;
 mod keys;
 mod sessions;
 mod system;
+mod tokens;
 mod users;
 
 pub use changes::{Change, ChangeKind, Changes};
 pub use credentials::{Credentials, HashError, Hasher};
-pub use keys::{Keys, SigningKey, SigningKeys};
+pub use keys::{
+    CannotSign, KeyState, KeyTimes, Keys, Rotation, Signer, SigningKey, SigningKeys, Takeover,
+};
 pub use sessions::{End, LiveSession, Peek, Sessions};
 pub use system::{AuditEvent, AuditSink, Clock, Entropy, SourceLimit};
-pub use users::{UserChange, UserError, Users};
+pub use tokens::{Exchange, Exchanged, RefreshToken, Revocation, Tokens};
+pub use users::{UserChange, UserError, Users, Whom};
 
 /// A store cannot answer now. Never to be read as "no": the request fails closed (invariant 1).
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the {store} store cannot answer: {detail}")]
 pub struct Unavailable {
-    /// Label of metrics: `sessions`, `users`, `keys`, `changes`.
+    /// Label of metrics: `sessions`, `users`, `keys`, `tokens`, `changes`.
     pub store: &'static str,
     /// For the log alone. Never a value that was to be stored.
     pub detail: String,

@@ -31,6 +31,13 @@ pub enum UserError {
     Unavailable(#[from] Unavailable),
 }
 
+/// Whose sessions and tokens are to end.
+#[derive(Debug, Clone, Copy)]
+pub enum Whom<'w> {
+    One(&'w str),
+    Everybody,
+}
+
 /// Users; names are looked up ignoring case.
 #[async_trait]
 pub trait Users: Send + Sync {
@@ -41,4 +48,7 @@ pub trait Users: Send + Sync {
     async fn insert(&self, user: User, password_hash: Option<String>) -> Result<(), UserError>;
     async fn update(&self, name: &str, change: UserChange) -> Result<User, UserError>;
     async fn delete(&self, name: &str) -> Result<(), UserError>;
+    /// The emergency: ends every session and every token, also those that no session is known of, by a new token version; in one transaction,
+    /// on every node. How many sessions ended.
+    async fn revoke(&self, whom: Whom<'_>) -> Result<u64, UserError>;
 }

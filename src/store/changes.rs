@@ -150,6 +150,8 @@ fn name_of(kind: ChangeKind) -> &'static str {
         ChangeKind::Session => "session",
         ChangeKind::User => "user",
         ChangeKind::Key => "key",
+        ChangeKind::Token => "token",
+        ChangeKind::AllUsers => "users",
     }
 }
 
@@ -158,6 +160,8 @@ fn kind_of(name: &str) -> Option<ChangeKind> {
         "session" => Some(ChangeKind::Session),
         "user" => Some(ChangeKind::User),
         "key" => Some(ChangeKind::Key),
+        "token" => Some(ChangeKind::Token),
+        "users" => Some(ChangeKind::AllUsers),
         _ => None,
     }
 }

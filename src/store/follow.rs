@@ -8,7 +8,10 @@ use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 use super::{
     Stores,
     database::{Database, Dialect, Look, Watch},
+    identity::FileUsers,
+    keys::DatabaseKeys,
     session::{DatabaseSessions, SessionCache},
+    tokens::DatabaseTokens,
 };
 use crate::{
     observe::{metrics::Metrics, readiness::Readiness},
@@ -29,7 +32,7 @@ const COUNT_BY_EVERY_NODE: Duration = Duration::from_secs(60);
 const KEEP_CHANGES: Duration = Duration::from_secs(24 * 3600);
 const STEP: i64 = 500;
 /// Everything that lives in the database.
-const STORES: [&str; 4] = ["changes", "keys", "sessions", "users"];
+const STORES: [&str; 5] = ["changes", "keys", "sessions", "tokens", "users"];
 
 /// What the background work shares with the adapters.
 pub(super) struct Background {
@@ -37,7 +40,9 @@ pub(super) struct Background {
     pub(super) cache: Arc<SessionCache>,
     pub(super) sessions: Arc<DatabaseSessions>,
     pub(super) changes: Arc<dyn Changes>,
-    pub(super) keys: Arc<dyn Keys>,
+    pub(super) keys: Arc<DatabaseKeys>,
+    pub(super) tokens: Arc<DatabaseTokens>,
+    pub(super) users_file: Option<Arc<FileUsers>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lifetimes: arc_swap::ArcSwap<crate::core::session::Lifetimes>,
 }
@@ -221,8 +226,10 @@ impl Follower {
             let Some(step) = step else {
                 // The number first: what changes after it is found by the next poll.
                 let latest = self.watch.latest(changes, looked).await?;
+                reloaded(self.background.adopt_versions(None).await)?;
                 self.background.cache.drop_all();
                 reloaded(self.background.keys.reload().await)?;
+                reloaded(self.background.tokens.reload().await)?;
                 self.seq = Some(latest);
                 return Ok(latest);
             };
@@ -232,8 +239,16 @@ impl Follower {
                     ChangeKind::Session => {
                         self.background.cache.drop_session(&crate::core::session::SessionId(change.id.clone()));
                     }
-                    ChangeKind::User => self.background.cache.drop_user(&change.id),
+                    ChangeKind::User => {
+                        reloaded(self.background.adopt_versions(Some(&change.id)).await)?;
+                        self.background.cache.drop_user(&change.id);
+                    }
+                    ChangeKind::AllUsers => {
+                        reloaded(self.background.adopt_versions(None).await)?;
+                        self.background.cache.drop_all();
+                    }
                     ChangeKind::Key => reloaded(self.background.keys.reload().await)?,
+                    ChangeKind::Token => reloaded(self.background.tokens.learn(&change.id).await)?,
                 }
             }
             self.seq = Some(last);
@@ -300,11 +315,21 @@ async fn keep_house(background: &Background, mut shutdown: watch::Receiver<bool>
 }
 
 impl Background {
+    /// Where users come from a file, their token versions are in the database all the same. `None`: of all users.
+    async fn adopt_versions(&self, folded: Option<&str>) -> Result<(), Unavailable> {
+        match &self.users_file {
+            Some(users) => users.adopt_versions(folded).await,
+            None => Ok(()),
+        }
+    }
+
     async fn clean(&self) -> Result<(), Unavailable> {
         self.cache.clean();
         // A session that only looks idle, since its uses could not be written for a while, must not be taken for one.
         self.sessions.write_uses().await?;
         self.sessions.clean(**self.lifetimes.load()).await?;
+        self.tokens.clean().await?;
+        self.keys.clean().await?;
         let keep = i64::try_from(KEEP_CHANGES.as_millis()).unwrap_or(i64::MAX);
         let before = self.database.clock.now().unix_millis().saturating_sub(keep);
         loop {

@@ -13,6 +13,7 @@ mod keys;
 mod limit;
 mod session;
 pub mod system;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -25,14 +26,16 @@ pub use limit::GovernorLimit;
 
 use crate::{
     config::{Settings, SourceRate, Storage, UsersSource},
-    core::session::Lifetimes,
+    core::{session::Lifetimes, tokens::SigningAlgorithm},
     observe::metrics::Metrics,
-    ports::{AuditSink, Changes, Clock, Credentials, Entropy, Hasher, Keys, Sessions, Users},
+    ports::{AuditSink, Changes, Clock, Credentials, Entropy, Hasher, Keys, Sessions, Tokens, Unavailable, Users},
 };
 use database::Database;
 use follow::Background;
 use identity::DatabaseUsers;
+use keys::DatabaseKeys;
 use session::{DatabaseSessions, SessionCache};
+use tokens::DatabaseTokens;
 
 /// Every adapter, opened.
 #[derive(Clone)]
@@ -42,6 +45,7 @@ pub struct Stores {
     pub sessions: Arc<dyn Sessions>,
     pub hasher: Arc<dyn Hasher>,
     pub keys: Arc<dyn Keys>,
+    pub tokens: Arc<dyn Tokens>,
     pub changes: Arc<dyn Changes>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -59,6 +63,8 @@ pub struct Options {
     pub users: UsersSource,
     pub source_limit: Option<SourceRate>,
     pub lifetimes: Lifetimes,
+    /// Of the first signing key.
+    pub algorithm: SigningAlgorithm,
 }
 
 impl From<&Settings> for Options {
@@ -68,6 +74,7 @@ impl From<&Settings> for Options {
             users: settings.users.clone(),
             source_limit: settings.server.source_limit,
             lifetimes: settings.site.lifetimes,
+            algorithm: settings.site.tokens.algorithm,
         }
     }
 }
@@ -79,6 +86,8 @@ pub enum OpenError {
     Database { name: String, why: String },
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    Tokens(#[from] Unavailable),
     #[error(transparent)]
     Users(#[from] UsersFileError),
     #[error("the threads that hash passwords cannot be started: {0}")]
@@ -108,9 +117,11 @@ pub async fn open_with(
         .await
         .map_err(|error| OpenError::Database { name: address.to_string(), why: error.to_string() })?;
     let database = Arc::new(database);
-    let keys: Arc<dyn Keys> =
-        Arc::new(keys::DatabaseKeys::open(database.clone(), &options.storage.key_file, entropy.clone()).await?);
+    let key_file = &options.storage.key_file;
+    let keys = Arc::new(DatabaseKeys::open(database.clone(), key_file, options.algorithm, entropy.clone()).await?);
     let cache = Arc::new(SessionCache::new(clock.clone()));
+    // Before anybody can ask: no node is ready without the revocations.
+    let tokens = Arc::new(DatabaseTokens::open(database.clone(), cache.clone()).await?);
     let (users, credentials, users_file) = open_users(&options.users, &database, &cache).await?;
     let sessions = Arc::new(DatabaseSessions::new(database.clone(), cache.clone(), users.clone(), metrics.clone()));
     let changes: Arc<dyn Changes> = Arc::new(changes::DatabaseChanges::new(database.clone()));
@@ -120,6 +131,8 @@ pub async fn open_with(
         sessions: sessions.clone(),
         changes: changes.clone(),
         keys: keys.clone(),
+        tokens: tokens.clone(),
+        users_file: users_file.clone(),
         metrics: metrics.clone(),
         lifetimes: ArcSwap::from_pointee(options.lifetimes),
     });
@@ -129,6 +142,7 @@ pub async fn open_with(
         sessions,
         hasher: Arc::new(HashPool::start(entropy.clone()).map_err(OpenError::Threads)?),
         keys,
+        tokens,
         changes,
         source_limit: Arc::new(GovernorLimit::new(clock.clone(), options.source_limit)),
         clock,

@@ -17,6 +17,7 @@ use postern::{
         identity::Factor,
         session::{Lifetimes, Session, SessionId, TokenHash},
         time::Timestamp,
+        tokens::SigningAlgorithm,
         user::User,
     },
     observe::{metrics::Metrics, readiness::Readiness},
@@ -96,6 +97,7 @@ impl Place {
                 lifetime: Duration::from_secs(43_200),
                 remember_me: Duration::from_secs(2_592_000),
             },
+            algorithm: SigningAlgorithm::EdDsa,
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         open_with(options, metrics, Arc::new(SystemClock::new()), Arc::new(SystemEntropy)).await

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use postern::{
     ports::{End, Peek},
-    store::{KeyError, OpenError},
+    store::{KeyError, OpenError, Stores},
 };
 use sqlx::{Connection, Executor, SqliteConnection};
 
@@ -104,10 +104,11 @@ async fn files_are_made_for_the_owner_alone() {
 async fn keys_open_only_with_their_own_key_file() {
     let place = Place::sqlite();
     let first = place.open().await.unwrap();
-    let kid = first.keys.signing().current.kid.clone();
+    let kid_of = |stores: &Stores| stores.keys.signing().signing(stores.clock.now()).unwrap().kid.clone();
+    let kid = kid_of(&first);
     first.close().await;
     let second = place.open().await.unwrap();
-    assert_eq!(second.keys.signing().current.kid, kid);
+    assert_eq!(kid_of(&second), kid);
     second.close().await;
     let right = fs::read(place.key_file()).unwrap();
     fs::write(place.key_file(), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();

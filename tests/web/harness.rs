@@ -70,6 +70,7 @@ pub(crate) struct World {
     pub(crate) hasher: Arc<CountingHasher>,
     pub(crate) sessions: Arc<BreakableSessions>,
     pub(crate) users: Arc<BreakableUsers>,
+    metrics: Arc<Metrics>,
     record: Arc<Record>,
     router: Router,
     folder: TempDir,
@@ -122,6 +123,7 @@ routes:
         let gate = Arc::new(Gate {
             sessions: sessions.clone(),
             keys: stores.keys.clone(),
+            tokens: stores.tokens.clone(),
             source_limit: stores.source_limit.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
@@ -143,13 +145,14 @@ routes:
             sign_in,
             sessions: sessions.clone(),
             keys: stores.keys.clone(),
+            tokens: stores.tokens.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
             audit: record.clone(),
-            metrics,
+            metrics: metrics.clone(),
         }));
         let site = Arc::new(loaded.settings.site);
-        let world = Self { site, stores, clock, hasher, sessions, users, record, router, folder };
+        let world = Self { site, stores, clock, hasher, sessions, users, metrics, record, router, folder };
         world.add_user("alice", &["admins"]).await;
         world.add_user("bob", &["dev"]).await;
         world
@@ -192,6 +195,11 @@ routes:
         std::mem::take(&mut self.record.0.lock().unwrap())
     }
 
+    /// The lines of the metrics that begin so.
+    pub(crate) fn counted(&self, name: &str) -> Vec<String> {
+        self.metrics.render().lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
+    }
+
     pub(crate) async fn send(&self, asked: Ask) -> Reply {
         let target = Target::parse_url(&asked.url).unwrap();
         let path = self.site.portal_path(&target).unwrap_or_else(|| panic!("not the portal's: {}", asked.url));
@@ -202,7 +210,7 @@ routes:
             site: self.site.clone(),
             target,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            client: ClientAddress::Known([192, 0, 2, 7].into()),
+            client: asked.client,
             request_id: REQUEST_ID.to_owned(),
         });
         let response = self.router.clone().oneshot(request).await.unwrap();
@@ -219,11 +227,13 @@ pub(crate) struct Ask {
     url: String,
     headers: HeaderMap,
     body: String,
+    client: ClientAddress,
 }
 
 impl Ask {
     pub(crate) fn new(method: &str, url: impl Into<String>) -> Self {
-        Self { method: method.parse().unwrap(), url: url.into(), headers: HeaderMap::new(), body: String::new() }
+        let client = ClientAddress::Known([192, 0, 2, 7].into());
+        Self { method: method.parse().unwrap(), url: url.into(), headers: HeaderMap::new(), body: String::new(), client }
     }
 
     /// As a program asks.
@@ -242,6 +252,16 @@ impl Ask {
 
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.append(name, value.parse().unwrap());
+        self
+    }
+
+    pub(crate) fn with_url(mut self, method: &str, url: &str) -> Self {
+        (self.method, self.url) = (method.parse().unwrap(), url.to_owned());
+        self
+    }
+
+    pub(crate) fn from(mut self, client: ClientAddress) -> Self {
+        self.client = client;
         self
     }
 

@@ -19,5 +19,6 @@ mod faults;
 mod landing;
 mod on_path;
 mod pages;
+mod refresh;
 mod sign_in;
 mod tokens;

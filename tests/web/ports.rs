@@ -17,7 +17,7 @@ use postern::{
     },
     ports::{
         AuditEvent, AuditSink, Clock, End, HashError, Hasher, LiveSession, Peek, Sessions, Unavailable, UserChange,
-        UserError, Users,
+        UserError, Users, Whom,
     },
 };
 use secrecy::SecretString;
@@ -155,6 +155,10 @@ impl Users for BreakableUsers {
 
     async fn delete(&self, name: &str) -> Result<(), UserError> {
         self.inner.delete(name).await
+    }
+
+    async fn revoke(&self, whom: Whom<'_>) -> Result<u64, UserError> {
+        self.inner.revoke(whom).await
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) struct Raw {
 }
 
 /// Keys that the contract names and that come with a later version.
-pub(super) const LATER: &[&str] = &["refresh", "trusted_issuers", "health", "limits"];
+pub(super) const LATER: &[&str] = &["trusted_issuers", "health", "limits"];
 
 /// What an encoded slash or backslash in a path means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

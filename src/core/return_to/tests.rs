@@ -9,7 +9,7 @@ use crate::core::{
     route::{HostPattern, Route, RouteTable, Upstream, UpstreamTimeouts},
     session::Lifetimes,
     site::{ListenerSite, PortalSite, SameSite},
-    tokens::TokenSettings,
+    tokens::{SigningAlgorithm, TokenSettings},
 };
 
 fn site(mount: Mount, roles: &[Role], domain: &str) -> Site {
@@ -57,7 +57,13 @@ fn site(mount: Mount, roles: &[Role], domain: &str) -> Site {
         encoded_slashes: EncodedSlashes::Reject,
         upstreams: BTreeMap::new(),
         rules: RuleSet::compile(&PolicyDraft::default()).unwrap().0,
-        tokens: TokenSettings { issuer: String::new(), audience: String::new(), access: second },
+        tokens: TokenSettings {
+            issuer: String::new(),
+            audience: String::new(),
+            access: second,
+            refresh: second,
+            algorithm: SigningAlgorithm::EdDsa,
+        },
         own_cookies: Vec::new(),
     }
 }

@@ -29,7 +29,7 @@ use crate::{
     },
     observe::access_log::Sink,
     portal::{Arrival, MAX_BODY},
-    ports::fakes::{Flooding, OneKey, Stopped, Stores, Zeroes, cookie_of, listener, session, site, token},
+    ports::fakes::{Flooding, OneKey, Revocations, Stopped, Stores, Zeroes, cookie_of, listener, session, site, token},
 };
 
 struct Running {
@@ -64,6 +64,7 @@ fn started_with(change: impl FnOnce(&mut Site), tls: Option<Tls>) -> Running {
     let gate = Gate {
         sessions: Arc::clone(&stores) as _,
         keys: Arc::new(OneKey::new()),
+        tokens: Arc::new(Revocations::default()),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),

@@ -36,6 +36,8 @@ pub(in crate::store) enum Guard<'g> {
     /// All users and which sessions they have.
     AllUsers,
     SigningKeys,
+    /// The refresh tokens of a session.
+    Family(&'g str),
 }
 
 const ALONE: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
@@ -50,6 +52,7 @@ impl Guard<'_> {
             Guard::User(folded) => (ALONE, format!("user {folded}")),
             Guard::AllUsers => (ALONE, ALL_USERS.to_owned()),
             Guard::SigningKeys => (ALONE, "signing keys".to_owned()),
+            Guard::Family(session) => (ALONE, format!("refresh tokens {session}")),
             Guard::SessionOf(folded) => {
                 sqlx::query(SHARED).bind(ALL_USERS).execute(&mut *connection).await?;
                 (SHARED, format!("user {folded}"))

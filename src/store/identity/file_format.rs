@@ -21,6 +21,7 @@ use crate::{
 const MOST_BYTES: u64 = 64 << 20;
 
 /// One entry that passed.
+#[derive(Clone)]
 pub(super) struct FileEntry {
     pub(super) user: User,
     pub(super) hash: SecretString,

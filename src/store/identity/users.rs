@@ -9,10 +9,10 @@ use sqlx::{AnyConnection, FromRow};
 
 use crate::{
     core::user::{Attributes, User, folded},
-    ports::{ChangeKind, Credentials, Unavailable, UserChange, UserError, Users},
+    ports::{ChangeKind, Credentials, Unavailable, UserChange, UserError, Users, Whom},
     store::{
         database::{Database, Guard, can_be_stored},
-        session::{SessionCache, delete_of_user},
+        session::{SessionCache, delete_all, delete_of_user},
     },
 };
 
@@ -171,6 +171,35 @@ impl Users for DatabaseUsers {
             Ok(Outcome::Done(()))
         };
         self.change(name, "delete", work).await
+    }
+
+    async fn revoke(&self, whom: Whom<'_>) -> Result<u64, UserError> {
+        let Whom::One(name) = whom else {
+            let work = async {
+                let mut write = self.database.begin(Guard::AllUsers).await?;
+                sqlx::query("UPDATE users SET token_version = token_version + 1").execute(&mut *write).await?;
+                let ended = delete_all(&mut write).await?;
+                write.commit().await?;
+                Ok(ended)
+            };
+            let ended = self.database.run(STORE, "revoke_all", work).await;
+            self.cache.drop_all();
+            return Ok(ended?);
+        };
+        let work = async {
+            let mut write = self.database.begin(Guard::User(&folded(name))).await?;
+            let done = sqlx::query("UPDATE users SET token_version = token_version + 1 WHERE folded = $1")
+                .bind(folded(name))
+                .execute(&mut *write)
+                .await?;
+            if done.rows_affected() == 0 {
+                return Ok(Outcome::Unknown);
+            }
+            let ended = delete_of_user(&mut write, &folded(name), None).await?;
+            write.commit().await?;
+            Ok(Outcome::Done(ended))
+        };
+        self.change(name, "revoke", work).await
     }
 }
 

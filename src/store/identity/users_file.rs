@@ -18,10 +18,10 @@ use super::file_format::{self, Entries};
 use crate::{
     config::Faults,
     core::user::{User, folded},
-    ports::{Credentials, Unavailable, UserChange, UserError, Users},
+    ports::{Credentials, Unavailable, UserChange, UserError, Users, Whom},
     store::{
         database::{Database, Dialect, Guard, Write},
-        session::{SessionCache, delete_of_users},
+        session::{SessionCache, delete_all, delete_of_user, delete_of_users},
     },
 };
 
@@ -124,6 +124,37 @@ impl FileUsers {
         Ok(changed)
     }
 
+    /// Takes the token versions from the database, which another process may have raised; `None`: those of all users.
+    pub(in crate::store) async fn adopt_versions(&self, folded: Option<&str>) -> Result<(), Unavailable> {
+        let _one_at_a_time = self.reading.lock().await;
+        let versions: Vec<(String, i64)> = self
+            .database
+            .run(STORE, "versions", async {
+                sqlx::query_as("SELECT folded, token_version FROM file_users WHERE $1 IS NULL OR folded = $1")
+                    .bind(folded)
+                    .fetch_all(&self.database.pool())
+                    .await
+            })
+            .await?;
+        let held = self.entries.load();
+        let version_of = |version: i64| u64::try_from(version).unwrap_or(u64::MAX);
+        let is_newer = |(name, version): &&(String, i64)| {
+            held.get(name).is_some_and(|entry| entry.user.token_version < version_of(*version))
+        };
+        let newer: Vec<_> = versions.iter().filter(is_newer).collect();
+        if newer.is_empty() {
+            return Ok(());
+        }
+        let mut entries = Entries::clone(&held);
+        for (name, version) in newer {
+            if let Some(entry) = entries.get_mut(name) {
+                entry.user.token_version = version_of(*version);
+            }
+        }
+        self.entries.store(Arc::new(entries));
+        Ok(())
+    }
+
     fn read_only(&self) -> UserError {
         UserError::ReadOnly(self.path.display().to_string())
     }
@@ -180,6 +211,41 @@ impl Users for FileUsers {
 
     async fn delete(&self, _name: &str) -> Result<(), UserError> {
         Err(self.read_only())
+    }
+
+    async fn revoke(&self, whom: Whom<'_>) -> Result<u64, UserError> {
+        let name = match whom {
+            Whom::One(name) => Some(folded(name)),
+            Whom::Everybody => None,
+        };
+        if let (Whom::One(spelt), Some(name)) = (whom, &name)
+            && !self.entries.load().contains_key(name)
+        {
+            return Err(UserError::Unknown(spelt.to_owned()));
+        }
+        let work = async {
+            let guard = name.as_deref().map_or(Guard::AllUsers, Guard::User);
+            let mut write = self.database.begin(guard).await?;
+            sqlx::query("UPDATE file_users SET token_version = token_version + 1 WHERE $1 IS NULL OR folded = $1")
+                .bind(name.as_deref())
+                .execute(&mut *write)
+                .await?;
+            let ended = match &name {
+                Some(name) => delete_of_user(&mut write, name, None).await?,
+                None => delete_all(&mut write).await?,
+            };
+            write.commit().await?;
+            Ok(ended)
+        };
+        let ended = self.database.run(STORE, "revoke", work).await;
+        // Also after a failure: it may be that only the answer to the commit was lost.
+        let adopted = self.adopt_versions(name.as_deref()).await;
+        match &name {
+            Some(name) => self.cache.drop_user(name),
+            None => self.cache.drop_all(),
+        }
+        adopted?;
+        Ok(ended?)
     }
 }
 

@@ -95,12 +95,13 @@ impl SessionCache {
     }
 
     fn trusted(&self) -> Result<(), ()> {
+        if self.is_trusted() { Ok(()) } else { Err(()) }
+    }
+
+    /// Whether memory may be believed, whatever of it.
+    pub(in crate::store) fn is_trusted(&self) -> bool {
         let looked_at = self.looked_at.load(Ordering::Acquire);
-        if looked_at != NEVER && self.monotonic_millis().saturating_sub(looked_at) < millis(TRUST) {
-            Ok(())
-        } else {
-            Err(())
-        }
+        looked_at != NEVER && self.monotonic_millis().saturating_sub(looked_at) < millis(TRUST)
     }
 
     fn alive(&self, entry: &Entry) -> Option<Arc<LiveSession>> {

@@ -66,6 +66,17 @@ pub(in crate::store) async fn delete_of_users(write: &mut Write, folded_users: &
     Ok(())
 }
 
+/// All sessions there are, with one row of the log. `write` guards all users.
+pub(in crate::store) async fn delete_all(write: &mut Write) -> Result<u64, sqlx::Error> {
+    let delete = match write.dialect() {
+        Dialect::Sqlite => "DELETE FROM sessions",
+        Dialect::Postgres => "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY id FOR UPDATE)",
+    };
+    let done = sqlx::query(delete).execute(&mut **write).await?;
+    write.record(ChangeKind::AllUsers, "");
+    Ok(done.rows_affected())
+}
+
 /// A use never goes back in time: another node may have written a later one.
 pub(super) async fn write_uses(write: &mut Write, uses: &[Arc<LiveSession>]) -> Result<(), sqlx::Error> {
     let update = match write.dialect() {

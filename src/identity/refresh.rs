@@ -1,0 +1,199 @@
+//! Refresh tokens: a program's way to a new access token without the password (CONTRACT 7), and the end of a token before its time. Called by the
+//! portal's API alone.
+//!
+//! A refresh token is 256 bits of chance, stored as SHA-256, and used once: each use answers a new one. The tokens that follow each other are a family,
+//! and the family is the session: it dies with it, and a use of it is a use of the session. Whoever uses a token a second time shows that two hold
+//! it, a thief and somebody robbed, and nobody can say which is which: the session ends, and with it every token (RFC 9700, section 4.14).
+//!
+//! **Who lost an answer is not punished.** The same token again, within [`crate::core::tokens::GRACE`], from the same address and browser, and before
+//! anything that came of it was used, is answered with a fresh pair. That gives a thief nothing: the token that the first answer held is spent thereby. So
+//! of two who hold the token only the one who asked last goes on, and the first use by the other ends the session, just as without the grace. At no
+//! time do two tokens of a family hold.
+//!
+//! Must never log a token or answer why one was refused.
+
+use std::{net::IpAddr, sync::Arc};
+
+use secrecy::SecretString;
+
+use super::{sign_in::random_value, tokens};
+use crate::{
+    core::{
+        session::{SessionId, Standing, TokenHash},
+        site::Site,
+        time::Timestamp,
+        tokens::{end_of_refresh, place_of},
+    },
+    observe::metrics::Metrics,
+    ports::{
+        AuditEvent, AuditSink, Clock, End, Entropy, Exchange, Exchanged, Keys, LiveSession, RefreshToken, Sessions,
+        Tokens, Unavailable,
+    },
+};
+
+/// Length of a refresh token: 256 bits in base64url without padding. Anything else is not looked up at all.
+const LENGTH: usize = 43;
+
+/// What refreshing needs, for one request.
+pub struct Refreshing<'a> {
+    pub site: &'a Site,
+    pub tokens: &'a dyn Tokens,
+    pub sessions: &'a dyn Sessions,
+    pub keys: &'a dyn Keys,
+    pub clock: &'a dyn Clock,
+    pub entropy: &'a dyn Entropy,
+    pub audit: &'a dyn AuditSink,
+    pub metrics: &'a Metrics,
+    pub address: Option<IpAddr>,
+    pub user_agent: &'a str,
+    pub request_id: &'a str,
+}
+
+/// A new pair.
+pub struct Refreshed {
+    pub session: Arc<LiveSession>,
+    pub access_token: SecretString,
+    /// None where the caller has cookies in its place.
+    pub refresh_token: Option<SecretString>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    /// Unknown, spent, expired, or of a session that is over: one answer for all.
+    #[error("the refresh token does not hold")]
+    Refused,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+impl Refreshing<'_> {
+    /// The first refresh token of a fresh session. Where it cannot be stored the session ends again: its secrets reach nobody.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn begin(&self, live: &LiveSession) -> Result<SecretString, Unavailable> {
+        let (value, token) = self.fresh(live, self.clock.now());
+        if let Err(error) = self.tokens.insert_refresh(token).await {
+            self.sessions.end(End::One(&live.session.id)).await?;
+            return Err(error);
+        }
+        Ok(value.into())
+    }
+
+    /// A new pair for a refresh token.
+    ///
+    /// # Errors
+    /// As [`RefreshError`] says.
+    pub async fn by_token(&self, presented: &str) -> Result<Refreshed, RefreshError> {
+        let result = self.exchanged(presented).await;
+        self.metrics.token_refresh(match &result {
+            Ok((_, status)) => status,
+            Err(RefreshError::Refused) => "failure",
+            Err(RefreshError::Unavailable(_)) => "unavailable",
+        });
+        let (refreshed, _) = result?;
+        refreshed.ok_or(RefreshError::Refused)
+    }
+
+    /// A new access token for whoever showed both cookies of this session.
+    ///
+    /// # Errors
+    /// The token cannot be signed.
+    pub fn by_cookies(&self, session: Arc<LiveSession>) -> Result<Refreshed, RefreshError> {
+        let result = self.access_token(&session, self.clock.now());
+        self.metrics.token_refresh(if result.is_ok() { "success" } else { "unavailable" });
+        Ok(Refreshed { access_token: result?, refresh_token: None, session })
+    }
+
+    /// `None`: a second use.
+    async fn exchanged(&self, presented: &str) -> Result<(Option<Refreshed>, &'static str), RefreshError> {
+        let now = self.clock.now();
+        let hash = TokenHash::of(presented);
+        let found = if presented.len() == LENGTH { self.tokens.find_refresh(&hash).await? } else { None };
+        let found = found.ok_or(RefreshError::Refused)?;
+        // By the store, whatever memory says: seldom asked, and it must not be behind.
+        let session = self.sessions.find_id(&found.session).await?;
+        let is_live = |live: &Arc<LiveSession>| {
+            self.site.lifetimes.standing(&live.session, live.last_used(), now) == Standing::Live
+        };
+        let session = session.filter(is_live).ok_or(RefreshError::Refused)?;
+        let (value, next) = self.fresh(&session, now);
+        let place = place_of(self.address, self.user_agent);
+        let status = match self.tokens.exchange(Exchange { presented: hash, next, now, place }).await? {
+            Exchanged::Done => "success",
+            Exchanged::Again => "repeated",
+            Exchanged::Unknown => return Err(RefreshError::Refused),
+            Exchanged::Reused => {
+                self.record("refresh_reused", &session, "family_revoked");
+                let ended = self.sessions.end(End::One(&session.session.id)).await?;
+                self.metrics.sessions_revoked(ended);
+                return Ok((None, "reused"));
+            }
+        };
+        self.sessions.used(&session, now);
+        let access_token = self.access_token(&session, now)?;
+        Ok((Some(Refreshed { session, access_token, refresh_token: Some(value.into()) }), status))
+    }
+
+    /// Ends the family of a refresh token, with its session. `false`: there is nothing to end.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn revoke(&self, presented: &str) -> Result<bool, Unavailable> {
+        if presented.len() != LENGTH {
+            return Ok(false);
+        }
+        let Some(found) = self.tokens.find_refresh(&TokenHash::of(presented)).await? else { return Ok(false) };
+        let Some(session) = self.sessions.find_id(&found.session).await? else { return Ok(false) };
+        let ended = self.sessions.end(End::One(&session.session.id)).await?;
+        self.metrics.sessions_revoked(ended);
+        self.revoked(&session.session.user, "refresh_token");
+        Ok(ended > 0)
+    }
+
+    /// An access token, whose signature was verified, holds no longer.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn revoke_access(&self, user: &str, jti: &str, until: Timestamp) -> Result<bool, Unavailable> {
+        let is_new = self.tokens.revoke(jti, until).await?;
+        if is_new {
+            self.revoked(user, "access_token");
+        }
+        Ok(is_new)
+    }
+
+    fn revoked(&self, user: &str, detail: &'static str) {
+        self.metrics.token_revoked();
+        self.audit.record(AuditEvent {
+            event: "token_revoked",
+            user: Some(user.to_owned()),
+            address: self.address,
+            request_id: Some(self.request_id.to_owned()),
+            detail,
+        });
+    }
+
+    fn record(&self, event: &'static str, session: &LiveSession, detail: &'static str) {
+        self.audit.record(AuditEvent {
+            event,
+            user: Some(session.session.user.clone()),
+            address: self.address,
+            request_id: Some(self.request_id.to_owned()),
+            detail,
+        });
+    }
+
+    fn access_token(&self, session: &LiveSession, now: Timestamp) -> Result<SecretString, Unavailable> {
+        Ok(tokens::issue(&self.keys.signing(), &self.site.tokens, session, now, self.entropy)?)
+    }
+
+    /// Its value and what is stored of it.
+    fn fresh(&self, live: &LiveSession, now: Timestamp) -> (String, RefreshToken) {
+        let value = random_value(self.entropy);
+        let session: &SessionId = &live.session.id;
+        let expires_at = end_of_refresh(&self.site.tokens, now, self.site.lifetimes.end_of(&live.session));
+        let token = RefreshToken { hash: TokenHash::of(&value), session: session.clone(), expires_at };
+        (value, token)
+    }
+}

@@ -1,0 +1,65 @@
+use async_trait::async_trait;
+
+use super::Unavailable;
+use crate::core::{
+    session::{SessionId, TokenHash},
+    time::Timestamp,
+};
+
+/// What memory knows about an access token without asking any store (invariant 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revocation {
+    Revoked,
+    /// Known not to be.
+    Holds,
+    /// Memory may be stale: ask the store.
+    Unsure,
+}
+
+/// A refresh token as stored. Its family is its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefreshToken {
+    pub hash: TokenHash,
+    pub session: SessionId,
+    pub expires_at: Timestamp,
+}
+
+/// A refresh token that is presented, and what is to take its place.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    pub presented: TokenHash,
+    pub next: RefreshToken,
+    pub now: Timestamp,
+    /// Where from (`core::tokens::place_of`).
+    pub place: Option<TokenHash>,
+}
+
+/// What became of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exchanged {
+    /// The first use: the next token holds.
+    Done,
+    /// The same use once more, by whoever lost the answer: the next token holds, and the one that the lost answer held does not.
+    Again,
+    /// A second use. No token of the family holds any more; its session is still to be ended.
+    Reused,
+    /// It expired, or was never one of that family.
+    Unknown,
+}
+
+/// Refresh tokens, and which access tokens were revoked; shared by all nodes.
+#[async_trait]
+pub trait Tokens: Send + Sync {
+    /// Whether the access token of this `jti` was revoked; never waits.
+    fn peek_revoked(&self, jti: &str) -> Revocation;
+    /// The same, asked of the store.
+    async fn is_revoked(&self, jti: &str) -> Result<bool, Unavailable>;
+    /// An access token holds no longer, on any node. `until`: when it expires anyway. `false`: it was revoked before.
+    async fn revoke(&self, jti: &str, until: Timestamp) -> Result<bool, Unavailable>;
+    /// The first token of a family.
+    async fn insert_refresh(&self, token: RefreshToken) -> Result<(), Unavailable>;
+    /// Also one that was spent or has expired.
+    async fn find_refresh(&self, hash: &TokenHash) -> Result<Option<RefreshToken>, Unavailable>;
+    /// Spends the one and stores the other, in one transaction that no other of the family meets.
+    async fn exchange(&self, exchange: Exchange) -> Result<Exchanged, Unavailable>;
+}

@@ -1,0 +1,128 @@
+//! Families of refresh tokens: one token of each holds, and every other was spent. What is done here is done within one transaction that holds
+//! the family ([`crate::store::database::Guard::Family`]), so that two requests with one token come one after the other.
+
+use sqlx::{Any, AnyConnection, AnyPool, Executor, FromRow};
+
+use crate::{
+    core::{
+        session::{SessionId, TokenHash},
+        time::Timestamp,
+        tokens::GRACE,
+    },
+    ports::{Exchange, Exchanged, RefreshToken},
+};
+
+/// Spent tokens that a family keeps: at one each quarter of an hour those of ten days. An older one is unknown, and opens as little.
+const KEPT: i64 = 1_000;
+
+pub(super) async fn find(pool: &AnyPool, hash: &TokenHash) -> Result<Option<RefreshToken>, sqlx::Error> {
+    let row = row_of(pool, hash).await?;
+    Ok(row.map(|row| RefreshToken {
+        hash: *hash,
+        session: SessionId(row.session),
+        expires_at: Timestamp::from_unix_millis(row.expires_at),
+    }))
+}
+
+pub(super) async fn exchange(family: &mut AnyConnection, exchange: &Exchange) -> Result<Exchanged, sqlx::Error> {
+    let session = &exchange.next.session.0;
+    let Some(row) = row_of(&mut *family, &exchange.presented).await? else { return Ok(Exchanged::Unknown) };
+    if row.session != *session || row.expires_at <= exchange.now.unix_millis() {
+        return Ok(Exchanged::Unknown);
+    }
+    let newest: i64 = sqlx::query_scalar("SELECT max(generation) FROM refresh_tokens WHERE session = $1")
+        .bind(session)
+        .fetch_one(&mut *family)
+        .await?;
+    let exchanged = if row.spent_at.is_none() {
+        spend(family, exchange).await?;
+        Exchanged::Done
+    } else if is_same_use(family, exchange, &row).await? {
+        // What the lost answer held goes the way of a token that was spent: if somebody did get it, its use is a second one.
+        close(family, exchange).await?;
+        Exchanged::Again
+    } else {
+        close(family, exchange).await?;
+        return Ok(Exchanged::Reused);
+    };
+    insert(family, &exchange.next, newest + 1).await?;
+    sqlx::query("DELETE FROM refresh_tokens WHERE session = $1 AND generation <= $2")
+        .bind(session)
+        .bind(newest + 1 - KEPT)
+        .execute(family)
+        .await?;
+    Ok(exchanged)
+}
+
+/// Whether this is the last use of the family once more: the same token, within [`GRACE`], from the same place, and nothing that came of
+/// that use was used itself.
+async fn is_same_use(family: &mut AnyConnection, exchange: &Exchange, row: &Row) -> Result<bool, sqlx::Error> {
+    let was_here = exchange.place.is_some_and(|place| row.place.as_deref() == Some(place.0.as_slice()));
+    let age = row.spent_at.map(|spent_at| exchange.now.unix_millis().abs_diff(spent_at));
+    let is_recent = age.is_some_and(|age| u128::from(age) <= GRACE.as_millis());
+    if row.used == 0 || !was_here || !is_recent {
+        return Ok(false);
+    }
+    let (used_since, unspent): (i64, i64) = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE used = 1), count(*) FILTER (WHERE spent_at IS NULL) FROM refresh_tokens \
+         WHERE session = $1 AND generation > $2",
+    )
+    .bind(&row.session)
+    .bind(row.generation)
+    .fetch_one(family)
+    .await?;
+    // None that holds: the family was closed by a second use.
+    Ok(used_since == 0 && unspent == 1)
+}
+
+async fn spend(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE refresh_tokens SET spent_at = $1, used = 1, place = $2 WHERE hash = $3")
+        .bind(exchange.now.unix_millis())
+        .bind(exchange.place.map(|place| place.0.to_vec()))
+        .bind(exchange.presented.0.as_slice())
+        .execute(family)
+        .await?;
+    Ok(())
+}
+
+/// The token that holds does so no longer, though nobody used it.
+async fn close(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE refresh_tokens SET spent_at = $1 WHERE session = $2 AND spent_at IS NULL")
+        .bind(exchange.now.unix_millis())
+        .bind(&exchange.next.session.0)
+        .execute(family)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn insert(
+    family: &mut AnyConnection,
+    token: &RefreshToken,
+    generation: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO refresh_tokens (hash, session, generation, expires_at) VALUES ($1, $2, $3, $4)")
+        .bind(token.hash.0.as_slice())
+        .bind(&token.session.0)
+        .bind(generation)
+        .bind(token.expires_at.unix_millis())
+        .execute(family)
+        .await?;
+    Ok(())
+}
+
+#[derive(FromRow)]
+struct Row {
+    session: String,
+    generation: i64,
+    expires_at: i64,
+    spent_at: Option<i64>,
+    used: i64,
+    place: Option<Vec<u8>>,
+}
+
+async fn row_of<'c>(from: impl Executor<'c, Database = Any>, hash: &TokenHash) -> Result<Option<Row>, sqlx::Error> {
+    sqlx::query_as("SELECT session, generation, expires_at, spent_at, used, place FROM refresh_tokens WHERE hash = $1")
+        .bind(hash.0.as_slice())
+        .fetch_optional(from)
+        .await
+}

@@ -1,0 +1,194 @@
+//! Refresh tokens and revoked access tokens, in the database; the revoked ones in memory too. Asked by `gate` and `identity`, and told by the
+//! follower of the log of changes what other nodes revoked.
+//!
+//! Never holds a token, only SHA-256 of it or its `jti`, and never forgets a revocation before its token has expired.
+
+mod family;
+mod revoked;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use self::revoked::Revoked;
+use super::{
+    database::{Database, Dialect, Guard, can_be_stored},
+    session::SessionCache,
+};
+use crate::{
+    core::{session::TokenHash, time::Timestamp},
+    ports::{ChangeKind, Exchange, Exchanged, RefreshToken, Revocation, Tokens, Unavailable},
+};
+
+const STORE: &str = "tokens";
+/// Rows a step of the cleaning takes.
+const STEP: i64 = 500;
+/// Kept for so long beyond their time: to a node whose clock is behind, the token has not expired yet.
+const MARGIN: Duration = Duration::from_secs(600);
+
+pub(super) struct DatabaseTokens {
+    database: Arc<Database>,
+    revoked: Revoked,
+    /// Which knows whether memory may be believed: one log is followed for all.
+    cache: Arc<SessionCache>,
+}
+
+impl DatabaseTokens {
+    /// With all revocations in memory.
+    pub(super) async fn open(database: Arc<Database>, cache: Arc<SessionCache>) -> Result<Self, Unavailable> {
+        let tokens = Self { database, revoked: Revoked::default(), cache };
+        tokens.reload().await?;
+        Ok(tokens)
+    }
+
+    /// Reads all revocations again. What memory holds beyond them stays until it expires: it was revoked by somebody.
+    pub(super) async fn reload(&self) -> Result<(), Unavailable> {
+        let rows: Vec<(String, i64)> = self
+            .database
+            .run(STORE, "load", async {
+                sqlx::query_as("SELECT jti, expires_at FROM revoked_tokens").fetch_all(&self.database.pool()).await
+            })
+            .await?;
+        self.revoked.extend(rows.into_iter().map(|(jti, until)| (jti, Timestamp::from_unix_millis(until))));
+        Ok(())
+    }
+
+    /// Takes in a revocation as the log of changes tells it.
+    pub(super) async fn learn(&self, told: &str) -> Result<(), Unavailable> {
+        match revoked::parsed(told) {
+            Some(revocation) => {
+                self.revoked.extend([revocation]);
+                Ok(())
+            }
+            // As another version may write it.
+            None => self.reload().await,
+        }
+    }
+
+    /// Deletes what has expired, here and in the database.
+    pub(super) async fn clean(&self) -> Result<(), Unavailable> {
+        let before = self.database.clock.now().before(MARGIN);
+        self.revoked.forget(before);
+        for table in [Table::Revoked, Table::Refresh] {
+            while self.clean_step(table, before).await? >= STEP.unsigned_abs() {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn clean_step(&self, table: Table, before: Timestamp) -> Result<u64, Unavailable> {
+        let delete = table.clean(self.database.dialect());
+        let work = async {
+            let done = sqlx::query(delete).bind(before.unix_millis()).bind(STEP).execute(&self.database.pool()).await?;
+            Ok(done.rows_affected())
+        };
+        self.database.run(STORE, "clean", work).await
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Table {
+    Revoked,
+    Refresh,
+}
+
+impl Table {
+    /// Rows that another node is at are left to it.
+    fn clean(self, dialect: Dialect) -> &'static str {
+        match (self, dialect) {
+            (Self::Revoked, Dialect::Sqlite) => {
+                "DELETE FROM revoked_tokens WHERE jti IN (SELECT jti FROM revoked_tokens WHERE expires_at < $1 LIMIT $2)"
+            }
+            (Self::Revoked, Dialect::Postgres) => {
+                "DELETE FROM revoked_tokens WHERE jti IN (\
+                 SELECT jti FROM revoked_tokens WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)"
+            }
+            (Self::Refresh, Dialect::Sqlite) => {
+                "DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE expires_at < $1 LIMIT $2)"
+            }
+            (Self::Refresh, Dialect::Postgres) => {
+                "DELETE FROM refresh_tokens WHERE hash IN (\
+                 SELECT hash FROM refresh_tokens WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)"
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Tokens for DatabaseTokens {
+    fn peek_revoked(&self, jti: &str) -> Revocation {
+        // A revocation that memory knows of holds however old memory is.
+        if self.revoked.contains(jti) {
+            Revocation::Revoked
+        } else if self.cache.is_trusted() {
+            Revocation::Holds
+        } else {
+            Revocation::Unsure
+        }
+    }
+
+    async fn is_revoked(&self, jti: &str) -> Result<bool, Unavailable> {
+        if !can_be_stored(jti) {
+            return Ok(false);
+        }
+        let found: Option<i64> = self
+            .database
+            .run(STORE, "is_revoked", async {
+                sqlx::query_scalar("SELECT expires_at FROM revoked_tokens WHERE jti = $1")
+                    .bind(jti)
+                    .fetch_optional(&self.database.pool())
+                    .await
+            })
+            .await?;
+        Ok(found.is_some())
+    }
+
+    async fn revoke(&self, jti: &str, until: Timestamp) -> Result<bool, Unavailable> {
+        let is_new = self
+            .database
+            .run(STORE, "revoke", async {
+                let mut write = self.database.begin(Guard::Rows).await?;
+                let done =
+                    sqlx::query("INSERT INTO revoked_tokens (jti, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                        .bind(jti)
+                        .bind(until.unix_millis())
+                        .execute(&mut *write)
+                        .await?;
+                if done.rows_affected() > 0 {
+                    write.record(ChangeKind::Token, &revoked::told(jti, until));
+                }
+                write.commit().await?;
+                Ok(done.rows_affected() > 0)
+            })
+            .await;
+        // Also after a failure: it may be that only the answer to the commit was lost, and whoever held the token wanted it dead.
+        self.revoked.extend([(jti.to_owned(), until)]);
+        is_new
+    }
+
+    async fn insert_refresh(&self, token: RefreshToken) -> Result<(), Unavailable> {
+        let work = async {
+            let mut write = self.database.begin(Guard::Rows).await?;
+            family::insert(&mut write, &token, 1).await?;
+            write.commit().await
+        };
+        self.database.run(STORE, "insert_refresh", work).await
+    }
+
+    async fn find_refresh(&self, hash: &TokenHash) -> Result<Option<RefreshToken>, Unavailable> {
+        let work = async { family::find(&self.database.pool(), hash).await };
+        self.database.run(STORE, "find_refresh", work).await
+    }
+
+    async fn exchange(&self, exchange: Exchange) -> Result<Exchanged, Unavailable> {
+        let work = async {
+            // No row of the log: no node remembers a refresh token.
+            let mut write = self.database.begin(Guard::Family(&exchange.next.session.0)).await?;
+            let exchanged = family::exchange(&mut write, &exchange).await?;
+            write.commit().await?;
+            Ok(exchanged)
+        };
+        self.database.run(STORE, "exchange", work).await
+    }
+}
