@@ -247,3 +247,24 @@ async fn a_flooding_source_is_slowed_down_before_any_look_up() {
     assert!(matches!(outcome.verdict, Verdict::SlowDown { retry_after } if retry_after == Duration::from_secs(3)));
     assert_eq!(f.stores.reads.load(Ordering::SeqCst), 0);
 }
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_and_whether_it_is_stays_no_guess() {
+    for (revoked, unsure, down, expected) in [
+        (false, false, true, "forward"),
+        (true, false, true, "sign_in"),
+        (false, true, false, "forward"),
+        (true, true, false, "sign_in"),
+        (false, true, true, "unavailable"),
+    ] {
+        let revocations = Arc::new(Revocations::default());
+        let mut f = fixture().header("authorization", &format!("Bearer {}", token(1, |_| {})));
+        f.gate.tokens = Arc::clone(&revocations) as _;
+        f.stores.remember(&session('a', 1));
+        revocations.unsure.store(unsure, Ordering::SeqCst);
+        revocations.down.store(down, Ordering::SeqCst);
+        let jtis = if revoked { vec!["one".to_owned()] } else { vec!["another".to_owned()] };
+        *revocations.revoked.lock().unwrap() = jtis;
+        assert_eq!(f.verdict("/staff/x").await, expected, "revoked {revoked}, unsure {unsure}, down {down}");
+    }
+}

@@ -21,7 +21,7 @@ use postern::{
         user::User,
     },
     observe::{metrics::Metrics, readiness::Readiness},
-    ports::Peek,
+    ports::{Clock, Peek},
     store::{
         OpenError, Options, Stores, open_with,
         system::{SystemClock, SystemEntropy},
@@ -88,6 +88,11 @@ impl Place {
     }
 
     pub(crate) async fn open(&self) -> Result<Stores, OpenError> {
+        self.open_at(Arc::new(SystemClock::new())).await
+    }
+
+    /// At another time.
+    pub(crate) async fn open_at(&self, clock: Arc<dyn Clock>) -> Result<Stores, OpenError> {
         let options = Options {
             storage: Storage { database: self.address.clone(), key_file: self.key_file() },
             users: self.users.clone(),
@@ -100,12 +105,34 @@ impl Place {
             algorithm: SigningAlgorithm::EdDsa,
         };
         let metrics = Arc::new(Metrics::new().unwrap());
-        open_with(options, metrics, Arc::new(SystemClock::new()), Arc::new(SystemEntropy)).await
+        open_with(options, metrics, clock, Arc::new(SystemEntropy)).await
     }
 
     /// A server: follows the log.
     pub(crate) async fn node(&self) -> Node {
         Node::following(self.open().await.unwrap())
+    }
+}
+
+/// The machine's clock, so many seconds later.
+pub(crate) struct Later {
+    clock: SystemClock,
+    by: Duration,
+}
+
+impl Later {
+    pub(crate) fn by(seconds: u64) -> Arc<Self> {
+        Arc::new(Self { clock: SystemClock::new(), by: Duration::from_secs(seconds) })
+    }
+}
+
+impl Clock for Later {
+    fn now(&self) -> Timestamp {
+        self.clock.now().after(self.by)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
     }
 }
 

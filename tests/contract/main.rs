@@ -5,6 +5,7 @@
 
 mod changes;
 mod harness;
+mod keys;
 mod outage;
 #[path = "../support/postgres.rs"]
 mod postgres;
@@ -12,6 +13,7 @@ mod postgres_fleet;
 mod postgres_outage;
 mod sessions;
 mod sign_in;
+mod tokens;
 mod users;
 mod users_file;
 

@@ -35,7 +35,7 @@ async fn by_json_with_an_access_token() {
     assert_eq!(reply.header("cache-control"), Some("no-store"));
     let body = reply.json();
     let fields: Vec<&String> = body.as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["access_token", "expires_in", "factor", "session_id", "token_type"]);
+    assert_eq!(fields, ["access_token", "expires_in", "factor", "refresh_token", "session_id", "token_type"]);
     assert_eq!(
         (&body["token_type"], &body["expires_in"], &body["factor"]),
         (&"Bearer".into(), &900.into(), &"one".into())

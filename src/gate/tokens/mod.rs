@@ -115,3 +115,6 @@ fn signature_alone(algorithm: SigningAlgorithm) -> Validation {
 fn decoded<T: for<'de> Deserialize<'de>>(part: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
+
+#[cfg(test)]
+mod tests;

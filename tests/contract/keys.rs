@@ -1,0 +1,131 @@
+//! Signing keys: published on every node before one signs, and gone once what they signed has expired.
+
+use std::time::Duration;
+
+use postern::{
+    core::tokens::SigningAlgorithm,
+    ports::{KeyState, Rotation, Takeover},
+    store::Stores,
+};
+
+use crate::harness::{Later, Node, Place, eventually};
+
+crate::for_every_store!(
+    a_new_key_is_published_everywhere_before_it_signs,
+    a_key_that_is_followed_verifies_until_its_tokens_expired_and_is_cleaned_away,
+    in_an_emergency_the_older_keys_are_gone_at_once_everywhere,
+    keys_that_wait_follow_in_their_order,
+    another_algorithm_makes_one_key_however_many_nodes_ask,
+);
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn rotation(algorithm: SigningAlgorithm, takeover: Takeover) -> Rotation {
+    Rotation { algorithm, takeover, access: 15 * MINUTE }
+}
+
+fn after(delay: Duration) -> Rotation {
+    rotation(SigningAlgorithm::EdDsa, Takeover::After(delay))
+}
+
+fn states(stores: &Stores) -> Vec<(String, KeyState)> {
+    let keys = stores.keys.signing();
+    keys.states(stores.clock.now()).map(|(key, state)| (key.kid.clone(), state)).collect()
+}
+
+fn signing(stores: &Stores) -> String {
+    stores.keys.signing().signing(stores.clock.now()).unwrap().kid.clone()
+}
+
+async fn a_new_key_is_published_everywhere_before_it_signs(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    let old = signing(&here.stores);
+    let command = place.open().await.unwrap();
+    let new = command.keys.rotate(after(6 * MINUTE)).await.unwrap();
+    let expected = vec![(new.clone(), KeyState::Next), (old.clone(), KeyState::Signing)];
+    assert_eq!(states(&command), expected, "whoever asked knows at once");
+    for node in [&here, &there] {
+        eventually("the key is published", Duration::from_secs(1), || async { states(&node.stores) == expected }).await;
+    }
+    // Time alone lets it sign.
+    let later = place.open_at(Later::by(361)).await.unwrap();
+    assert_eq!(states(&later), [(new, KeyState::Signing), (old, KeyState::Retiring)]);
+    for stores in [command, later] {
+        stores.close().await;
+    }
+    here.stop().await;
+    there.stop().await;
+}
+
+async fn a_key_that_is_followed_verifies_until_its_tokens_expired_and_is_cleaned_away(place: Place) {
+    let first = place.open().await.unwrap();
+    let old = signing(&first);
+    let new = first.keys.rotate(after(MINUTE)).await.unwrap();
+    first.close().await;
+    // It signs for a minute more, what it signs then lasts fifteen, and clocks differ by one at most.
+    for (seconds, holds) in [(61, true), (16 * 60, true), (17 * 60 + 5, false)] {
+        let stores = place.open_at(Later::by(seconds)).await.unwrap();
+        let kids: Vec<String> = states(&stores).into_iter().map(|(kid, _)| kid).collect();
+        assert_eq!(kids.contains(&old), holds, "after {seconds} s");
+        assert_eq!(signing(&stores), new);
+        stores.close().await;
+    }
+    // Its row is gone for good once a server has cleaned: seen by whom the clock would still let it be.
+    let node = Node::following(place.open_at(Later::by(19 * 60)).await.unwrap());
+    let early = place.open().await.unwrap();
+    eventually("the row is cleaned away", Duration::from_secs(5), || async {
+        early.keys.reload().await.unwrap();
+        states(&early).len() == 1
+    })
+    .await;
+    early.close().await;
+    node.stop().await;
+}
+
+async fn in_an_emergency_the_older_keys_are_gone_at_once_everywhere(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    let waiting = here.stores.keys.rotate(after(6 * MINUTE)).await.unwrap();
+    let new = here.stores.keys.rotate(rotation(SigningAlgorithm::Es256, Takeover::AtOnce)).await.unwrap();
+    assert_ne!(waiting, new);
+    let expected = vec![(new, KeyState::Signing)];
+    assert_eq!(states(&here.stores), expected);
+    eventually("the older ones are gone", Duration::from_secs(1), || async { states(&there.stores) == expected }).await;
+    here.stop().await;
+    there.stop().await;
+}
+
+async fn keys_that_wait_follow_in_their_order(place: Place) {
+    let stores = place.open().await.unwrap();
+    let first = signing(&stores);
+    let second = stores.keys.rotate(after(6 * MINUTE)).await.unwrap();
+    let third = stores.keys.rotate(after(MINUTE)).await.unwrap();
+    stores.close().await;
+    for (seconds, expected) in [(0, &first), (120, &first), (361, &third)] {
+        let stores = place.open_at(Later::by(seconds)).await.unwrap();
+        assert_eq!(signing(&stores), *expected, "after {seconds} s");
+        assert!(states(&stores).iter().any(|(kid, _)| *kid == second), "after {seconds} s");
+        stores.close().await;
+    }
+}
+
+async fn another_algorithm_makes_one_key_however_many_nodes_ask(place: Place) {
+    let (one, two) = (place.open().await.unwrap(), place.open().await.unwrap());
+    let same = rotation(SigningAlgorithm::EdDsa, Takeover::After(MINUTE));
+    assert_eq!(one.keys.adopt(same).await.unwrap(), None);
+    let other = rotation(SigningAlgorithm::Rs256, Takeover::After(MINUTE));
+    let (first, second) = tokio::join!(one.keys.adopt(other), two.keys.adopt(other));
+    let made: Vec<String> = [first.unwrap(), second.unwrap()].into_iter().flatten().collect();
+    assert_eq!(made.len(), 1, "{made:?}");
+    assert_eq!(two.keys.adopt(other).await.unwrap(), None, "it waits already");
+    for stores in [&one, &two] {
+        assert_eq!(states(stores).len(), 2);
+    }
+    one.close().await;
+    two.close().await;
+    // And is read back.
+    let again = place.open().await.unwrap();
+    let keys = again.keys.signing();
+    let algorithms: Vec<&str> = keys.verifying(again.clock.now()).map(|key| key.algorithm.as_str()).collect();
+    assert_eq!(algorithms, ["RS256", "EdDSA"]);
+    again.close().await;
+}

@@ -1,0 +1,310 @@
+//! Refresh tokens, revoked access tokens, and the emergency that ends all of them.
+
+use std::time::Duration;
+
+use postern::{
+    config::UsersSource,
+    core::{
+        session::{Session, SessionId, TokenHash},
+        time::Timestamp,
+    },
+    ports::{Exchange, Exchanged, RefreshToken, Revocation, Tokens, UserError, Whom},
+};
+
+use crate::harness::{Later, Node, Place, eventually, session};
+
+crate::for_every_store!(
+    a_refresh_token_is_exchanged_once,
+    the_last_use_is_answered_again_to_whoever_asks_from_there,
+    a_second_use_closes_the_family,
+    a_family_knows_no_other,
+    of_many_at_once_from_many_places_one_is_the_first_use,
+    of_many_at_once_from_one_place_the_last_answer_holds,
+    a_revoked_token_is_known_at_once_here_and_within_a_second_elsewhere,
+    a_revocation_outlives_a_restart_and_is_known_before_anything_is_asked,
+    memory_of_revocations_is_unsure_without_a_follower,
+    what_has_expired_is_cleaned_away,
+    threat_36_the_emergency_ends_everything_of_a_user_or_of_all,
+    threat_36_the_emergency_holds_for_users_of_a_file,
+);
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn now() -> Timestamp {
+    Timestamp::from_unix_millis(jiff::Timestamp::now().as_millisecond())
+}
+
+fn token(name: &str, family: &str) -> RefreshToken {
+    RefreshToken {
+        hash: TokenHash::of(name),
+        session: SessionId(family.to_owned()),
+        expires_at: now().after(Duration::from_secs(3600)),
+    }
+}
+
+fn exchange(presented: &str, next: &str) -> Exchange {
+    Exchange { presented: TokenHash::of(presented), next: token(next, "family"), now: now(), place: Some(TokenHash::of("here")) }
+}
+
+async fn exchanged(tokens: &dyn Tokens, presented: &str, next: &str) -> Exchanged {
+    tokens.exchange(exchange(presented, next)).await.unwrap()
+}
+
+async fn a_refresh_token_is_exchanged_once(place: Place) {
+    let stores = place.open().await.unwrap();
+    let tokens = &*stores.tokens;
+    tokens.insert_refresh(token("1", "family")).await.unwrap();
+    let found = tokens.find_refresh(&TokenHash::of("1")).await.unwrap().unwrap();
+    assert_eq!(found.session, SessionId("family".to_owned()));
+    assert!(tokens.find_refresh(&TokenHash::of("2")).await.unwrap().is_none());
+    assert_eq!(exchanged(tokens, "2", "x").await, Exchanged::Unknown);
+    assert_eq!(exchanged(tokens, "1", "2").await, Exchanged::Done);
+    assert_eq!(exchanged(tokens, "2", "3").await, Exchanged::Done);
+    assert_eq!(exchanged(tokens, "3", "4").await, Exchanged::Done);
+    // One that has expired was never there.
+    let mut late = exchange("4", "5");
+    late.now = now().after(Duration::from_secs(3601));
+    assert_eq!(tokens.exchange(late).await.unwrap(), Exchanged::Unknown);
+    assert_eq!(exchanged(tokens, "4", "5").await, Exchanged::Done);
+    stores.close().await;
+}
+
+async fn the_last_use_is_answered_again_to_whoever_asks_from_there(place: Place) {
+    let stores = place.open().await.unwrap();
+    let tokens = &*stores.tokens;
+    tokens.insert_refresh(token("1", "family")).await.unwrap();
+    assert_eq!(exchanged(tokens, "1", "2").await, Exchanged::Done);
+    assert_eq!(exchanged(tokens, "1", "2b").await, Exchanged::Again);
+    let mut in_time = exchange("1", "2c");
+    in_time.now = in_time.now.after(Duration::from_secs(8));
+    assert_eq!(tokens.exchange(in_time).await.unwrap(), Exchanged::Again);
+    assert_eq!(exchanged(tokens, "2c", "3").await, Exchanged::Done, "the answer that came last holds");
+    assert_eq!(exchanged(tokens, "1", "x").await, Exchanged::Reused, "what came of it was used");
+    assert_eq!(exchanged(tokens, "3", "x").await, Exchanged::Reused, "and nothing of the family holds");
+    stores.close().await;
+}
+
+async fn a_second_use_closes_the_family(place: Place) {
+    let stores = place.open().await.unwrap();
+    let tokens = &*stores.tokens;
+    let elsewhere = |mut asked: Exchange| {
+        asked.place = Some(TokenHash::of("elsewhere"));
+        asked
+    };
+    let nowhere = |mut asked: Exchange| {
+        asked.place = None;
+        asked
+    };
+    let late = |mut asked: Exchange| {
+        asked.now = asked.now.after(Duration::from_secs(11));
+        asked
+    };
+    let early = |mut asked: Exchange| {
+        asked.now = asked.now.before(Duration::from_secs(11));
+        asked
+    };
+    let changes: [&(dyn Fn(Exchange) -> Exchange + Sync); 4] = [&elsewhere, &nowhere, &late, &early];
+    for (round, change) in changes.into_iter().enumerate() {
+        let name = |number: &str| format!("{round}-{number}");
+        let of_round = |presented: &str, next: &str| {
+            let family = format!("family-{round}");
+            Exchange { next: token(&name(next), &family), ..exchange(&name(presented), "") }
+        };
+        tokens.insert_refresh(token(&name("1"), &format!("family-{round}"))).await.unwrap();
+        assert_eq!(tokens.exchange(of_round("1", "2")).await.unwrap(), Exchanged::Done);
+        assert_eq!(tokens.exchange(change(of_round("1", "x"))).await.unwrap(), Exchanged::Reused, "{round}");
+        assert_eq!(tokens.exchange(of_round("2", "x")).await.unwrap(), Exchanged::Reused, "{round}: it holds no longer");
+        assert_eq!(tokens.exchange(of_round("1", "x")).await.unwrap(), Exchanged::Reused, "{round}: nor again");
+        assert!(tokens.find_refresh(&TokenHash::of(&name("x"))).await.unwrap().is_none());
+    }
+    // What a lost answer held was never used, and is as dead.
+    tokens.insert_refresh(token("1", "family")).await.unwrap();
+    exchanged(tokens, "1", "lost").await;
+    assert_eq!(exchanged(tokens, "1", "2").await, Exchanged::Again);
+    assert_eq!(exchanged(tokens, "lost", "x").await, Exchanged::Reused);
+    assert_eq!(exchanged(tokens, "2", "x").await, Exchanged::Reused);
+    stores.close().await;
+}
+
+async fn a_family_knows_no_other(place: Place) {
+    let stores = place.open().await.unwrap();
+    let tokens = &*stores.tokens;
+    tokens.insert_refresh(token("1", "family")).await.unwrap();
+    tokens.insert_refresh(token("other-1", "other")).await.unwrap();
+    assert_eq!(exchanged(tokens, "other-1", "x").await, Exchanged::Unknown, "a token of another family");
+    exchanged(tokens, "1", "2").await;
+    let mut late = exchange("1", "x");
+    late.place = None;
+    assert_eq!(tokens.exchange(late).await.unwrap(), Exchanged::Reused);
+    let others = Exchange { next: token("other-2", "other"), ..exchange("other-1", "") };
+    assert_eq!(tokens.exchange(others).await.unwrap(), Exchanged::Done);
+    stores.close().await;
+}
+
+/// Eight at once, on two nodes.
+async fn at_once(place: &Place, place_of: impl Fn(usize) -> String) -> Vec<(String, Exchanged)> {
+    let (one, two) = (place.open().await.unwrap(), place.open().await.unwrap());
+    one.tokens.insert_refresh(token("1", "family")).await.unwrap();
+    let asked = (0..8).map(|number| {
+        let tokens = if number % 2 == 0 { one.tokens.clone() } else { two.tokens.clone() };
+        let next = format!("2-{number}");
+        let mut asked = exchange("1", &next);
+        asked.place = Some(TokenHash::of(&place_of(number)));
+        tokio::spawn(async move { (next, tokens.exchange(asked).await.unwrap()) })
+    });
+    let asked: Vec<_> = asked.collect();
+    let mut done = Vec::new();
+    for asked in asked {
+        done.push(asked.await.unwrap());
+    }
+    one.close().await;
+    two.close().await;
+    done
+}
+
+async fn of_many_at_once_from_many_places_one_is_the_first_use(place: Place) {
+    let done = at_once(&place, |number| format!("place {number}")).await;
+    let count = |wanted| done.iter().filter(|(_, exchanged)| *exchanged == wanted).count();
+    assert_eq!((count(Exchanged::Done), count(Exchanged::Reused)), (1, 7), "{done:?}");
+    let stores = place.open().await.unwrap();
+    for (next, _) in &done {
+        let answer = exchanged(&*stores.tokens, next, "x").await;
+        assert!(matches!(answer, Exchanged::Reused | Exchanged::Unknown), "{next} holds: {answer:?}");
+    }
+    stores.close().await;
+}
+
+async fn of_many_at_once_from_one_place_the_last_answer_holds(place: Place) {
+    let done = at_once(&place, |_| "here".to_owned()).await;
+    let count = |wanted| done.iter().filter(|(_, exchanged)| *exchanged == wanted).count();
+    assert_eq!((count(Exchanged::Done), count(Exchanged::Again)), (1, 7), "{done:?}");
+    // Which one of the eight nobody knows, but one alone: whichever is asked first, no second one holds.
+    let stores = place.open().await.unwrap();
+    let mut held = 0;
+    for (number, (next, _)) in done.iter().enumerate() {
+        held += usize::from(exchanged(&*stores.tokens, next, &format!("3-{number}")).await == Exchanged::Done);
+    }
+    assert!(held <= 1, "{held} held");
+    stores.close().await;
+}
+
+async fn a_revoked_token_is_known_at_once_here_and_within_a_second_elsewhere(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    for node in [&here, &there] {
+        eventually("memory is sure", 5 * SECOND, || async { node.stores.tokens.peek_revoked("a") == Revocation::Holds }).await;
+    }
+    let until = now().after(Duration::from_secs(900));
+    assert!(here.stores.tokens.revoke("a", until).await.unwrap());
+    assert!(!here.stores.tokens.revoke("a", until).await.unwrap(), "it was already");
+    assert_eq!(here.stores.tokens.peek_revoked("a"), Revocation::Revoked);
+    eventually("the other node knows", SECOND, || async { there.stores.tokens.peek_revoked("a") == Revocation::Revoked }).await;
+    assert_eq!(there.stores.tokens.peek_revoked("b"), Revocation::Holds);
+    here.stop().await;
+    there.stop().await;
+}
+
+async fn a_revocation_outlives_a_restart_and_is_known_before_anything_is_asked(place: Place) {
+    let first = place.open().await.unwrap();
+    first.tokens.revoke("a", now().after(Duration::from_secs(900))).await.unwrap();
+    first.close().await;
+    let second = place.open().await.unwrap();
+    assert_eq!(second.tokens.peek_revoked("a"), Revocation::Revoked);
+    second.close().await;
+}
+
+async fn memory_of_revocations_is_unsure_without_a_follower(place: Place) {
+    let stores = place.open().await.unwrap();
+    assert_eq!(stores.tokens.peek_revoked("a"), Revocation::Unsure);
+    let other = place.open().await.unwrap();
+    other.tokens.revoke("a", now().after(Duration::from_secs(900))).await.unwrap();
+    assert!(stores.tokens.is_revoked("a").await.unwrap());
+    for jti in ["b", "", "\0", "' OR 1=1 --"] {
+        assert!(!stores.tokens.is_revoked(jti).await.unwrap(), "{jti:?}");
+    }
+    stores.close().await;
+    other.close().await;
+}
+
+/// Cleaning is the first thing that a server does in the background.
+async fn what_has_expired_is_cleaned_away(place: Place) {
+    let stores = place.open().await.unwrap();
+    for (name, seconds) in [("old", 900), ("fresh", 90_000)] {
+        let expires_at = now().after(Duration::from_secs(seconds));
+        stores.tokens.revoke(name, expires_at).await.unwrap();
+        stores.tokens.insert_refresh(RefreshToken { expires_at, ..token(name, name) }).await.unwrap();
+    }
+    let node = Node::following(place.open_at(Later::by(3600)).await.unwrap());
+    eventually("the old ones are gone", 5 * SECOND, || async {
+        !stores.tokens.is_revoked("old").await.unwrap()
+            && stores.tokens.find_refresh(&TokenHash::of("old")).await.unwrap().is_none()
+    })
+    .await;
+    assert!(stores.tokens.is_revoked("fresh").await.unwrap());
+    assert!(stores.tokens.find_refresh(&TokenHash::of("fresh")).await.unwrap().is_some());
+    assert_eq!(node.stores.tokens.peek_revoked("fresh"), Revocation::Revoked);
+    node.stop().await;
+    stores.close().await;
+}
+
+async fn is_over(node: &Node, session: &Session) -> bool {
+    !node.knows(session) && node.stores.sessions.find(&session.gate_hash).await.unwrap().is_none()
+}
+
+async fn version(node: &Node, name: &str) -> u64 {
+    node.stores.users.find(name).await.unwrap().unwrap().token_version
+}
+
+async fn threat_36_the_emergency_ends_everything_of_a_user_or_of_all(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    here.add_user("ann").await;
+    here.add_user("bob").await;
+    let (anns, bobs) = (here.sign_in("ann").await, here.sign_in("bob").await);
+    for session in [&anns, &bobs] {
+        there.warm(session).await;
+    }
+    let command = place.open().await.unwrap();
+    assert!(matches!(command.users.revoke(Whom::One("nobody")).await, Err(UserError::Unknown(_))));
+    assert_eq!(command.users.revoke(Whom::One("ANN")).await.unwrap(), 1);
+    for node in [&here, &there] {
+        eventually("hers are over", SECOND, || is_over(node, &anns)).await;
+        assert_eq!((version(node, "ann").await, version(node, "bob").await), (2, 1));
+        assert!(!is_over(node, &bobs).await);
+    }
+    assert_eq!(command.users.revoke(Whom::Everybody).await.unwrap(), 1);
+    for node in [&here, &there] {
+        eventually("all are over", SECOND, || is_over(node, &bobs)).await;
+        assert_eq!((version(node, "ann").await, version(node, "bob").await), (3, 2));
+    }
+    let fresh = there.sign_in("bob").await;
+    assert!(!is_over(&here, &fresh).await, "whoever signs in again is let in");
+    command.close().await;
+    here.stop().await;
+    there.stop().await;
+}
+
+async fn threat_36_the_emergency_holds_for_users_of_a_file(mut place: Place) {
+    let file = place.folder.path().join("users.yaml");
+    let hash = "$5$abcdefgh$ZLdkj8mkc2XVSrPVjskDAgZPGjtj1VGVaa1aUkrMTU/";
+    let entry = |name: &str| format!("  {name}: {{ displayname: {name}, password: '{hash}' }}\n");
+    std::fs::write(&file, format!("users:\n{}{}", entry("ann"), entry("bob"))).unwrap();
+    place.users = UsersSource::File(file);
+    let (here, there) = (place.node().await, place.node().await);
+    let (anns, bobs) = (session("ann"), session("bob"));
+    for session in [&anns, &bobs] {
+        here.stores.sessions.create(session.clone(), &[]).await.unwrap();
+        there.warm(session).await;
+    }
+    assert!(matches!(here.stores.users.revoke(Whom::One("nobody")).await, Err(UserError::Unknown(_))));
+    assert_eq!(here.stores.users.revoke(Whom::One("Ann")).await.unwrap(), 1);
+    assert!(is_over(&here, &anns).await, "at once here");
+    assert_eq!(version(&here, "ann").await, 2);
+    eventually("and there", SECOND, || async { is_over(&there, &anns).await && version(&there, "ann").await == 2 }).await;
+    assert_eq!(version(&there, "bob").await, 1);
+    assert_eq!(here.stores.users.revoke(Whom::Everybody).await.unwrap(), 1);
+    eventually("all of them", SECOND, || async {
+        is_over(&there, &bobs).await && version(&there, "bob").await == 2 && version(&there, "ann").await == 3
+    })
+    .await;
+    here.stop().await;
+    there.stop().await;
+}
