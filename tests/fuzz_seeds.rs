@@ -1,7 +1,9 @@
 //! The seeds of the fuzz targets, each run once through its target by the usual compiler: `./dev fuzz` needs a nightly one and nothing
 //! else builds `fuzz/`, so that without this a change could break a target unseen.
-#![expect(clippy::panic, clippy::expect_used, reason = "a target that finds something must fail")]
+#![expect(clippy::panic, clippy::expect_used, clippy::indexing_slicing, reason = "a target that finds something must fail")]
 
+#[path = "../fuzz/src/bearer.rs"]
+mod bearer;
 #[path = "../fuzz/src/policy_file.rs"]
 mod policy_file;
 #[path = "../fuzz/src/request_target.rs"]
@@ -15,6 +17,12 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let seeds: Vec<_> = files.map(|file| fs::read(file.expect("a seed").path()).expect("a seed")).collect();
     assert!(!seeds.is_empty(), "{target} has no seeds");
     seeds
+}
+
+#[test]
+fn bearers() {
+    let taken = seeds("bearer").iter().filter(|seed| bearer::run(seed)).count();
+    assert_eq!(taken, 2, "`good` and `nbf` are what ours look like, and no other is");
 }
 
 #[test]

@@ -34,5 +34,6 @@ mod threats_portal;
 mod threats_rules;
 mod threats_sessions;
 mod threats_wire;
+mod tokens;
 mod verdicts;
 mod when;

@@ -185,6 +185,7 @@ pub(crate) struct SignedIn {
     /// `postern_portal=…`
     pub(crate) portal: String,
     pub(crate) access_token: String,
+    pub(crate) refresh_token: String,
     pub(crate) session_id: String,
 }
 
@@ -288,6 +289,7 @@ impl Server {
             gate: cookie(&["postern_session"]),
             portal: cookie(&["postern_portal", "__Host-postern_portal"]),
             access_token: text("access_token"),
+            refresh_token: body["refresh_token"].as_str().unwrap_or_default().to_owned(),
             session_id: text("session_id"),
         }
     }
