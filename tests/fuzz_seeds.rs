@@ -1,6 +1,11 @@
 //! The seeds of the fuzz targets, each run once through its target by the usual compiler: `./dev fuzz` needs a nightly one and nothing
 //! else builds `fuzz/`, so that without this a change could break a target unseen.
-#![expect(clippy::panic, clippy::expect_used, clippy::indexing_slicing, reason = "a target that finds something must fail")]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a target that finds something must fail"
+)]
 
 #[path = "../fuzz/src/bearer.rs"]
 mod bearer;

@@ -73,7 +73,11 @@ async fn act(stores: &Stores, settings: &TokenSettings, command: Command) -> any
                     writeln!(out, "{}", serde_json::Value::from_iter(states.map(|(key, state)| json(key, state))))?;
                 }
                 Format::Text => {
-                    writeln!(out, "{:43}  {:9}  {:8}  {:20}  {:20}  RETIRES", "KID", "ALGORITHM", "STATE", "CREATED", "SIGNS FROM")?;
+                    writeln!(
+                        out,
+                        "{:43}  {:9}  {:8}  {:20}  {:20}  RETIRES",
+                        "KID", "ALGORITHM", "STATE", "CREATED", "SIGNS FROM"
+                    )?;
                     for (key, state) in states {
                         print(&mut out, key, state)?;
                     }
@@ -89,7 +93,12 @@ async fn act(stores: &Stores, settings: &TokenSettings, command: Command) -> any
             let made = keys.verifying(stores.clock.now()).find(|key| key.kid == kid);
             match made {
                 Some(key) if !now => {
-                    writeln!(out, "the new key {kid} ({}) is published and signs from {}", key.algorithm, readable(key.times.signs_from))?;
+                    writeln!(
+                        out,
+                        "the new key {kid} ({}) is published and signs from {}",
+                        key.algorithm,
+                        readable(key.times.signs_from)
+                    )?;
                 }
                 _ => writeln!(out, "the new key {kid} ({}) signs, and the older ones are removed", settings.algorithm)?,
             }

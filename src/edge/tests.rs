@@ -27,7 +27,9 @@ use crate::{
         access_log::{AccessLog, Sink},
         metrics::Metrics,
     },
-    ports::fakes::{Flooding, OneKey, Revocations, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token},
+    ports::fakes::{
+        Flooding, OneKey, Revocations, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token,
+    },
 };
 
 fn server(address: SocketAddr) -> Server {

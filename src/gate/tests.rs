@@ -16,7 +16,10 @@ use crate::{
     },
     ports::{
         LiveSession,
-        fakes::{Flooding, NOW, OneKey, Revocations, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token},
+        fakes::{
+            Flooding, NOW, OneKey, Revocations, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site,
+            token,
+        },
     },
 };
 

@@ -14,7 +14,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{sign_in::random_value, tokens};
 use crate::{
@@ -84,8 +84,8 @@ impl Refreshing<'_> {
     ///
     /// # Errors
     /// As [`RefreshError`] says.
-    pub async fn by_token(&self, presented: &str) -> Result<Refreshed, RefreshError> {
-        let result = self.exchanged(presented).await;
+    pub async fn by_token(&self, presented: &SecretString) -> Result<Refreshed, RefreshError> {
+        let result = self.exchanged(presented.expose_secret()).await;
         self.metrics.token_refresh(match &result {
             Ok((_, status)) => status,
             Err(RefreshError::Refused) => "failure",
@@ -139,7 +139,8 @@ impl Refreshing<'_> {
     ///
     /// # Errors
     /// The store cannot answer.
-    pub async fn revoke(&self, presented: &str) -> Result<bool, Unavailable> {
+    pub async fn revoke(&self, presented: &SecretString) -> Result<bool, Unavailable> {
+        let presented = presented.expose_secret();
         if presented.len() != LENGTH {
             return Ok(false);
         }

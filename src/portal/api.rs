@@ -213,9 +213,11 @@ pub(super) fn invalid_token(visit: &Visit) -> Response<String> {
 }
 
 pub(super) fn has_content_type(visit: &Visit, wanted: &str) -> bool {
-    visit.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
-        value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
-    })
+    visit
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted))
 }
 
 pub(super) fn unavailable(visit: &Visit, error: &Unavailable) -> Response<String> {

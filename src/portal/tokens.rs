@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use bytes::Bytes;
 use http::{Response, header};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ pub(super) async fn refresh(visit: Visit, body: Bytes) -> Response<String> {
         },
     };
     let refreshed = match asked.refresh_token {
-        Some(token) => refreshing(&visit).by_token(&token).await,
+        Some(token) => refreshing(&visit).by_token(&token.into()).await,
         None => match by_cookies(&visit).await {
             Ok(refreshed) => refreshed,
             Err(response) => return response,
@@ -124,11 +124,11 @@ pub(super) async fn revoke(State(portal): State<Arc<Portal>>, visit: Visit, body
     } else {
         return visit.problem(Code::UnsupportedMediaType);
     };
-    let Some(token) = token else { return visit.problem(Code::BadRequest) };
+    let Some(token) = token.map(SecretString::from) else { return visit.problem(Code::BadRequest) };
     let refreshing = refreshing(&visit);
     let settings = &visit.arrival.site.tokens;
-    let done = if tokens::is_ours(&token, &settings.issuer) {
-        match tokens::verify(&token, &portal.keys.signing(), settings, portal.clock.now()) {
+    let done = if tokens::is_ours(token.expose_secret(), &settings.issuer) {
+        match tokens::verify(token.expose_secret(), &portal.keys.signing(), settings, portal.clock.now()) {
             Ok(claims) => {
                 let until = Timestamp::from_unix_millis(claims.exp.saturating_mul(1000));
                 refreshing.revoke_access(&claims.sub, &claims.jti, until).await

@@ -81,6 +81,12 @@ impl SigningKeys {
         Self(keys)
     }
 
+    /// The key that signs last.
+    #[must_use]
+    pub fn newest(&self) -> Option<&SigningKey> {
+        self.0.first()
+    }
+
     /// The key that signs: the last one that has begun to. Where none has, by a clock that is behind, the first one to do so.
     #[must_use]
     pub fn signing(&self, now: Timestamp) -> Option<&SigningKey> {

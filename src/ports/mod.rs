@@ -13,9 +13,7 @@ mod users;
 
 pub use changes::{Change, ChangeKind, Changes};
 pub use credentials::{Credentials, HashError, Hasher};
-pub use keys::{
-    CannotSign, KeyState, KeyTimes, Keys, Rotation, Signer, SigningKey, SigningKeys, Takeover,
-};
+pub use keys::{CannotSign, KeyState, KeyTimes, Keys, Rotation, Signer, SigningKey, SigningKeys, Takeover};
 pub use sessions::{End, LiveSession, Peek, Sessions};
 pub use system::{AuditEvent, AuditSink, Clock, Entropy, SourceLimit};
 pub use tokens::{Exchange, Exchanged, RefreshToken, Revocation, Tokens};

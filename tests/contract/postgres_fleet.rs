@@ -168,7 +168,8 @@ async fn nodes_that_start_at_once_on_a_new_database_agree_on_tables_and_keys() {
     fs::write(place.key_file(), key).unwrap();
     let (one, two, three) = tokio::join!(place.open(), place.open(), place.open());
     let all = [one.unwrap(), two.unwrap(), three.unwrap()];
-    let kids: Vec<_> = all.iter().map(|stores| stores.keys.signing().signing(stores.clock.now()).unwrap().kid.clone()).collect();
+    let kids: Vec<_> =
+        all.iter().map(|stores| stores.keys.signing().signing(stores.clock.now()).unwrap().kid.clone()).collect();
     assert!(kids.iter().all(|kid| *kid == kids[0]), "{kids:?}");
     assert!(all.iter().all(|stores| stores.keys.signing().verifying(stores.clock.now()).count() == 1));
     for stores in all {

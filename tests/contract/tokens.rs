@@ -43,7 +43,12 @@ fn token(name: &str, family: &str) -> RefreshToken {
 }
 
 fn exchange(presented: &str, next: &str) -> Exchange {
-    Exchange { presented: TokenHash::of(presented), next: token(next, "family"), now: now(), place: Some(TokenHash::of("here")) }
+    Exchange {
+        presented: TokenHash::of(presented),
+        next: token(next, "family"),
+        now: now(),
+        place: Some(TokenHash::of("here")),
+    }
 }
 
 async fn exchanged(tokens: &dyn Tokens, presented: &str, next: &str) -> Exchanged {
@@ -113,7 +118,11 @@ async fn a_second_use_closes_the_family(place: Place) {
         tokens.insert_refresh(token(&name("1"), &format!("family-{round}"))).await.unwrap();
         assert_eq!(tokens.exchange(of_round("1", "2")).await.unwrap(), Exchanged::Done);
         assert_eq!(tokens.exchange(change(of_round("1", "x"))).await.unwrap(), Exchanged::Reused, "{round}");
-        assert_eq!(tokens.exchange(of_round("2", "x")).await.unwrap(), Exchanged::Reused, "{round}: it holds no longer");
+        assert_eq!(
+            tokens.exchange(of_round("2", "x")).await.unwrap(),
+            Exchanged::Reused,
+            "{round}: it holds no longer"
+        );
         assert_eq!(tokens.exchange(of_round("1", "x")).await.unwrap(), Exchanged::Reused, "{round}: nor again");
         assert!(tokens.find_refresh(&TokenHash::of(&name("x"))).await.unwrap().is_none());
     }
@@ -191,13 +200,19 @@ async fn of_many_at_once_from_one_place_the_last_answer_holds(place: Place) {
 async fn a_revoked_token_is_known_at_once_here_and_within_a_second_elsewhere(place: Place) {
     let (here, there) = (place.node().await, place.node().await);
     for node in [&here, &there] {
-        eventually("memory is sure", 5 * SECOND, || async { node.stores.tokens.peek_revoked("a") == Revocation::Holds }).await;
+        eventually("memory is sure", 5 * SECOND, || async {
+            node.stores.tokens.peek_revoked("a") == Revocation::Holds
+        })
+        .await;
     }
     let until = now().after(Duration::from_secs(900));
     assert!(here.stores.tokens.revoke("a", until).await.unwrap());
     assert!(!here.stores.tokens.revoke("a", until).await.unwrap(), "it was already");
     assert_eq!(here.stores.tokens.peek_revoked("a"), Revocation::Revoked);
-    eventually("the other node knows", SECOND, || async { there.stores.tokens.peek_revoked("a") == Revocation::Revoked }).await;
+    eventually("the other node knows", SECOND, || async {
+        there.stores.tokens.peek_revoked("a") == Revocation::Revoked
+    })
+    .await;
     assert_eq!(there.stores.tokens.peek_revoked("b"), Revocation::Holds);
     here.stop().await;
     there.stop().await;
@@ -298,7 +313,8 @@ async fn threat_36_the_emergency_holds_for_users_of_a_file(mut place: Place) {
     assert_eq!(here.stores.users.revoke(Whom::One("Ann")).await.unwrap(), 1);
     assert!(is_over(&here, &anns).await, "at once here");
     assert_eq!(version(&here, "ann").await, 2);
-    eventually("and there", SECOND, || async { is_over(&there, &anns).await && version(&there, "ann").await == 2 }).await;
+    eventually("and there", SECOND, || async { is_over(&there, &anns).await && version(&there, "ann").await == 2 })
+        .await;
     assert_eq!(version(&there, "bob").await, 1);
     assert_eq!(here.stores.users.revoke(Whom::Everybody).await.unwrap(), 1);
     eventually("all of them", SECOND, || async {

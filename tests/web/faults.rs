@@ -23,9 +23,7 @@ async fn oversized_bodies_are_413() {
 #[tokio::test]
 async fn unknown_paths_and_methods_are_404_and_405() {
     let world = World::https().await;
-    for path in
-        ["/nowhere", "/auth", "/auth/", "/account/", "/favicon.png", "/.well-known/x"]
-    {
+    for path in ["/nowhere", "/auth", "/auth/", "/account/", "/favicon.png", "/.well-known/x"] {
         let reply = world.send(Ask::get(format!("{HTTPS}{path}"))).await;
         assert_eq!((reply.status.as_u16(), reply.code().as_str()), (404, "not_found"), "{path}");
         let page = world.send(Ask::page(format!("{HTTPS}{path}"))).await;

@@ -233,7 +233,13 @@ pub(crate) struct Ask {
 impl Ask {
     pub(crate) fn new(method: &str, url: impl Into<String>) -> Self {
         let client = ClientAddress::Known([192, 0, 2, 7].into());
-        Self { method: method.parse().unwrap(), url: url.into(), headers: HeaderMap::new(), body: String::new(), client }
+        Self {
+            method: method.parse().unwrap(),
+            url: url.into(),
+            headers: HeaderMap::new(),
+            body: String::new(),
+            client,
+        }
     }
 
     /// As a program asks.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use postern::{core::client_ip::ClientAddress, ports::{UserChange, Whom}};
+use postern::{
+    core::client_ip::ClientAddress,
+    ports::{UserChange, Whom},
+};
 use serde_json::{Value, json};
 
 use crate::harness::{Ask, Browser, HTTPS, PASSWORD, Reply, World};
@@ -69,7 +72,10 @@ async fn a_refresh_answers_a_new_pair_of_the_same_session() {
     assert_ne!(reply["access_token"], signed_in["access_token"]);
     // The older access token holds until it expires.
     assert_eq!(me(&world, &text(&signed_in, "access_token")).await, 200);
-    assert_eq!(world.counted("postern_auth_token_refresh_total"), [r#"postern_auth_token_refresh_total{status="success"} 2"#]);
+    assert_eq!(
+        world.counted("postern_auth_token_refresh_total"),
+        [r#"postern_auth_token_refresh_total{status="success"} 2"#]
+    );
 }
 
 #[tokio::test]
@@ -133,7 +139,8 @@ async fn asking_again_later_or_from_elsewhere_is_a_second_use() {
         let first = text(&sign_in(&world, "bob").await, "refresh_token");
         let second = pair(&world, world.send(refresh(&first)).await).await;
         world.pass(seconds(late));
-        let again = elsewhere.with_url("POST", &format!("{HTTPS}/auth/refresh")).json(&json!({ "refresh_token": first }));
+        let again =
+            elsewhere.with_url("POST", &format!("{HTTPS}/auth/refresh")).json(&json!({ "refresh_token": first }));
         refused(&world.send(again).await);
         assert!(events(&world).contains(&("refresh_reused", "family_revoked")), "{what}");
         refused(&world.send(refresh(&second)).await);
@@ -238,7 +245,8 @@ async fn what_is_no_refresh_token_is_401_and_tells_nothing() {
         let reply = world.send(Ask::post(&url).raw("application/json", body)).await;
         assert_eq!((reply.status.as_u16(), reply.code().as_str()), (400, "bad_request"), "{body}");
     }
-    let form = world.send(Ask::post(&url).raw("application/x-www-form-urlencoded", format!("refresh_token={token}"))).await;
+    let form =
+        world.send(Ask::post(&url).raw("application/x-www-form-urlencoded", format!("refresh_token={token}"))).await;
     assert_eq!(form.code(), "unsupported_media_type");
     let foreign = world.send(refresh(&token).header("origin", "https://evil.example")).await;
     assert_eq!(foreign.code(), "cross_origin");
@@ -306,7 +314,8 @@ async fn revoking_what_is_nobodys_is_200_and_what_is_not_understood_is_400() {
     let world = World::https().await;
     let access = text(&sign_in(&world, "bob").await, "access_token");
     let (head, _) = access.rsplit_once('.').unwrap();
-    for token in ["", "x", &"x".repeat(43), &format!("{head}.AAAA"), &format!("{head}."), &".".repeat(60_000), "a.b.c"] {
+    for token in ["", "x", &"x".repeat(43), &format!("{head}.AAAA"), &format!("{head}."), &".".repeat(60_000), "a.b.c"]
+    {
         assert_eq!(world.send(revoke(token)).await.status, 200, "{token:.60}");
     }
     assert_eq!(me(&world, &access).await, 200, "its signature is not its own");
@@ -322,7 +331,9 @@ async fn revoking_what_is_nobodys_is_200_and_what_is_not_understood_is_400() {
         assert_eq!(world.send(Ask::post(&url).raw(kind, body)).await.code(), "bad_request", "{kind} {body}");
     }
     assert_eq!(world.send(Ask::post(&url).raw("text/plain", "token=x")).await.code(), "unsupported_media_type");
-    assert!(world.counted("postern_auth_token_revoked_total").contains(&"postern_auth_token_revoked_total 0".to_owned()));
+    assert!(
+        world.counted("postern_auth_token_revoked_total").contains(&"postern_auth_token_revoked_total 0".to_owned())
+    );
 }
 
 #[tokio::test]

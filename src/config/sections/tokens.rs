@@ -8,7 +8,10 @@ use serde::Deserialize;
 use super::{duration, web_url};
 use crate::{
     config::error::{Report, Trail},
-    core::{site::Mount, tokens::{SigningAlgorithm, TokenSettings}},
+    core::{
+        site::Mount,
+        tokens::{SigningAlgorithm, TokenSettings},
+    },
 };
 
 const AUDIENCE: &str = "postern";

@@ -90,7 +90,7 @@ fn threat_45_a_member_twice_is_no_header() {
 fn threat_45_only_our_own_signature_is_one() {
     let token = signed(1, &header(|_| {}), &claims(|_| {}));
     let (message, signature) = token.rsplit_once('.').unwrap();
-    let (head, payload) = message.split_once('.').unwrap();
+    let (head, _) = message.split_once('.').unwrap();
     let others = signed(2, &header(|_| {}), &claims(|_| {}));
     let more = URL_SAFE_NO_PAD.encode(claims(|claims| claims["sub"] = json!("alice")).to_string());
     for forged in [
@@ -125,7 +125,15 @@ fn threat_46_times_are_whole_numbers_and_there() {
         let claims = claims(|claims| claims["nbf"] = value);
         assert_eq!(refused(&header(|_| {}), &claims), TokenError::Signature, "{claims}");
     }
-    for (name, value) in [("exp", -1), ("exp", 0), ("exp", now), ("exp", i64::MIN), ("iat", now + 6), ("nbf", now + 6), ("nbf", i64::MAX)] {
+    for (name, value) in [
+        ("exp", -1),
+        ("exp", 0),
+        ("exp", now),
+        ("exp", i64::MIN),
+        ("iat", now + 6),
+        ("nbf", now + 6),
+        ("nbf", i64::MAX),
+    ] {
         let claims = claims(|claims| claims[name] = json!(value));
         assert_eq!(refused(&header(|_| {}), &claims), TokenError::Time, "{claims}");
     }
@@ -137,7 +145,12 @@ fn threat_46_times_are_whole_numbers_and_there() {
 
 #[test]
 fn threat_47_another_audience_issuer_or_kind_is_none_of_ours() {
-    for (name, value) in [("aud", json!("grafana")), ("aud", json!("")), ("iss", json!("https://idp.example.com")), ("iss", json!("https://auth.example.com/"))] {
+    for (name, value) in [
+        ("aud", json!("grafana")),
+        ("aud", json!("")),
+        ("iss", json!("https://idp.example.com")),
+        ("iss", json!("https://auth.example.com/")),
+    ] {
         let claims = claims(|claims| claims[name] = value);
         assert_eq!(refused(&header(|_| {}), &claims), TokenError::Audience, "{claims}");
     }
@@ -162,7 +175,14 @@ fn threat_47_another_audience_issuer_or_kind_is_none_of_ours() {
 fn threat_49_what_is_too_long_or_of_another_form_is_not_looked_at() {
     let long = claims(|claims| claims["sub"] = json!("b".repeat(LONGEST)));
     let jwe = format!("{}.AAAA.AAAA.AAAA.AAAA", URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256GCM"}"#));
-    let tokens = [".".repeat(1_000_000), "a".repeat(1_000_000), signed(1, &header(|_| {}), &long), jwe, String::new(), "..".to_owned()];
+    let tokens = [
+        ".".repeat(1_000_000),
+        "a".repeat(1_000_000),
+        signed(1, &header(|_| {}), &long),
+        jwe,
+        String::new(),
+        "..".to_owned(),
+    ];
     for token in tokens {
         assert!(!is_ours(&token, ISSUER), "{token:.80}");
         assert!(verified(&token).is_err(), "{token:.80}");

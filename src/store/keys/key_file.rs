@@ -9,7 +9,11 @@ use zeroize::Zeroizing;
 use super::KeyError;
 use crate::ports::Entropy;
 
-pub(super) fn read_or_create(path: &Path, may_create: bool, entropy: &dyn Entropy) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+pub(super) fn read_or_create(
+    path: &Path,
+    may_create: bool,
+    entropy: &dyn Entropy,
+) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     let failed = |why| KeyError::File { path: path.to_owned(), why };
     match fs::read_to_string(path).map(Zeroizing::new) {
         Ok(text) => parsed(&text).ok_or_else(|| KeyError::Malformed(path.to_owned())),

@@ -70,7 +70,8 @@ pub(super) fn key_of(algorithm: SigningAlgorithm, secret: &[u8], times: KeyTimes
             (Pair::Ed25519(pair), decoding, vec![("crv", "Ed25519".to_owned()), ("kty", "OKP".to_owned()), ("x", x)])
         }
         SigningAlgorithm::Es256 => {
-            let point = p256::SecretKey::from_slice(secret).map_err(|_| damaged())?.public_key().to_encoded_point(false);
+            let point =
+                p256::SecretKey::from_slice(secret).map_err(|_| damaged())?.public_key().to_encoded_point(false);
             let pair = EcdsaKeyPair::from_private_key_and_public_key(
                 &ECDSA_P256_SHA256_FIXED_SIGNING,
                 secret,
@@ -82,13 +83,18 @@ pub(super) fn key_of(algorithm: SigningAlgorithm, secret: &[u8], times: KeyTimes
             let x = coordinate(point.x()).ok_or_else(damaged)?;
             let y = coordinate(point.y()).ok_or_else(damaged)?;
             let decoding = DecodingKey::from_ec_components(&x, &y).map_err(|_| damaged())?;
-            (Pair::P256(pair), decoding, vec![("crv", "P-256".to_owned()), ("kty", "EC".to_owned()), ("x", x), ("y", y)])
+            (
+                Pair::P256(pair),
+                decoding,
+                vec![("crv", "P-256".to_owned()), ("kty", "EC".to_owned()), ("x", x), ("y", y)],
+            )
         }
         SigningAlgorithm::Rs256 => {
             let pair = RsaKeyPair::from_pkcs8(secret).map_err(|_| damaged())?;
             let number = |bytes: Vec<u8>| URL_SAFE_NO_PAD.encode(bytes);
-            let public: rsa::RsaPublicKey =
-                rsa::pkcs8::DecodePrivateKey::from_pkcs8_der(secret).map(|key: rsa::RsaPrivateKey| key.to_public_key()).map_err(|_| damaged())?;
+            let public: rsa::RsaPublicKey = rsa::pkcs8::DecodePrivateKey::from_pkcs8_der(secret)
+                .map(|key: rsa::RsaPrivateKey| key.to_public_key())
+                .map_err(|_| damaged())?;
             let (e, n) = (number(public.e().to_bytes_be()), number(public.n().to_bytes_be()));
             let decoding = DecodingKey::from_rsa_components(&n, &e).map_err(|_| damaged())?;
             (Pair::Rsa(Box::new(pair)), decoding, vec![("e", e), ("kty", "RSA".to_owned()), ("n", n)])

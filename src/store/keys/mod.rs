@@ -137,12 +137,11 @@ impl Keys for DatabaseKeys {
     }
 
     async fn adopt(&self, rotation: Rotation) -> Result<Option<String>, Unavailable> {
-        let database = &self.vault.database;
-        if database.run(STORE, "newest", async { newest(&mut *database.pool().acquire().await?).await }).await?.as_deref()
-            == Some(rotation.algorithm.as_str())
-        {
+        // By memory: a reload that changes nothing of this must not need the database.
+        if self.current.load().newest().is_some_and(|newest| newest.algorithm == rotation.algorithm) {
             return Ok(None);
         }
+        let database = &self.vault.database;
         let made = self.vault.make(rotation.algorithm).await?;
         let stored = database.run(STORE, "adopt", async {
             let mut write = database.begin(Guard::SigningKeys).await?;
@@ -239,7 +238,8 @@ async fn put(write: &mut Write, made: &Made, rotation: Rotation, now: Timestamp)
             let last: Option<i64> =
                 sqlx::query_scalar("SELECT max(signs_from) FROM signing_keys").fetch_one(&mut **write).await?;
             // A key that waits already takes over before: its tokens must not outlive its time.
-            let signs_from = now.after(delay).max(Timestamp::from_unix_millis(last.unwrap_or_default().saturating_add(1)));
+            let signs_from =
+                now.after(delay).max(Timestamp::from_unix_millis(last.unwrap_or_default().saturating_add(1)));
             let retires_at = signs_from.after(rotation.access).after(MARGIN);
             sqlx::query("UPDATE signing_keys SET retires_at = $1 WHERE retires_at IS NULL")
                 .bind(retires_at.unix_millis())
@@ -287,8 +287,6 @@ struct Row {
 
 async fn rows(database: &Database) -> Result<Vec<Row>, Unavailable> {
     database
-        .run(STORE, "load", async {
-            sqlx::query_as("SELECT * FROM signing_keys").fetch_all(&database.pool()).await
-        })
+        .run(STORE, "load", async { sqlx::query_as("SELECT * FROM signing_keys").fetch_all(&database.pool()).await })
         .await
 }
