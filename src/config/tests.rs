@@ -76,7 +76,8 @@ fn faults_of_form() {
         "a: 1\na: 2",
         "server: [",
         "- list",
-        "tokens: { refresh: 7d }",
+        "tokens: { refresh: 0s, algorithm: HS256 }",
+        "upstreams: { app: { servers: [\"http://127.0.0.1:3000\"], health: { interval: 5s } } }",
         "portal: { url: \"${MISSING}\" }",
         "portal: { url: \"${PORTAL\" }",
     ];

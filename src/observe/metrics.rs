@@ -346,6 +346,7 @@ mod tests {
         metrics.rule_report("new rule", Ruling::Refuse);
         metrics.rule_error("new rule");
         metrics.login("password", "success");
+        metrics.token_refresh("success");
         metrics.session_cache("hit");
         metrics.store_up("sessions", true);
         metrics.store_operation("sessions", "find", took);
@@ -367,6 +368,8 @@ mod tests {
         postern_audit_events_total{event}
         postern_auth_login_total{provider,status}
         postern_auth_session_revoked_total{}
+        postern_auth_token_refresh_total{status}
+        postern_auth_token_revoked_total{}
         postern_build_info{commit,version}
         postern_config_last_reload_success_timestamp_seconds{}
         postern_config_reload_total{status}
