@@ -6,9 +6,10 @@
 //! it, a thief and somebody robbed, and nobody can say which is which: the session ends, and with it every token (RFC 9700, section 4.14).
 //!
 //! **Who lost an answer is not punished.** The same token again, within [`crate::core::tokens::GRACE`], from the same address and browser, and before
-//! anything that came of it was used, is answered with a fresh pair. That gives a thief nothing: the token that the first answer held is spent thereby. So
-//! of two who hold the token only the one who asked last goes on, and the first use by the other ends the session, just as without the grace. At no
-//! time do two tokens of a family hold.
+//! anything that came of it was used, is answered with a fresh pair, beside the one of the first answer: a request that was given up may be worked on after
+//! the one that followed it, so nobody can say which answer arrived. The first use of either spends the other. That is safe since a thief who asks
+//! again in time gets no more than by having been first: of the thief and the owner one goes on, and the next use by the other ends the session, just
+//! as without the grace.
 //!
 //! Must never log a token or answer why one was refused.
 

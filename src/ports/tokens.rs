@@ -39,7 +39,7 @@ pub struct Exchange {
 pub enum Exchanged {
     /// The first use: the next token holds.
     Done,
-    /// The same use once more, by whoever lost the answer: the next token holds, and the one that the lost answer held does not.
+    /// The same use once more, by whoever lost the answer: the next token holds beside that of the lost answer, until one of them is used.
     Again,
     /// A second use. No token of the family holds any more; its session is still to be ended.
     Reused,

@@ -1,5 +1,6 @@
-//! Families of refresh tokens: one token of each holds, and every other was spent. What is done here is done within one transaction that holds
-//! the family ([`crate::store::database::Guard::Family`]), so that two requests with one token come one after the other.
+//! Families of refresh tokens: what the last use was answered with holds (several answers, where one was asked for again), and every other token was
+//! spent. What is done here is done within one transaction that holds the family ([`crate::store::database::Guard::Family`]), so that two requests
+//! come one after the other.
 
 use sqlx::{Any, AnyConnection, AnyPool, Executor, FromRow};
 
@@ -36,10 +37,10 @@ pub(super) async fn exchange(family: &mut AnyConnection, exchange: &Exchange) ->
         .await?;
     let exchanged = if row.spent_at.is_none() {
         spend(family, exchange).await?;
+        // Of several answers to one use the first that is used goes on: if somebody has another one, its use is a second one.
+        close(family, exchange).await?;
         Exchanged::Done
     } else if is_same_use(family, exchange, &row).await? {
-        // What the lost answer held goes the way of a token that was spent: if somebody did get it, its use is a second one.
-        close(family, exchange).await?;
         Exchanged::Again
     } else {
         close(family, exchange).await?;
@@ -72,7 +73,7 @@ async fn is_same_use(family: &mut AnyConnection, exchange: &Exchange, row: &Row)
     .fetch_one(family)
     .await?;
     // None that holds: the family was closed by a second use.
-    Ok(used_since == 0 && unspent == 1)
+    Ok(used_since == 0 && unspent > 0)
 }
 
 async fn spend(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sqlx::Error> {
@@ -85,7 +86,7 @@ async fn spend(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sq
     Ok(())
 }
 
-/// The token that holds does so no longer, though nobody used it.
+/// No token that nobody used holds any longer.
 async fn close(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE refresh_tokens SET spent_at = $1 WHERE session = $2 AND spent_at IS NULL")
         .bind(exchange.now.unix_millis())
