@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     observe::{metrics::Metrics, readiness::Readiness},
-    ports::{ChangeKind, Changes, Keys, Unavailable},
+    ports::{Change, ChangeKind, Changes, Keys, Unavailable},
 };
 
 const POLL: Duration = Duration::from_millis(250);
@@ -234,19 +234,15 @@ impl Follower {
                 return Ok(latest);
             };
             let Some(last) = step.last().map(|change| change.seq) else { return Ok(self.seq.unwrap_or_default()) };
+            // Before anything is dropped: what is read anew must already see them.
+            reloaded(self.background.adopt_versions(Some(&step)).await)?;
             for change in &step {
                 match change.kind {
                     ChangeKind::Session => {
                         self.background.cache.drop_session(&crate::core::session::SessionId(change.id.clone()));
                     }
-                    ChangeKind::User => {
-                        reloaded(self.background.adopt_versions(Some(&change.id)).await)?;
-                        self.background.cache.drop_user(&change.id);
-                    }
-                    ChangeKind::AllUsers => {
-                        reloaded(self.background.adopt_versions(None).await)?;
-                        self.background.cache.drop_all();
-                    }
+                    ChangeKind::User => self.background.cache.drop_user(&change.id),
+                    ChangeKind::AllUsers => self.background.cache.drop_all(),
                     ChangeKind::Key => reloaded(self.background.keys.reload().await)?,
                     ChangeKind::Token => reloaded(self.background.tokens.learn(&change.id).await)?,
                 }
@@ -315,12 +311,16 @@ async fn keep_house(background: &Background, mut shutdown: watch::Receiver<bool>
 }
 
 impl Background {
-    /// Where users come from a file, their token versions are in the database all the same. `None`: of all users.
-    async fn adopt_versions(&self, folded: Option<&str>) -> Result<(), Unavailable> {
-        match &self.users_file {
-            Some(users) => users.adopt_versions(folded).await,
-            None => Ok(()),
-        }
+    /// Where users come from a file, their token versions are in the database all the same. Of whom `changes` name, in one question; `None`: of all.
+    async fn adopt_versions(&self, changes: Option<&[Change]>) -> Result<(), Unavailable> {
+        let Some(users) = &self.users_file else { return Ok(()) };
+        let Some(changes) = changes.filter(|changes| changes.iter().all(|change| change.kind != ChangeKind::AllUsers))
+        else {
+            return users.adopt_versions(None).await;
+        };
+        let of_users = changes.iter().filter(|change| change.kind == ChangeKind::User);
+        let names: Vec<&str> = of_users.map(|change| change.id.as_str()).collect();
+        if names.is_empty() { Ok(()) } else { users.adopt_versions(Some(&names)).await }
     }
 
     async fn clean(&self) -> Result<(), Unavailable> {

@@ -124,34 +124,43 @@ impl FileUsers {
         Ok(changed)
     }
 
-    /// Takes the token versions from the database, which another process may have raised; `None`: those of all users.
-    pub(in crate::store) async fn adopt_versions(&self, folded: Option<&str>) -> Result<(), Unavailable> {
-        let _one_at_a_time = self.reading.lock().await;
+    /// Takes the token versions from the database, which another process may have raised; `None`: those of all users. Waits for no reading of
+    /// the file: a version only ever goes up, and a reading takes them over as well.
+    pub(in crate::store) async fn adopt_versions(&self, folded: Option<&[&str]>) -> Result<(), Unavailable> {
+        let versions = match self.database.dialect() {
+            Dialect::Sqlite => {
+                "SELECT folded, token_version FROM file_users \
+                 WHERE $1 IS NULL OR folded IN (SELECT value FROM json_each($1))"
+            }
+            Dialect::Postgres => {
+                "SELECT folded, token_version FROM file_users \
+                 WHERE $1 IS NULL OR folded IN (SELECT json_array_elements_text($1::json))"
+            }
+        };
+        let names = folded.map(|names| json!(names).to_string());
         let versions: Vec<(String, i64)> = self
             .database
             .run(STORE, "versions", async {
-                sqlx::query_as("SELECT folded, token_version FROM file_users WHERE $1 IS NULL OR folded = $1")
-                    .bind(folded)
-                    .fetch_all(&self.database.pool())
-                    .await
+                sqlx::query_as(versions).bind(names).fetch_all(&self.database.pool()).await
             })
             .await?;
-        let held = self.entries.load();
-        let version_of = |version: i64| u64::try_from(version).unwrap_or(u64::MAX);
-        let is_newer = |(name, version): &&(String, i64)| {
-            held.get(name).is_some_and(|entry| entry.user.token_version < version_of(*version))
+        let versions: Vec<(String, u64)> =
+            versions.into_iter().map(|(name, version)| (name, u64::try_from(version).unwrap_or(u64::MAX))).collect();
+        let is_newer = |entries: &Entries, name: &str, version: u64| {
+            entries.get(name).is_some_and(|entry| entry.user.token_version < version)
         };
-        let newer: Vec<_> = versions.iter().filter(is_newer).collect();
-        if newer.is_empty() {
-            return Ok(());
-        }
-        let mut entries = Entries::clone(&held);
-        for (name, version) in newer {
-            if let Some(entry) = entries.get_mut(name) {
-                entry.user.token_version = version_of(*version);
+        self.entries.rcu(|held| {
+            if !versions.iter().any(|(name, version)| is_newer(held, name, *version)) {
+                return Arc::clone(held);
             }
-        }
-        self.entries.store(Arc::new(entries));
+            let mut entries = Entries::clone(held);
+            for (name, version) in &versions {
+                if let Some(entry) = entries.get_mut(name) {
+                    entry.user.token_version = entry.user.token_version.max(*version);
+                }
+            }
+            Arc::new(entries)
+        });
         Ok(())
     }
 
@@ -239,7 +248,10 @@ impl Users for FileUsers {
         };
         let ended = self.database.run(STORE, "revoke", work).await;
         // Also after a failure: it may be that only the answer to the commit was lost.
-        let adopted = self.adopt_versions(name.as_deref()).await;
+        let adopted = match name.as_deref() {
+            Some(name) => self.adopt_versions(Some(&[name])).await,
+            None => self.adopt_versions(None).await,
+        };
         match &name {
             Some(name) => self.cache.drop_user(name),
             None => self.cache.drop_all(),
