@@ -27,6 +27,7 @@ use postern::{
         system::{SystemClock, SystemEntropy},
     },
 };
+use sqlx::{AnyConnection, Connection as _, Executor as _};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -106,6 +107,21 @@ impl Place {
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         open_with(options, metrics, clock, Arc::new(SystemEntropy)).await
+    }
+
+    pub(crate) fn is_sqlite(&self) -> bool {
+        matches!(self.address, DatabaseAddress::Sqlite(_))
+    }
+
+    /// Statements that no port has.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let url = match &self.address {
+            DatabaseAddress::Sqlite(path) => format!("sqlite://{}", path.display()),
+            DatabaseAddress::Postgres(url) => url.expose().to_owned(),
+        };
+        let mut connection = AnyConnection::connect(&url).await.unwrap();
+        connection.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+        connection.close().await.unwrap();
     }
 
     /// A server: follows the log.

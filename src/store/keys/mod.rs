@@ -6,6 +6,7 @@
 
 mod key_file;
 mod material;
+mod memory;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use chacha20poly1305::{
     ChaCha20Poly1305, KeyInit, Nonce,
@@ -22,7 +22,11 @@ use chacha20poly1305::{
 use sqlx::{AnyConnection, FromRow};
 use zeroize::Zeroizing;
 
-use super::database::{Database, Guard, Write};
+use self::memory::Memory;
+use super::{
+    database::{Database, Guard, Write},
+    session::SessionCache,
+};
 use crate::{
     core::{time::Timestamp, tokens::SigningAlgorithm},
     ports::{ChangeKind, Entropy, KeyTimes, Keys, Rotation, SigningKey, SigningKeys, Takeover, Unavailable},
@@ -64,7 +68,9 @@ impl From<KeyError> for Unavailable {
 
 pub(super) struct DatabaseKeys {
     vault: Vault,
-    current: ArcSwap<SigningKeys>,
+    memory: Memory,
+    /// Which knows whether memory may be believed: one log is followed for all.
+    cache: Arc<SessionCache>,
 }
 
 /// Where keys are kept, and how they are sealed.
@@ -89,6 +95,7 @@ impl DatabaseKeys {
     /// Opens the keys; at the first start makes one of `algorithm`, and the key file (0600).
     pub(super) async fn open(
         database: Arc<Database>,
+        cache: Arc<SessionCache>,
         path: &Path,
         algorithm: SigningAlgorithm,
         entropy: Arc<dyn Entropy>,
@@ -99,7 +106,7 @@ impl DatabaseKeys {
             ChaCha20Poly1305::new_from_slice(secret.as_slice()).map_err(|_| KeyError::Malformed(path.to_owned()))?;
         let vault = Vault { database, cipher, path: path.to_owned(), entropy, algorithm };
         let keys = vault.load().await?;
-        Ok(Self { vault, current: ArcSwap::from_pointee(keys) })
+        Ok(Self { vault, memory: Memory::of(keys), cache })
     }
 
     /// Deletes keys whose last token has expired. No row of the log: by their times nobody believes them any more.
@@ -115,12 +122,22 @@ impl DatabaseKeys {
 #[async_trait]
 impl Keys for DatabaseKeys {
     fn signing(&self) -> Arc<SigningKeys> {
-        self.current.load_full()
+        self.memory.keys()
+    }
+
+    fn peek(&self) -> Option<Arc<SigningKeys>> {
+        self.cache.is_trusted().then(|| self.memory.keys())
+    }
+
+    async fn read(&self) -> Result<Arc<SigningKeys>, Unavailable> {
+        let reading = self.memory.begin();
+        let keys = Arc::new(self.vault.load().await?);
+        self.memory.take(reading, &keys);
+        Ok(keys)
     }
 
     async fn reload(&self) -> Result<(), Unavailable> {
-        self.current.store(Arc::new(self.vault.load().await?));
-        Ok(())
+        self.read().await.map(drop)
     }
 
     async fn rotate(&self, rotation: Rotation) -> Result<String, Unavailable> {
@@ -138,7 +155,7 @@ impl Keys for DatabaseKeys {
 
     async fn adopt(&self, rotation: Rotation) -> Result<Option<String>, Unavailable> {
         // By memory: a reload that changes nothing of this must not need the database.
-        if self.current.load().newest().is_some_and(|newest| newest.algorithm == rotation.algorithm) {
+        if self.memory.keys().newest().is_some_and(|newest| newest.algorithm == rotation.algorithm) {
             return Ok(None);
         }
         let database = &self.vault.database;
@@ -167,22 +184,27 @@ impl Vault {
             self.make_first().await?;
             found = rows(&self.database).await?;
         }
-        let keys: Vec<SigningKey> = found.into_iter().map(|row| self.opened(row)).collect::<Result<_, _>>()?;
+        let keys: Vec<SigningKey> =
+            found.into_iter().filter_map(|row| self.opened(row).transpose()).collect::<Result<_, _>>()?;
         if keys.is_empty() {
             return Err(Unavailable { store: STORE, detail: "there is no signing key".to_owned() }.into());
         }
         Ok(SigningKeys::new(keys))
     }
 
-    fn opened(&self, row: Row) -> Result<SigningKey, KeyError> {
+    /// `None`: a key of a newer version, by an algorithm that nobody knows here. To stop at it would keep the keys in force that were removed for it.
+    fn opened(&self, row: Row) -> Result<Option<SigningKey>, KeyError> {
+        let algorithm = match row.algorithm.parse() {
+            Ok(algorithm) => algorithm,
+            Err(error) => {
+                tracing::warn!(kid = row.kid, %error, "a signing key was made by a newer version: it is passed over");
+                return Ok(None);
+            }
+        };
         let wrong = || KeyError::Wrong(self.path.clone());
         let nonce = Nonce::try_from(row.nonce.as_slice()).map_err(|_| wrong())?;
         let payload = Payload { msg: &row.sealed, aad: row.kid.as_bytes() };
         let secret = Zeroizing::new(self.cipher.decrypt(&nonce, payload).map_err(|_| wrong())?);
-        let algorithm = row.algorithm.parse().map_err(|error| Unavailable {
-            store: STORE,
-            detail: format!("the key {} was made by a newer version: {error}", row.kid),
-        })?;
         let times = KeyTimes {
             created_at: Timestamp::from_unix_millis(row.created_at),
             signs_from: Timestamp::from_unix_millis(row.signs_from),
@@ -190,7 +212,7 @@ impl Vault {
         };
         let key = material::key_of(algorithm, &secret, times).map_err(|_| wrong())?;
         // The name is made of the public key: whoever only writes the database makes no key another's, nor its algorithm another.
-        if key.kid == row.kid { Ok(key) } else { Err(wrong()) }
+        if key.kid == row.kid { Ok(Some(key)) } else { Err(wrong()) }
     }
 
     /// On a thread of its own: an RSA key takes its time.

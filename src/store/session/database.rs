@@ -224,7 +224,7 @@ impl DatabaseSessions {
 
     async fn end_one(&self, id: &SessionId) -> Result<u64, sqlx::Error> {
         let mut write = self.database.begin(Guard::Rows).await?;
-        let ended = rows::delete_each(&mut write, std::slice::from_ref(id)).await?;
+        let ended = rows::delete_session(&mut write, id).await?;
         write.commit().await?;
         Ok(ended)
     }

@@ -32,6 +32,11 @@ pub(super) async fn delete_each(write: &mut Write, ids: &[SessionId]) -> Result<
     Ok(deleted)
 }
 
+/// Ends one session, within what somebody else does.
+pub(in crate::store) async fn delete_session(write: &mut Write, id: &SessionId) -> Result<u64, sqlx::Error> {
+    delete_each(write, std::slice::from_ref(id)).await
+}
+
 /// One row of the log for them all: every node reads again what is left of the user. `write` guards the user.
 pub(in crate::store) async fn delete_of_user(
     write: &mut Write,
@@ -66,14 +71,31 @@ pub(in crate::store) async fn delete_of_users(write: &mut Write, folded_users: &
     Ok(())
 }
 
-/// All sessions there are, with one row of the log. `write` guards all users.
-pub(in crate::store) async fn delete_all(write: &mut Write) -> Result<u64, sqlx::Error> {
-    let delete = match write.dialect() {
-        Dialect::Sqlite => "DELETE FROM sessions",
-        Dialect::Postgres => "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY id FOR UPDATE)",
+/// At most so many sessions of a user, or of all, with one row of the log. `write` guards them.
+pub(in crate::store) async fn delete_step(
+    write: &mut Write,
+    folded_user: Option<&str>,
+    most: u64,
+) -> Result<u64, sqlx::Error> {
+    let delete = match (write.dialect(), folded_user) {
+        (Dialect::Sqlite, None) => "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE $1 IS NULL LIMIT $2)",
+        (Dialect::Sqlite, Some(_)) => {
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE folded = $1 LIMIT $2)"
+        }
+        (Dialect::Postgres, None) => {
+            "DELETE FROM sessions WHERE id IN (\
+             SELECT id FROM sessions WHERE $1::text IS NULL ORDER BY id LIMIT $2 FOR UPDATE)"
+        }
+        (Dialect::Postgres, Some(_)) => {
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE folded = $1 ORDER BY id LIMIT $2 FOR UPDATE)"
+        }
     };
-    let done = sqlx::query(delete).execute(&mut **write).await?;
-    write.record(ChangeKind::AllUsers, "");
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let done = sqlx::query(delete).bind(folded_user).bind(most).execute(&mut **write).await?;
+    match folded_user {
+        Some(user) => write.record(ChangeKind::User, user),
+        None => write.record(ChangeKind::AllUsers, ""),
+    }
     Ok(done.rows_affected())
 }
 
