@@ -7,9 +7,9 @@
 //!
 //! **Who lost an answer is not punished.** The same token again, within [`crate::core::tokens::GRACE`], from the same address and browser, and before
 //! anything that came of it was used, is answered with a fresh pair, beside the one of the first answer: a request that was given up may be worked on after
-//! the one that followed it, so nobody can say which answer arrived. The first use of either spends the other. That is safe since a thief who asks
-//! again in time gets no more than by having been first: of the thief and the owner one goes on, and the next use by the other ends the session, just
-//! as without the grace.
+//! the one that followed it, so nobody can say which answer arrived. The first use of either spends the other. It costs this: a thief at the same address, with the
+//! same browser and as quick, is answered where without the grace the session would have ended at once; it ends at the next use by whoever of both is second, and
+//! not before. So it is put on record, and a use is answered again a few times only.
 //!
 //! Must never log a token or answer why one was refused.
 

@@ -101,7 +101,7 @@ impl Sessions for Stores {
 
 /// Of signing keys: `unsure` says that memory may not answer, and `down` that the store cannot.
 pub(crate) struct OneKey {
-    remembered: Arc<SigningKeys>,
+    pub(crate) remembered: Arc<SigningKeys>,
     pub(crate) stored: Arc<SigningKeys>,
     pub(crate) unsure: bool,
     pub(crate) down: bool,

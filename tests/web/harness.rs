@@ -22,7 +22,7 @@ use postern::{
     observe::metrics::Metrics,
     portal::{Arrival, Portal, router},
     ports::AuditEvent,
-    store::{Stores, open_with, system::SystemEntropy},
+    store::{Options, Stores, open_with, system::SystemEntropy},
 };
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -73,6 +73,7 @@ pub(crate) struct World {
     metrics: Arc<Metrics>,
     record: Arc<Record>,
     router: Router,
+    options: Options,
     folder: TempDir,
 }
 
@@ -109,8 +110,8 @@ routes:
         let loaded = config::load(&folder.path().join("postern.yaml")).unwrap_or_else(|faults| panic!("{faults}"));
         let clock = Arc::new(FakeClock::new());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let options = (&loaded.settings).into();
-        let stores = open_with(options, metrics.clone(), clock.clone(), Arc::new(SystemEntropy)).await.unwrap();
+        let options = Options::from(&loaded.settings);
+        let stores = open_with(options.clone(), metrics.clone(), clock.clone(), Arc::new(SystemEntropy)).await.unwrap();
         let hasher = Arc::new(CountingHasher {
             inner: stores.hasher.clone(),
             verified: AtomicU64::new(0),
@@ -152,7 +153,7 @@ routes:
             metrics: metrics.clone(),
         }));
         let site = Arc::new(loaded.settings.site);
-        let world = Self { site, stores, clock, hasher, sessions, users, metrics, record, router, folder };
+        let world = Self { site, stores, clock, hasher, sessions, users, metrics, record, router, options, folder };
         world.add_user("alice", &["admins"]).await;
         world.add_user("bob", &["dev"]).await;
         world
@@ -167,6 +168,12 @@ routes:
             ..User::new(name, groups.iter().map(|group| (*group).to_owned()).collect())
         };
         self.stores.users.insert(user, Some(hash.clone())).await.unwrap();
+    }
+
+    /// What another process on the same data has.
+    pub(crate) async fn elsewhere(&self) -> Stores {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        open_with(self.options.clone(), metrics, self.clock.clone(), Arc::new(SystemEntropy)).await.unwrap()
     }
 
     /// Other rules, before anybody has visited.
