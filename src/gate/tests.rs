@@ -17,8 +17,8 @@ use crate::{
     ports::{
         LiveSession, SigningKeys,
         fakes::{
-            Flooding, NOW, OneKey, Revocations, Stopped, Stores, Zeroes, cookie_of, key, listener, route, session, site,
-            token,
+            Flooding, NOW, OneKey, Revocations, Stopped, Stores, Zeroes, cookie_of, key, listener, route, session,
+            site, token,
         },
     },
 };

@@ -119,7 +119,8 @@ pub async fn open_with(
     let database = Arc::new(database);
     let key_file = &options.storage.key_file;
     let cache = Arc::new(SessionCache::new(clock.clone()));
-    let keys = DatabaseKeys::open(database.clone(), cache.clone(), key_file, options.algorithm, entropy.clone()).await?;
+    let keys =
+        DatabaseKeys::open(database.clone(), cache.clone(), key_file, options.algorithm, entropy.clone()).await?;
     let keys = Arc::new(keys);
     // Before anybody can ask: no node is ready without the revocations.
     let tokens = Arc::new(DatabaseTokens::open(database.clone(), cache.clone()).await?);

@@ -136,7 +136,9 @@ async fn a_key_of_a_newer_version_keeps_no_removed_one_alive(place: Place) {
     let removed = signing(&node.stores);
     let kept = node.stores.keys.rotate(after(MINUTE)).await.unwrap();
     // As that version would write it.
-    place.execute(&format!("UPDATE signing_keys SET algorithm = 'ML-DSA-44', kid = 'newer' WHERE kid = '{removed}'")).await;
+    place
+        .execute(&format!("UPDATE signing_keys SET algorithm = 'ML-DSA-44', kid = 'newer' WHERE kid = '{removed}'"))
+        .await;
     node.stores.keys.reload().await.unwrap();
     assert_eq!(states(&node.stores), [(kept, KeyState::Signing)]);
     node.stop().await;

@@ -78,7 +78,9 @@ pub(in crate::store) async fn delete_step(
     most: u64,
 ) -> Result<u64, sqlx::Error> {
     let delete = match (write.dialect(), folded_user) {
-        (Dialect::Sqlite, None) => "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE $1 IS NULL LIMIT $2)",
+        (Dialect::Sqlite, None) => {
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE $1 IS NULL LIMIT $2)"
+        }
         (Dialect::Sqlite, Some(_)) => {
             "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE folded = $1 LIMIT $2)"
         }
