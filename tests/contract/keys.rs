@@ -120,10 +120,10 @@ async fn threat_36_what_memory_holds_is_not_believed_without_a_follower(place: P
     let new = other.keys.rotate(rotation(SigningAlgorithm::EdDsa, Takeover::AtOnce)).await.unwrap();
     assert_eq!(kids(&stores.keys.signing(), &stores), [old], "it was not told");
     assert!(stores.keys.peek().is_none());
-    assert_eq!(kids(&*stores.keys.sure().await.unwrap(), &stores), [new.clone()]);
+    assert_eq!(kids(&stores.keys.sure().await.unwrap(), &stores), std::slice::from_ref(&new));
     let node = place.node().await;
     eventually("memory is sure", Duration::from_secs(5), || async { node.stores.keys.peek().is_some() }).await;
-    assert_eq!(kids(&*node.stores.keys.sure().await.unwrap(), &stores), [new]);
+    assert_eq!(kids(&node.stores.keys.sure().await.unwrap(), &stores), [new]);
     node.stop().await;
     for stores in [stores, other] {
         stores.close().await;
