@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod changes;
+mod emergency;
 mod harness;
 mod keys;
 mod outage;
