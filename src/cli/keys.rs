@@ -33,8 +33,8 @@ enum Command {
     /// signed has expired, and is removed then. Nobody is signed out.
     Rotate {
         /// How long the key is only published. The default is longer than the published keys may be kept (5 minutes); applications that keep
-        /// them for longer need more
-        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        /// them for longer need more; the most is 30d
+        #[arg(long, value_name = "DURATION", value_parser = delay)]
         after: Option<Duration>,
         /// In an emergency: the new key signs at once and the older ones are removed. Every access token is dead, and the applications that verify tokens
         /// themselves must read the keys again. Sessions and refresh tokens stay: `postern session revoke --all` ends those
@@ -49,8 +49,12 @@ enum Format {
     Json,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    crate::config::duration(text)
+/// Nobody notices before that a key which was meant to sign does not.
+const MOST_DELAY: Duration = Duration::from_secs(30 * 86_400);
+
+fn delay(text: &str) -> Result<Duration, String> {
+    let delay = crate::config::duration(text)?;
+    if delay > MOST_DELAY { Err("the most is 30d: the key before it signs until then".to_owned()) } else { Ok(delay) }
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -135,4 +139,17 @@ fn json(key: &SigningKey, state: KeyState) -> serde_json::Value {
 /// RFC 3339, whole seconds.
 fn readable(at: Timestamp) -> String {
     jiff::Timestamp::from_second(at.unix_seconds()).map(|at| at.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_does_not_wait_for_longer_than_a_month() {
+        assert_eq!(delay("30d"), Ok(MOST_DELAY));
+        for text in ["31d", "43201m", "100000d", "-1h", ""] {
+            assert!(delay(text).is_err(), "{text}");
+        }
+    }
 }

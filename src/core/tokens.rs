@@ -4,7 +4,11 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{issuer::TrustedIssuer, session::TokenHash, time::Timestamp};
+use super::{
+    issuer::TrustedIssuer,
+    session::{SessionId, TokenHash},
+    time::Timestamp,
+};
 
 /// How long a refresh token that was spent is answered once more, to whoever lost the answer (`identity::refresh` says why it is safe).
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -88,6 +92,21 @@ pub struct AccessClaims {
     pub ver: u64,
 }
 
+/// Separates the session from what is chance in a `jti`. In no session id.
+const AFTER_SESSION: char = '.';
+
+/// The `jti` of a token of this session: its revocations can be counted by it.
+#[must_use]
+pub fn jti_of(session: &SessionId, chance: &str) -> String {
+    format!("{}{AFTER_SESSION}{chance}", session.0)
+}
+
+/// The session in a `jti`; `None` where it is of another make.
+#[must_use]
+pub fn session_in(jti: &str) -> Option<SessionId> {
+    jti.split_once(AFTER_SESSION).map(|(session, _)| SessionId(session.to_owned()))
+}
+
 /// Where a request came from, as one hash; `None` where the address is unknown, which is like no place.
 #[must_use]
 pub fn place_of(address: Option<IpAddr>, user_agent: &str) -> Option<TokenHash> {
@@ -112,6 +131,13 @@ mod tests {
         for other in ["none", "HS256", "eddsa", "ES384", ""] {
             assert!(other.parse::<SigningAlgorithm>().is_err(), "{other}");
         }
+    }
+
+    #[test]
+    fn a_jti_tells_its_session() {
+        let session = SessionId("0123abcd".to_owned());
+        assert_eq!(session_in(&jti_of(&session, "x-_y")), Some(session));
+        assert_eq!(session_in("x-_y"), None);
     }
 
     #[test]

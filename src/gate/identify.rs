@@ -125,7 +125,7 @@ impl Gate {
     /// The store cannot answer.
     pub async fn session_of_token(&self, site: &Site, token: &str) -> Result<Option<Arc<LiveSession>>, Unavailable> {
         let now = self.clock.now();
-        let keys = self.keys.signing();
+        let keys = self.keys.sure().await?;
         let claims = match tokens::verify(token, &keys, &site.tokens, now) {
             Ok(claims) => claims,
             Err(error) => {

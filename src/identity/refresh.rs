@@ -7,9 +7,9 @@
 //!
 //! **Who lost an answer is not punished.** The same token again, within [`crate::core::tokens::GRACE`], from the same address and browser, and before
 //! anything that came of it was used, is answered with a fresh pair, beside the one of the first answer: a request that was given up may be worked on after
-//! the one that followed it, so nobody can say which answer arrived. The first use of either spends the other. That is safe since a thief who asks
-//! again in time gets no more than by having been first: of the thief and the owner one goes on, and the next use by the other ends the session, just
-//! as without the grace.
+//! the one that followed it, so nobody can say which answer arrived. The first use of either spends the other. It costs this: a thief at the same address, with the
+//! same browser and as quick, is answered where without the grace the session would have ended at once; it ends at the next use by whoever of both is second, and
+//! not before. So it is put on record, and a use is answered again a few times only.
 //!
 //! Must never log a token or answer why one was refused.
 
@@ -100,13 +100,13 @@ impl Refreshing<'_> {
     ///
     /// # Errors
     /// The token cannot be signed.
-    pub fn by_cookies(&self, session: Arc<LiveSession>) -> Result<Refreshed, RefreshError> {
-        let result = self.access_token(&session, self.clock.now());
+    pub async fn by_cookies(&self, session: Arc<LiveSession>) -> Result<Refreshed, RefreshError> {
+        let result = self.access_token(&session, self.clock.now()).await;
         self.metrics.token_refresh(if result.is_ok() { "success" } else { "unavailable" });
         Ok(Refreshed { access_token: result?, refresh_token: None, session })
     }
 
-    /// `None`: a second use.
+    /// `None`: the session was ended for it.
     async fn exchanged(&self, presented: &str) -> Result<(Option<Refreshed>, &'static str), RefreshError> {
         let now = self.clock.now();
         let hash = TokenHash::of(presented);
@@ -120,19 +120,29 @@ impl Refreshing<'_> {
         let session = session.filter(is_live).ok_or(RefreshError::Refused)?;
         let (value, next) = self.fresh(&session, now);
         let place = place_of(self.address, self.user_agent);
-        let status = match self.tokens.exchange(Exchange { presented: hash, next, now, place }).await? {
+        let end_of_session = self.site.lifetimes.end_of(&session.session);
+        let exchange = Exchange { presented: hash, next, now, end_of_session, place };
+        let status = match self.tokens.exchange(exchange).await? {
             Exchanged::Done => "success",
-            Exchanged::Again => "repeated",
+            Exchanged::Again => {
+                // Whoever lost the answer, or a thief at the same address: an administrator may want to know.
+                self.record("refresh_repeated", &session, "within_grace");
+                "repeated"
+            }
             Exchanged::Unknown => return Err(RefreshError::Refused),
             Exchanged::Reused => {
                 self.record("refresh_reused", &session, "family_revoked");
-                let ended = self.sessions.end(End::One(&session.session.id)).await?;
-                self.metrics.sessions_revoked(ended);
+                self.metrics.sessions_revoked(1);
                 return Ok((None, "reused"));
+            }
+            Exchanged::TooMany => {
+                self.record("refresh_limit", &session, "family_revoked");
+                self.metrics.sessions_revoked(1);
+                return Ok((None, "failure"));
             }
         };
         self.sessions.used(&session, now);
-        let access_token = self.access_token(&session, now)?;
+        let access_token = self.access_token(&session, now).await?;
         Ok((Some(Refreshed { session, access_token, refresh_token: Some(value.into()) }), status))
     }
 
@@ -157,7 +167,17 @@ impl Refreshing<'_> {
     ///
     /// # Errors
     /// The store cannot answer.
-    pub async fn revoke_access(&self, user: &str, jti: &str, until: Timestamp) -> Result<bool, Unavailable> {
+    pub async fn revoke_access(
+        &self,
+        user: &str,
+        session: &SessionId,
+        jti: &str,
+        until: Timestamp,
+    ) -> Result<bool, Unavailable> {
+        // It died with its session: not one more for every node to remember.
+        if self.sessions.find_id(session).await?.is_none() {
+            return Ok(false);
+        }
         let is_new = self.tokens.revoke(jti, until).await?;
         if is_new {
             self.revoked(user, "access_token");
@@ -186,8 +206,9 @@ impl Refreshing<'_> {
         });
     }
 
-    fn access_token(&self, session: &LiveSession, now: Timestamp) -> Result<SecretString, Unavailable> {
-        Ok(tokens::issue(&self.keys.signing(), &self.site.tokens, session, now, self.entropy)?)
+    async fn access_token(&self, session: &LiveSession, now: Timestamp) -> Result<SecretString, Unavailable> {
+        let keys = self.keys.sure().await?;
+        Ok(tokens::issue(&keys, &self.site.tokens, session, now, self.entropy)?)
     }
 
     /// Its value and what is stored of it.

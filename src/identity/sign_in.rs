@@ -146,8 +146,8 @@ impl SignIn {
             self.record("sign_in_failed", Some(&live.session.user), &attempt, "changed_meanwhile");
             return Err(SignInError::Refused);
         }
-        let access_token =
-            tokens::issue(&self.keys.signing(), &site.tokens, &live, now, &*self.entropy).map_err(Unavailable::from)?;
+        let keys = self.keys.sure().await?;
+        let access_token = tokens::issue(&keys, &site.tokens, &live, now, &*self.entropy).map_err(Unavailable::from)?;
         self.record("sign_in", Some(&live.session.user), &attempt, "password");
         Ok(SignedIn {
             session: live,

@@ -9,7 +9,7 @@ use super::sign_in::random_value;
 use crate::{
     core::{
         time::Timestamp,
-        tokens::{AccessClaims, TokenSettings},
+        tokens::{AccessClaims, TokenSettings, jti_of},
     },
     ports::{CannotSign, Entropy, LiveSession, SigningKeys, Unavailable},
 };
@@ -58,7 +58,7 @@ pub fn issue(
         iat: now.unix_seconds(),
         exp: now.after(settings.access).unix_seconds(),
         nbf: None,
-        jti: random_value(entropy),
+        jti: jti_of(&live.session.id, &random_value(entropy)),
         sid: live.session.id.0.clone(),
         groups: live.identity.groups.clone(),
         ver: live.token_version,

@@ -18,7 +18,7 @@ use super::{
     visit::Visit,
 };
 use crate::{
-    core::time::Timestamp,
+    core::{session::SessionId, time::Timestamp},
     gate::tokens,
     identity::refresh::{RefreshError, Refreshed, Refreshing},
 };
@@ -86,7 +86,7 @@ pub(super) async fn refresh(visit: Visit, body: Bytes) -> Response<String> {
 /// An access token is none: it would be kept alive for ever by itself.
 async fn by_cookies(visit: &Visit) -> Result<Result<Refreshed, RefreshError>, Response<String>> {
     match visit.owner().await {
-        Ok(Some(session)) => Ok(refreshing(visit).by_cookies(session)),
+        Ok(Some(session)) => Ok(refreshing(visit).by_cookies(session).await),
         Ok(None) => Err(visit.problem(Code::SignInRequired)),
         Err(error) => Err(unavailable(visit, &error)),
     }
@@ -128,10 +128,14 @@ pub(super) async fn revoke(State(portal): State<Arc<Portal>>, visit: Visit, body
     let refreshing = refreshing(&visit);
     let settings = &visit.arrival.site.tokens;
     let done = if tokens::is_ours(token.expose_secret(), &settings.issuer) {
-        match tokens::verify(token.expose_secret(), &portal.keys.signing(), settings, portal.clock.now()) {
+        let keys = match portal.keys.sure().await {
+            Ok(keys) => keys,
+            Err(error) => return unavailable(&visit, &error),
+        };
+        match tokens::verify(token.expose_secret(), &keys, settings, portal.clock.now()) {
             Ok(claims) => {
                 let until = Timestamp::from_unix_millis(claims.exp.saturating_mul(1000));
-                refreshing.revoke_access(&claims.sub, &claims.jti, until).await
+                refreshing.revoke_access(&claims.sub, &SessionId(claims.sid), &claims.jti, until).await
             }
             Err(_) => Ok(false),
         }

@@ -228,19 +228,35 @@ impl Passwords for Door {
     }
 }
 
-pub(crate) struct OneKey(Arc<SigningKeys>);
+/// Of signing keys: `unsure` says that memory may not answer, and `down` that the store cannot.
+pub(crate) struct OneKey {
+    pub(crate) remembered: Arc<SigningKeys>,
+    pub(crate) stored: Arc<SigningKeys>,
+    pub(crate) unsure: bool,
+    pub(crate) down: bool,
+}
 
 impl OneKey {
     /// `key-1`.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(SigningKeys::new(vec![key(1)])))
+        let keys = Arc::new(SigningKeys::new(vec![key(1)]));
+        Self { remembered: Arc::clone(&keys), stored: keys, unsure: false, down: false }
     }
 }
 
 #[async_trait]
 impl Keys for OneKey {
     fn signing(&self) -> Arc<SigningKeys> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.remembered)
+    }
+    fn peek(&self) -> Option<Arc<SigningKeys>> {
+        (!self.unsure).then(|| self.signing())
+    }
+    async fn read(&self) -> Result<Arc<SigningKeys>, Unavailable> {
+        if self.down {
+            return Err(Unavailable { store: "keys", detail: "down".to_owned() });
+        }
+        Ok(Arc::clone(&self.stored))
     }
     async fn reload(&self) -> Result<(), Unavailable> {
         Ok(())

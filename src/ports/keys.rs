@@ -135,14 +135,32 @@ pub struct Rotation {
 /// Our signing keys, kept encrypted under `storage.key_file`. A missing one is made at the first start.
 #[async_trait]
 pub trait Keys: Send + Sync {
-    /// The keys in memory; never waits.
+    /// The keys in memory, however old; never waits. Not to verify or sign by: [`Keys::sure`](#method.sure).
     fn signing(&self) -> Arc<SigningKeys>;
+    /// The same where memory is sure; never waits.
+    fn peek(&self) -> Option<Arc<SigningKeys>>;
+    /// As the store has them, whatever memory says.
+    async fn read(&self) -> Result<Arc<SigningKeys>, Unavailable>;
     /// Reads them again after a change.
     async fn reload(&self) -> Result<(), Unavailable>;
     /// Makes a key, publishes it on every node, and answers its `kid`.
     async fn rotate(&self, rotation: Rotation) -> Result<String, Unavailable>;
     /// The same where the newest key is of another algorithm; else nothing.
     async fn adopt(&self, rotation: Rotation) -> Result<Option<String>, Unavailable>;
+}
+
+impl dyn Keys + '_ {
+    /// The keys to verify and sign by: from memory where memory is sure, else from the store (invariants 1 and 3). A key that was removed in an
+    /// emergency is not among them.
+    ///
+    /// # Errors
+    /// Memory is unsure and the store cannot answer.
+    pub async fn sure(&self) -> Result<Arc<SigningKeys>, Unavailable> {
+        match self.peek() {
+            Some(keys) => Ok(keys),
+            None => self.read().await,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub struct Exchange {
     pub presented: TokenHash,
     pub next: RefreshToken,
     pub now: Timestamp,
+    /// So long a token that was spent is known, to tell a second use of it.
+    pub end_of_session: Timestamp,
     /// Where from (`core::tokens::place_of`).
     pub place: Option<TokenHash>,
 }
@@ -41,8 +43,10 @@ pub enum Exchanged {
     Done,
     /// The same use once more, by whoever lost the answer: the next token holds beside that of the lost answer, until one of them is used.
     Again,
-    /// A second use. No token of the family holds any more; its session is still to be ended.
+    /// A second use. Its session was ended, and with it the family.
     Reused,
+    /// More uses than a family has. Its session was ended too.
+    TooMany,
     /// It expired, or was never one of that family.
     Unknown,
 }
@@ -54,7 +58,8 @@ pub trait Tokens: Send + Sync {
     fn peek_revoked(&self, jti: &str) -> Revocation;
     /// The same, asked of the store.
     async fn is_revoked(&self, jti: &str) -> Result<bool, Unavailable>;
-    /// An access token holds no longer, on any node. `until`: when it expires anyway. `false`: it was revoked before.
+    /// An access token holds no longer, on any node; where too many of its session were revoked, the session ends too. `until`: when
+    /// it expires anyway. `false`: it was revoked before.
     async fn revoke(&self, jti: &str, until: Timestamp) -> Result<bool, Unavailable>;
     /// The first token of a family.
     async fn insert_refresh(&self, token: RefreshToken) -> Result<(), Unavailable>;

@@ -135,8 +135,10 @@ pub async fn open_with(
         .map_err(|error| OpenError::Database { name: address.to_string(), why: error.to_string() })?;
     let database = Arc::new(database);
     let key_file = &options.storage.key_file;
-    let keys = Arc::new(DatabaseKeys::open(database.clone(), key_file, options.algorithm, entropy.clone()).await?);
     let cache = Arc::new(SessionCache::new(clock.clone()));
+    let keys =
+        DatabaseKeys::open(database.clone(), cache.clone(), key_file, options.algorithm, entropy.clone()).await?;
+    let keys = Arc::new(keys);
     // Before anybody can ask: no node is ready without the revocations.
     let tokens = Arc::new(DatabaseTokens::open(database.clone(), cache.clone()).await?);
     let (users, credentials, users_file) = open_users(&options.users, &database, &cache).await?;

@@ -79,18 +79,6 @@ impl Place {
         }
     }
 
-    /// Past every node.
-    pub(crate) async fn execute(&self, sql: &'static str) {
-        sqlx::any::install_default_drivers();
-        let url = match &self.address {
-            DatabaseAddress::Postgres(url) => url.expose().to_owned(),
-            DatabaseAddress::Sqlite(path) => format!("sqlite://{}", path.display()),
-        };
-        let mut connection = AnyConnection::connect(&url).await.unwrap();
-        connection.execute(sql).await.unwrap();
-        connection.close().await.unwrap();
-    }
-
     /// The file of SQLite.
     pub(crate) fn database(&self) -> PathBuf {
         self.folder.path().join("data/postern.db")
@@ -119,6 +107,22 @@ impl Place {
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         open_with(options, metrics, clock, Arc::new(SystemEntropy)).await
+    }
+
+    pub(crate) fn is_sqlite(&self) -> bool {
+        matches!(self.address, DatabaseAddress::Sqlite(_))
+    }
+
+    /// Statements that no port has.
+    pub(crate) async fn execute(&self, sql: &str) {
+        sqlx::any::install_default_drivers();
+        let url = match &self.address {
+            DatabaseAddress::Sqlite(path) => format!("sqlite://{}", path.display()),
+            DatabaseAddress::Postgres(url) => url.expose().to_owned(),
+        };
+        let mut connection = AnyConnection::connect(&url).await.unwrap();
+        connection.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+        connection.close().await.unwrap();
     }
 
     /// A server: follows the log.

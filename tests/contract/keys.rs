@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postern::{
     core::tokens::SigningAlgorithm,
-    ports::{KeyState, Rotation, Takeover},
+    ports::{KeyState, Rotation, SigningKeys, Takeover},
     store::Stores,
 };
 
@@ -16,6 +16,8 @@ crate::for_every_store!(
     in_an_emergency_the_older_keys_are_gone_at_once_everywhere,
     keys_that_wait_follow_in_their_order,
     another_algorithm_makes_one_key_however_many_nodes_ask,
+    threat_36_what_memory_holds_is_not_believed_without_a_follower,
+    a_key_of_a_newer_version_keeps_no_removed_one_alive,
 );
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -106,6 +108,40 @@ async fn keys_that_wait_follow_in_their_order(place: Place) {
         assert!(states(&stores).iter().any(|(kid, _)| *kid == second), "after {seconds} s");
         stores.close().await;
     }
+}
+
+fn kids(keys: &SigningKeys, stores: &Stores) -> Vec<String> {
+    keys.verifying(stores.clock.now()).map(|key| key.kid.clone()).collect()
+}
+
+async fn threat_36_what_memory_holds_is_not_believed_without_a_follower(place: Place) {
+    let (stores, other) = (place.open().await.unwrap(), place.open().await.unwrap());
+    let old = signing(&stores);
+    let new = other.keys.rotate(rotation(SigningAlgorithm::EdDsa, Takeover::AtOnce)).await.unwrap();
+    assert_eq!(kids(&stores.keys.signing(), &stores), [old], "it was not told");
+    assert!(stores.keys.peek().is_none());
+    assert_eq!(kids(&stores.keys.sure().await.unwrap(), &stores), std::slice::from_ref(&new));
+    let node = place.node().await;
+    eventually("memory is sure", Duration::from_secs(5), || async { node.stores.keys.peek().is_some() }).await;
+    assert_eq!(kids(&node.stores.keys.sure().await.unwrap(), &stores), [new]);
+    node.stop().await;
+    for stores in [stores, other] {
+        stores.close().await;
+        assert!(stores.keys.sure().await.is_err(), "no store, no keys");
+    }
+}
+
+async fn a_key_of_a_newer_version_keeps_no_removed_one_alive(place: Place) {
+    let node = place.node().await;
+    let removed = signing(&node.stores);
+    let kept = node.stores.keys.rotate(after(MINUTE)).await.unwrap();
+    // As that version would write it.
+    place
+        .execute(&format!("UPDATE signing_keys SET algorithm = 'ML-DSA-44', kid = 'newer' WHERE kid = '{removed}'"))
+        .await;
+    node.stores.keys.reload().await.unwrap();
+    assert_eq!(states(&node.stores), [(kept, KeyState::Signing)]);
+    node.stop().await;
 }
 
 async fn another_algorithm_makes_one_key_however_many_nodes_ask(place: Place) {

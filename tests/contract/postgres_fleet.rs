@@ -11,7 +11,7 @@ use std::{
 
 use postern::{
     core::{session::SessionId, time::Timestamp},
-    ports::{End, Peek},
+    ports::{End, Peek, UserChange, Whom},
     store::Stores,
 };
 use secrecy::SecretString;
@@ -101,6 +101,44 @@ async fn threat_36_other_nodes_are_woken_by_an_end() {
     assert!(total < Duration::from_millis(100) * ENDS, "{:?} each, {slowest:?} at most", total / ENDS);
     here.stop().await;
     there.stop().await;
+}
+
+/// Whoever holds all users raises all versions, or sets them by what a file says: nobody may change one of them meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_36_a_user_is_not_changed_while_somebody_holds_all_of_them() {
+    let place = Place::postgres().await;
+    let stores = place.open().await.unwrap();
+    stores.users.insert(user("ann"), None).await.unwrap();
+    let mut holder = PgConnection::connect(place.url()).await.unwrap();
+    holder.execute("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('users', 0))").await.unwrap();
+    let changing = tokio::spawn({
+        let users = stores.users.clone();
+        async move { users.revoke(Whom::One("ann")).await }
+    });
+    is_waited_for(&mut holder, "advisory", "the change waits for all users").await;
+    holder.execute("ROLLBACK").await.unwrap();
+    changing.await.unwrap().unwrap();
+    stores.close().await;
+}
+
+/// The row is read before somebody else raises its version, and written afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_36_a_change_of_a_user_takes_no_token_version_back() {
+    let place = Place::postgres().await;
+    let stores = place.open().await.unwrap();
+    stores.users.insert(user("ann"), None).await.unwrap();
+    let mut holder = PgConnection::connect(place.url()).await.unwrap();
+    holder.execute("BEGIN; UPDATE users SET token_version = 5").await.unwrap();
+    let changing = tokio::spawn({
+        let users = stores.users.clone();
+        let change = UserChange { disabled: Some(true), ..UserChange::default() };
+        async move { users.update("ann", change).await }
+    });
+    is_waited_for(&mut holder, "transactionid", "the change waits for the row").await;
+    holder.execute("COMMIT").await.unwrap();
+    changing.await.unwrap().unwrap();
+    assert_eq!(stores.users.find("ann").await.unwrap().unwrap().token_version, 6);
+    stores.close().await;
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test measures real time")]

@@ -1,22 +1,29 @@
-//! Refresh tokens, revoked access tokens, and the emergency that ends all of them.
+//! Refresh tokens and revoked access tokens.
 
 use std::time::Duration;
 
 use postern::{
-    config::UsersSource,
     core::{
         session::{Session, SessionId, TokenHash},
         time::Timestamp,
+        tokens::jti_of,
     },
-    ports::{Exchange, Exchanged, RefreshToken, Revocation, Tokens, UserError, Whom},
+    ports::{Exchange, Exchanged, RefreshToken, Revocation, Tokens},
 };
 
-use crate::harness::{Later, Node, Place, eventually, session};
+use crate::harness::{Later, Node, Place, eventually};
 
 crate::for_every_store!(
     a_refresh_token_is_exchanged_once,
     the_last_use_is_answered_again_to_whoever_asks_from_there,
     a_second_use_closes_the_family,
+    threat_36_a_second_use_is_known_however_often_the_token_was_followed,
+    threat_36_a_second_use_is_known_after_the_token_would_have_expired,
+    one_use_is_answered_again_a_few_times,
+    a_family_that_grows_too_large_ends_with_its_session,
+    a_second_use_ends_the_session_in_the_same_step,
+    a_session_whose_tokens_are_revoked_too_often_ends,
+    all_revocations_are_read_however_many_there_are,
     a_family_knows_no_other,
     of_many_at_once_from_many_places_one_is_the_first_use,
     of_many_at_once_from_one_place_all_are_answered_and_one_goes_on,
@@ -24,8 +31,6 @@ crate::for_every_store!(
     a_revocation_outlives_a_restart_and_is_known_before_anything_is_asked,
     memory_of_revocations_is_unsure_without_a_follower,
     what_has_expired_is_cleaned_away,
-    threat_36_the_emergency_ends_everything_of_a_user_or_of_all,
-    threat_36_the_emergency_holds_for_users_of_a_file,
 );
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -47,6 +52,7 @@ fn exchange(presented: &str, next: &str) -> Exchange {
         presented: TokenHash::of(presented),
         next: token(next, "family"),
         now: now(),
+        end_of_session: now().after(Duration::from_secs(30 * 86_400)),
         place: Some(TokenHash::of("here")),
     }
 }
@@ -133,6 +139,140 @@ async fn a_second_use_closes_the_family(place: Place) {
     assert_eq!(exchanged(tokens, "2", "3").await, Exchanged::Done);
     assert_eq!(exchanged(tokens, "lost", "x").await, Exchanged::Reused);
     assert_eq!(exchanged(tokens, "3", "x").await, Exchanged::Reused);
+    stores.close().await;
+}
+
+/// Whoever holds a copy cannot make it forgotten by refreshing: that would be the way to keep the owner's next use from telling.
+async fn threat_36_a_second_use_is_known_however_often_the_token_was_followed(place: Place) {
+    let stores = place.open().await.unwrap();
+    let tokens = &*stores.tokens;
+    tokens.insert_refresh(token("1", "family")).await.unwrap();
+    for number in 1..=1_010 {
+        let (presented, next) = (number.to_string(), (number + 1).to_string());
+        assert_eq!(exchanged(tokens, &presented, &next).await, Exchanged::Done);
+    }
+    assert_eq!(exchanged(tokens, "1", "x").await, Exchanged::Reused);
+    assert_eq!(exchanged(tokens, "1011", "x").await, Exchanged::Reused, "nothing of the family holds");
+    stores.close().await;
+}
+
+/// The session lives for longer than a refresh token that nobody uses.
+async fn threat_36_a_second_use_is_known_after_the_token_would_have_expired(place: Place) {
+    let stores = place.open().await.unwrap();
+    let tokens = &*stores.tokens;
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let kept = |mut asked: Exchange| {
+        asked.next.expires_at = now().after(days(30));
+        asked
+    };
+    tokens.insert_refresh(token("1", "family")).await.unwrap();
+    tokens.insert_refresh(token("unused", "other")).await.unwrap();
+    assert_eq!(tokens.exchange(kept(exchange("1", "2"))).await.unwrap(), Exchanged::Done);
+    // Eight days later a server has cleaned.
+    let node = Node::following(place.open_at(Later::by(8 * 86_400)).await.unwrap());
+    eventually("what nobody used is cleaned away", 5 * SECOND, || async {
+        tokens.find_refresh(&TokenHash::of("unused")).await.unwrap().is_none()
+    })
+    .await;
+    let later = |presented: &str, next: &str| Exchange { now: now().after(days(8)), ..kept(exchange(presented, next)) };
+    assert_eq!(tokens.exchange(later("1", "x")).await.unwrap(), Exchanged::Reused);
+    assert_eq!(tokens.exchange(later("2", "x")).await.unwrap(), Exchanged::Reused);
+    node.stop().await;
+    // And beyond the end of the session nothing is kept.
+    let node = Node::following(place.open_at(Later::by(31 * 86_400)).await.unwrap());
+    eventually("all is cleaned away", 5 * SECOND, || async {
+        tokens.find_refresh(&TokenHash::of("1")).await.unwrap().is_none()
+            && tokens.find_refresh(&TokenHash::of("2")).await.unwrap().is_none()
+    })
+    .await;
+    node.stop().await;
+    stores.close().await;
+}
+
+async fn one_use_is_answered_again_a_few_times(place: Place) {
+    let stores = place.open().await.unwrap();
+    let tokens = &*stores.tokens;
+    tokens.insert_refresh(token("1", "family")).await.unwrap();
+    assert_eq!(exchanged(tokens, "1", "2").await, Exchanged::Done);
+    for number in 0..8 {
+        assert_eq!(exchanged(tokens, "1", &format!("2-{number}")).await, Exchanged::Again);
+    }
+    assert_eq!(exchanged(tokens, "1", "x").await, Exchanged::Reused);
+    assert_eq!(exchanged(tokens, "2", "x").await, Exchanged::Reused, "nothing of the family holds");
+    stores.close().await;
+}
+
+/// A node that knows a session of Ann's, and the first refresh token of it.
+async fn scene(place: &Place) -> (Node, Session) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let made = node.sign_in("ann").await;
+    node.stores.tokens.insert_refresh(token("1", &made.id.0)).await.unwrap();
+    node.warm(&made).await;
+    (node, made)
+}
+
+fn of(session: &Session, presented: &str, next: &str) -> Exchange {
+    Exchange { next: token(next, &session.id.0), ..exchange(presented, "") }
+}
+
+async fn a_family_that_grows_too_large_ends_with_its_session(place: Place) {
+    let (node, made) = scene(&place).await;
+    let tokens = &*node.stores.tokens;
+    place.execute("UPDATE refresh_tokens SET generation = 9998").await;
+    assert_eq!(tokens.exchange(of(&made, "1", "2")).await.unwrap(), Exchanged::Done);
+    assert_eq!(tokens.exchange(of(&made, "2", "3")).await.unwrap(), Exchanged::Done);
+    assert_eq!(tokens.exchange(of(&made, "3", "4")).await.unwrap(), Exchanged::TooMany);
+    assert!(tokens.find_refresh(&TokenHash::of("4")).await.unwrap().is_none());
+    assert!(is_over(&node, &made).await);
+    assert_eq!(tokens.exchange(of(&made, "1", "x")).await.unwrap(), Exchanged::Reused, "and is not forgotten");
+    node.stop().await;
+}
+
+/// Nobody has to come back for it, and no failure can come between.
+async fn a_second_use_ends_the_session_in_the_same_step(place: Place) {
+    let (here, made) = scene(&place).await;
+    let there = place.node().await;
+    there.warm(&made).await;
+    let tokens = &*here.stores.tokens;
+    assert_eq!(tokens.exchange(of(&made, "1", "2")).await.unwrap(), Exchanged::Done);
+    assert_eq!(tokens.exchange(of(&made, "2", "3")).await.unwrap(), Exchanged::Done);
+    assert!(!is_over(&here, &made).await);
+    assert_eq!(tokens.exchange(of(&made, "1", "x")).await.unwrap(), Exchanged::Reused);
+    assert!(is_over(&here, &made).await, "at once here");
+    eventually("and there", SECOND, || is_over(&there, &made)).await;
+    here.stop().await;
+    there.stop().await;
+}
+
+async fn a_session_whose_tokens_are_revoked_too_often_ends(place: Place) {
+    let (here, made) = scene(&place).await;
+    let there = place.node().await;
+    there.warm(&made).await;
+    let until = now().after(Duration::from_secs(900));
+    let jti = |number: i32| jti_of(&made.id, &number.to_string());
+    for number in 0..50 {
+        assert!(here.stores.tokens.revoke(&jti(number), until).await.unwrap());
+    }
+    assert!(!here.stores.tokens.revoke(&jti(0), until).await.unwrap(), "it was already");
+    assert!(here.stores.tokens.revoke("of-another-make", until).await.unwrap());
+    assert!(!is_over(&here, &made).await);
+    assert!(here.stores.tokens.revoke(&jti(50), until).await.unwrap());
+    assert!(is_over(&here, &made).await, "at once here");
+    eventually("and there", SECOND, || is_over(&there, &made)).await;
+    here.stop().await;
+    there.stop().await;
+}
+
+async fn all_revocations_are_read_however_many_there_are(place: Place) {
+    place.open().await.unwrap().close().await;
+    let rows = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 10001)";
+    let until = now().after(Duration::from_secs(900)).unix_millis();
+    place.execute(&format!("{rows} INSERT INTO revoked_tokens SELECT 'jti-' || n, {until} FROM numbers")).await;
+    let stores = place.open().await.unwrap();
+    for number in 1..=10_001 {
+        assert_eq!(stores.tokens.peek_revoked(&format!("jti-{number}")), Revocation::Revoked, "{number}");
+    }
     stores.close().await;
 }
 
@@ -261,66 +401,6 @@ async fn what_has_expired_is_cleaned_away(place: Place) {
     stores.close().await;
 }
 
-async fn is_over(node: &Node, session: &Session) -> bool {
+pub(crate) async fn is_over(node: &Node, session: &Session) -> bool {
     !node.knows(session) && node.stores.sessions.find(&session.gate_hash).await.unwrap().is_none()
-}
-
-async fn version(node: &Node, name: &str) -> u64 {
-    node.stores.users.find(name).await.unwrap().unwrap().token_version
-}
-
-async fn threat_36_the_emergency_ends_everything_of_a_user_or_of_all(place: Place) {
-    let (here, there) = (place.node().await, place.node().await);
-    here.add_user("ann").await;
-    here.add_user("bob").await;
-    let (anns, bobs) = (here.sign_in("ann").await, here.sign_in("bob").await);
-    for session in [&anns, &bobs] {
-        there.warm(session).await;
-    }
-    let command = place.open().await.unwrap();
-    assert!(matches!(command.users.revoke(Whom::One("nobody")).await, Err(UserError::Unknown(_))));
-    assert_eq!(command.users.revoke(Whom::One("ANN")).await.unwrap(), 1);
-    for node in [&here, &there] {
-        eventually("hers are over", SECOND, || is_over(node, &anns)).await;
-        assert_eq!((version(node, "ann").await, version(node, "bob").await), (2, 1));
-        assert!(!is_over(node, &bobs).await);
-    }
-    assert_eq!(command.users.revoke(Whom::Everybody).await.unwrap(), 1);
-    for node in [&here, &there] {
-        eventually("all are over", SECOND, || is_over(node, &bobs)).await;
-        assert_eq!((version(node, "ann").await, version(node, "bob").await), (3, 2));
-    }
-    let fresh = there.sign_in("bob").await;
-    assert!(!is_over(&here, &fresh).await, "whoever signs in again is let in");
-    command.close().await;
-    here.stop().await;
-    there.stop().await;
-}
-
-async fn threat_36_the_emergency_holds_for_users_of_a_file(mut place: Place) {
-    let file = place.folder.path().join("users.yaml");
-    let hash = "$5$abcdefgh$ZLdkj8mkc2XVSrPVjskDAgZPGjtj1VGVaa1aUkrMTU/";
-    let entry = |name: &str| format!("  {name}: {{ displayname: {name}, password: '{hash}' }}\n");
-    std::fs::write(&file, format!("users:\n{}{}", entry("ann"), entry("bob"))).unwrap();
-    place.users = UsersSource::File(file);
-    let (here, there) = (place.node().await, place.node().await);
-    let (anns, bobs) = (session("ann"), session("bob"));
-    for session in [&anns, &bobs] {
-        here.stores.sessions.create(session.clone(), &[]).await.unwrap();
-        there.warm(session).await;
-    }
-    assert!(matches!(here.stores.users.revoke(Whom::One("nobody")).await, Err(UserError::Unknown(_))));
-    assert_eq!(here.stores.users.revoke(Whom::One("Ann")).await.unwrap(), 1);
-    assert!(is_over(&here, &anns).await, "at once here");
-    assert_eq!(version(&here, "ann").await, 2);
-    eventually("and there", SECOND, || async { is_over(&there, &anns).await && version(&there, "ann").await == 2 })
-        .await;
-    assert_eq!(version(&there, "bob").await, 1);
-    assert_eq!(here.stores.users.revoke(Whom::Everybody).await.unwrap(), 1);
-    eventually("all of them", SECOND, || async {
-        is_over(&there, &bobs).await && version(&there, "bob").await == 2 && version(&there, "ann").await == 3
-    })
-    .await;
-    here.stop().await;
-    there.stop().await;
 }

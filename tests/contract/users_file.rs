@@ -15,6 +15,7 @@ crate::for_every_store!(
     a_change_made_while_no_server_ran_is_noticed,
     a_large_file_is_taken_up_within_the_time_of_one_operation,
     a_faulty_file_keeps_the_old_users,
+    threat_36_a_reading_that_fails_takes_no_token_version_back,
     a_file_is_not_written_by_us,
 );
 
@@ -103,6 +104,24 @@ async fn a_large_file_is_taken_up_within_the_time_of_one_operation(place: Place)
         assert_eq!((user.groups, user.token_version), (vec![group.to_owned()], version));
         stores.close().await;
     }
+}
+
+/// Somebody raised it meanwhile: what is read of the database before the failure is the newest there is.
+async fn threat_36_a_reading_that_fails_takes_no_token_version_back(place: Place) {
+    let (place, path) = with_users(place);
+    let stores = place.open().await.unwrap();
+    place.execute("UPDATE file_users SET token_version = 5 WHERE folded = 'ann'").await;
+    let fail = if place.is_sqlite() {
+        "CREATE TRIGGER fail BEFORE INSERT ON changes BEGIN SELECT RAISE(ABORT, 'fails'); END"
+    } else {
+        "ALTER TABLE changes ADD CONSTRAINT fail CHECK (seq < 0) NOT VALID"
+    };
+    place.execute(fail).await;
+    write(&path, &[("ann", "admins", false), ("bob", "others", false), ("Carl", "staff", false)]);
+    assert!(stores.users_file.as_ref().unwrap().reload().await.is_err());
+    assert_eq!(stores.users.find("ann").await.unwrap().unwrap().token_version, 5);
+    assert_eq!(stores.users.find("bob").await.unwrap().unwrap().groups, ["staff"], "the old users stay");
+    stores.close().await;
 }
 
 async fn a_faulty_file_keeps_the_old_users(place: Place) {

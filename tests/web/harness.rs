@@ -22,7 +22,7 @@ use postern::{
     observe::metrics::Metrics,
     portal::{Arrival, Portal, router},
     ports::AuditEvent,
-    store::{Stores, open_with, system::SystemEntropy},
+    store::{Options, Stores, open_with, system::SystemEntropy},
 };
 use tempfile::TempDir;
 use tokio::sync::{OnceCell, RwLock};
@@ -76,6 +76,7 @@ pub(crate) struct World {
     pub(crate) metrics: Arc<Metrics>,
     record: Arc<Record>,
     router: Router,
+    options: Options,
     folder: TempDir,
 }
 
@@ -114,8 +115,8 @@ routes:
         let loaded = config::load(&folder.path().join("postern.yaml")).unwrap_or_else(|faults| panic!("{faults}"));
         let clock = Arc::new(FakeClock::new());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let options = (&loaded.settings).into();
-        let stores = open_with(options, metrics.clone(), clock.clone(), Arc::new(SystemEntropy)).await.unwrap();
+        let options = Options::from(&loaded.settings);
+        let stores = open_with(options.clone(), metrics.clone(), clock.clone(), Arc::new(SystemEntropy)).await.unwrap();
         let hasher = Arc::new(CountingHasher {
             inner: stores.hasher.clone(),
             verified: AtomicU64::new(0),
@@ -201,6 +202,7 @@ routes:
             metrics,
             record,
             router,
+            options,
             folder,
         };
         world.add_user("alice", &["admins"]).await;
@@ -217,6 +219,12 @@ routes:
             ..User::new(name, groups.iter().map(|group| (*group).to_owned()).collect())
         };
         self.stores.users.insert(user, Some(hash.clone())).await.unwrap();
+    }
+
+    /// What another process on the same data has.
+    pub(crate) async fn elsewhere(&self) -> Stores {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        open_with(self.options.clone(), metrics, self.clock.clone(), Arc::new(SystemEntropy)).await.unwrap()
     }
 
     /// Other rules, before anybody has visited.

@@ -19,7 +19,8 @@ use postern::{
     },
     ports::{
         AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, LiveSession, Mark, PasswordKey, PasswordTurn,
-        Peek, Presentation, Regulation, Sessions, Try, Unavailable, UserChange, UserError, Users, VerifiedPasswords, Whom,
+        Peek, Presentation, Regulation, Sessions, Try, Unavailable, UserChange, UserError, Users, VerifiedPasswords,
+        Whom,
     },
 };
 use secrecy::SecretString;

@@ -1,7 +1,7 @@
 //! Access tokens and the keys that verify them.
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use postern::ports::{Clock as _, End, UserChange};
+use postern::ports::{Clock as _, End, Rotation, Takeover, UserChange};
 use serde_json::{Value, json};
 
 use crate::harness::{Ask, Browser, HTTPS, ON_HTTPS, PASSWORD, World};
@@ -115,6 +115,31 @@ async fn what_is_no_token_of_ours_is_401_with_a_challenge() {
         let reply = world.send(Ask::get(format!("{HTTPS}/auth/me")).header("authorization", scheme)).await;
         assert_eq!(reply.code(), "sign_in_required", "{scheme}");
     }
+}
+
+/// This server cannot follow the log of changes, while its requests reach the database.
+#[tokio::test]
+async fn threat_36_a_key_that_was_removed_elsewhere_neither_verifies_nor_signs() {
+    let world = World::https().await;
+    let signed_in = sign_in(&world, "bob").await;
+    let me = |token: &str| Ask::get(format!("{HTTPS}/auth/me")).bearer(token);
+    assert_eq!(world.send(me(&token(&signed_in))).await.status, 200);
+    let elsewhere = world.elsewhere().await;
+    let algorithm = elsewhere.keys.signing().newest().unwrap().algorithm;
+    let access = world.site.tokens.access;
+    let rotation = Rotation { algorithm, takeover: Takeover::AtOnce, access };
+    let kid = elsewhere.keys.rotate(rotation).await.unwrap();
+    assert_eq!(world.send(me(&token(&signed_in))).await.status, 401, "what the old key signed");
+    let published = world.send(Ask::get(format!("{HTTPS}/.well-known/jwks.json"))).await.json();
+    assert_eq!(published["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(published["keys"][0]["kid"], kid.as_str());
+    let refresh = json!({ "refresh_token": signed_in["refresh_token"] });
+    let refreshed = world.send(Ask::post(format!("{HTTPS}/auth/refresh")).json(&refresh)).await.json();
+    for fresh in [token(&refreshed), token(&sign_in(&world, "bob").await)] {
+        assert_eq!(decode_header(&fresh).unwrap().kid.as_ref(), Some(&kid), "the new one signs");
+        assert_eq!(world.send(me(&fresh)).await.status, 200);
+    }
+    elsewhere.close().await;
 }
 
 /// Cookies come first: a browser that is signed in stays so whatever else it sends.

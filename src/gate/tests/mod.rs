@@ -15,10 +15,10 @@ use crate::{
         target::{Scheme, Target},
     },
     ports::{
-        LiveSession,
+        LiveSession, SigningKeys,
         fakes::{
-            Door, Flooding, NOW, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers,
-            route, session, site, token,
+            Door, Flooding, NOW, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of, key, listener,
+            no_issuers, route, session, site, token,
         },
     },
 };
@@ -258,6 +258,23 @@ async fn a_flooding_source_is_slowed_down_before_any_look_up() {
     let outcome = f.ask_from("app.example.com", "/staff/x", Flooding::SOURCE, "GET").await;
     assert!(matches!(outcome.verdict, Verdict::SlowDown { retry_after } if retry_after == Duration::from_secs(3)));
     assert_eq!(f.stores.reads.load(Ordering::SeqCst), 0);
+}
+
+/// `key-1` is remembered, and was removed in an emergency.
+#[tokio::test]
+async fn threat_36_a_key_that_was_removed_verifies_nothing_where_memory_is_unsure() {
+    for (unsure, removed, down, expected) in [
+        (false, false, true, "forward"),
+        (true, false, false, "forward"),
+        (true, true, false, "sign_in"),
+        (true, false, true, "unavailable"),
+    ] {
+        let mut f = fixture().header("authorization", &format!("Bearer {}", token(1, |_| {})));
+        f.stores.remember(&session('a', 1));
+        let stored = SigningKeys::new(vec![key(if removed { 2 } else { 1 })]);
+        f.gate.keys = Arc::new(OneKey { stored: Arc::new(stored), unsure, down, ..OneKey::new() });
+        assert_eq!(f.verdict("/staff/x").await, expected, "unsure {unsure}, removed {removed}, down {down}");
+    }
 }
 
 #[tokio::test]

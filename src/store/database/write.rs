@@ -28,7 +28,7 @@ const BEGIN_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
 pub(in crate::store) enum Guard<'g> {
     /// Only the rows that it touches.
     Rows,
-    /// A user, by folded name, and which sessions they have.
+    /// A user, by folded name, and which sessions they have; nobody may hold all users meanwhile.
     User(&'g str),
     /// A user, who gets a session: others may add sessions too, but nobody may change the user or end them all. Without it a session that is
     /// made while a password changes would be seen by neither side.
@@ -49,7 +49,10 @@ impl Guard<'_> {
     async fn take(self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
         let (lock, name) = match self {
             Guard::Rows => return Ok(()),
-            Guard::User(folded) => (ALONE, format!("user {folded}")),
+            Guard::User(folded) => {
+                sqlx::query(SHARED).bind(ALL_USERS).execute(&mut *connection).await?;
+                (ALONE, format!("user {folded}"))
+            }
             Guard::AllUsers => (ALONE, ALL_USERS.to_owned()),
             Guard::SigningKeys => (ALONE, "signing keys".to_owned()),
             Guard::Family(session) => (ALONE, format!("refresh tokens {session}")),

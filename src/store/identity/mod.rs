@@ -1,5 +1,6 @@
 //! Users and their passwords: in the database, or in a file as Authelia writes it.
 
+mod emergency;
 mod file_format;
 mod users;
 mod users_file;

@@ -7,13 +7,14 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{AnyConnection, FromRow};
 
+use super::emergency::revoke;
 use crate::{
     core::user::{Attributes, User, folded},
     ports::{ChangeKind, Credentials, Unavailable, UserChange, UserError, Users, Whom},
     store::{
         api_tokens,
         database::{Database, Guard, can_be_stored},
-        session::{SessionCache, delete_all, delete_of_user},
+        session::{SessionCache, delete_of_user},
     },
 };
 
@@ -137,14 +138,14 @@ impl Users for DatabaseUsers {
                 Err(bad) => return Ok(Outcome::Bad(bad)),
             };
             sqlx::query(
-                "UPDATE users SET display_name = $1, email = $2, groups = $3, disabled = $4, token_version = $5, \
-                 attributes = $6 WHERE folded = $7",
+                "UPDATE users SET display_name = $1, email = $2, groups = $3, disabled = $4, \
+                 token_version = token_version + $5, attributes = $6 WHERE folded = $7",
             )
             .bind(&user.display_name)
             .bind(&user.email)
             .bind(groups_text(&user.groups))
             .bind(i64::from(user.disabled))
-            .bind(i64::try_from(user.token_version).unwrap_or(i64::MAX))
+            .bind(i64::from(ends_sessions))
             .bind(attributes_text(&user.attributes))
             .bind(folded(name))
             .execute(&mut *write)
@@ -178,32 +179,20 @@ impl Users for DatabaseUsers {
     }
 
     async fn revoke(&self, whom: Whom<'_>) -> Result<u64, UserError> {
-        let Whom::One(name) = whom else {
-            let work = async {
-                let mut write = self.database.begin(Guard::AllUsers).await?;
-                sqlx::query("UPDATE users SET token_version = token_version + 1").execute(&mut *write).await?;
-                let ended = delete_all(&mut write).await?;
-                write.commit().await?;
-                Ok(ended)
-            };
-            let ended = self.database.run(STORE, "revoke_all", work).await;
-            self.cache.drop_all();
-            return Ok(ended?);
+        let raise = "UPDATE users SET token_version = token_version + 1 WHERE $1 IS NULL OR folded = $1";
+        let ended = match whom {
+            Whom::One(name) => revoke(&self.database, raise, Some(&folded(name))).await,
+            Whom::Everybody => revoke(&self.database, raise, None).await,
         };
-        let work = async {
-            let mut write = self.database.begin(Guard::User(&folded(name))).await?;
-            let done = sqlx::query("UPDATE users SET token_version = token_version + 1 WHERE folded = $1")
-                .bind(folded(name))
-                .execute(&mut *write)
-                .await?;
-            if done.rows_affected() == 0 {
-                return Ok(Outcome::Unknown);
-            }
-            let ended = delete_of_user(&mut write, &folded(name), None).await?;
-            write.commit().await?;
-            Ok(Outcome::Done(ended))
-        };
-        self.change(name, "revoke", work).await
+        // Also after a failure: it may be that only the answer to the commit was lost.
+        match whom {
+            Whom::One(name) => self.cache.drop_user(&folded(name)),
+            Whom::Everybody => self.cache.drop_all(),
+        }
+        match (ended?, whom) {
+            (None, Whom::One(name)) => Err(UserError::Unknown(name.to_owned())),
+            (ended, _) => Ok(ended.unwrap_or_default()),
+        }
     }
 }
 

@@ -14,7 +14,10 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
-use super::file_format::{self, Entries};
+use super::{
+    emergency::revoke,
+    file_format::{self, Entries},
+};
 use crate::{
     config::Faults,
     core::user::{User, folded},
@@ -22,7 +25,7 @@ use crate::{
     store::{
         api_tokens,
         database::{Database, Dialect, Guard, Write},
-        session::{SessionCache, delete_all, delete_of_user, delete_of_users},
+        session::{SessionCache, delete_of_users},
     },
 };
 
@@ -85,7 +88,8 @@ impl FileUsers {
                 Ok(count)
             }
             Err(error) => {
-                self.entries.store(old);
+                // But never an older token version: the step may have been committed, and others raise versions meanwhile.
+                self.entries.rcu(|held| Arc::new(with_newest_versions(&old, held)));
                 self.cache.drop_all();
                 Err(error.into())
             }
@@ -122,7 +126,7 @@ impl FileUsers {
         delete_of_users(&mut write, &changed).await?;
         // Not of those whom another process read first: their tokens carry the new version already.
         api_tokens::delete_of_users(&mut write, &outdated).await?;
-        // Before the commit: a session that is made after it must already see the new entry.
+        // Before the commit: a session that is made after it must already see the new entry. Nobody raises a version meanwhile, so these are the newest.
         self.entries.store(Arc::new(entries));
         write.commit().await?;
         Ok(changed)
@@ -173,6 +177,16 @@ impl FileUsers {
     }
 }
 
+/// `entries`, with the token versions of `held` where those are newer.
+fn with_newest_versions(entries: &Entries, held: &Entries) -> Entries {
+    let mut entries = entries.clone();
+    for (name, entry) in &mut entries {
+        let newest = held.get(name).map_or(0, |held| held.user.token_version);
+        entry.user.token_version = entry.user.token_version.max(newest);
+    }
+    entries
+}
+
 async fn known(connection: &mut AnyConnection) -> Result<HashMap<String, (Vec<u8>, i64)>, sqlx::Error> {
     let rows: Vec<(String, Vec<u8>, i64)> =
         sqlx::query_as("SELECT folded, fingerprint, token_version FROM file_users").fetch_all(connection).await?;
@@ -186,12 +200,14 @@ async fn save(write: &mut Write, rows: &Value) -> Result<(), sqlx::Error> {
         Dialect::Sqlite => {
             "INSERT INTO file_users (folded, fingerprint, token_version) \
              SELECT value ->> 'folded', unhex(value ->> 'fingerprint'), value ->> 'version' FROM json_each($1) WHERE TRUE \
-             ON CONFLICT (folded) DO UPDATE SET fingerprint = excluded.fingerprint, token_version = excluded.token_version"
+             ON CONFLICT (folded) DO UPDATE SET fingerprint = excluded.fingerprint, \
+             token_version = max(file_users.token_version, excluded.token_version)"
         }
         Dialect::Postgres => {
             "INSERT INTO file_users (folded, fingerprint, token_version) SELECT folded, decode(fingerprint, 'hex'), version \
              FROM json_to_recordset($1::json) AS new (folded text, fingerprint text, version bigint) \
-             ON CONFLICT (folded) DO UPDATE SET fingerprint = excluded.fingerprint, token_version = excluded.token_version"
+             ON CONFLICT (folded) DO UPDATE SET fingerprint = excluded.fingerprint, \
+             token_version = greatest(file_users.token_version, excluded.token_version)"
         }
     };
     sqlx::query(save).bind(rows.to_string()).execute(&mut **write).await?;
@@ -236,21 +252,8 @@ impl Users for FileUsers {
         {
             return Err(UserError::Unknown(spelt.to_owned()));
         }
-        let work = async {
-            let guard = name.as_deref().map_or(Guard::AllUsers, Guard::User);
-            let mut write = self.database.begin(guard).await?;
-            sqlx::query("UPDATE file_users SET token_version = token_version + 1 WHERE $1 IS NULL OR folded = $1")
-                .bind(name.as_deref())
-                .execute(&mut *write)
-                .await?;
-            let ended = match &name {
-                Some(name) => delete_of_user(&mut write, name, None).await?,
-                None => delete_all(&mut write).await?,
-            };
-            write.commit().await?;
-            Ok(ended)
-        };
-        let ended = self.database.run(STORE, "revoke", work).await;
+        let raise = "UPDATE file_users SET token_version = token_version + 1 WHERE $1 IS NULL OR folded = $1";
+        let ended = revoke(&self.database, raise, name.as_deref()).await;
         // Also after a failure: it may be that only the answer to the commit was lost.
         let adopted = match name.as_deref() {
             Some(name) => self.adopt_versions(Some(&[name])).await,
@@ -261,7 +264,10 @@ impl Users for FileUsers {
             None => self.cache.drop_all(),
         }
         adopted?;
-        Ok(ended?)
+        match (ended?, whom) {
+            (None, Whom::One(spelt)) => Err(UserError::Unknown(spelt.to_owned())),
+            (ended, _) => Ok(ended.unwrap_or_default()),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod key_file;
 mod material;
+mod memory;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,16 +14,19 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use chacha20poly1305::{
     ChaCha20Poly1305, KeyInit, Nonce,
     aead::{Aead, Payload},
 };
-use sqlx::{AnyConnection, FromRow};
+use sqlx::{AnyConnection, AnyPool, FromRow};
 use zeroize::Zeroizing;
 
-use super::database::{Database, Guard, Write};
+use self::memory::Memory;
+use super::{
+    database::{Database, Guard, Write},
+    session::SessionCache,
+};
 use crate::{
     core::{time::Timestamp, tokens::SigningAlgorithm},
     ports::{ChangeKind, Entropy, KeyTimes, Keys, Rotation, SigningKey, SigningKeys, Takeover, Unavailable},
@@ -64,7 +68,9 @@ impl From<KeyError> for Unavailable {
 
 pub(super) struct DatabaseKeys {
     vault: Vault,
-    current: ArcSwap<SigningKeys>,
+    memory: Memory,
+    /// Which knows whether memory may be believed: one log is followed for all.
+    cache: Arc<SessionCache>,
 }
 
 /// Where keys are kept, and how they are sealed.
@@ -89,17 +95,25 @@ impl DatabaseKeys {
     /// Opens the keys; at the first start makes one of `algorithm`, and the key file (0600).
     pub(super) async fn open(
         database: Arc<Database>,
+        cache: Arc<SessionCache>,
         path: &Path,
         algorithm: SigningAlgorithm,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, KeyError> {
-        let none_yet = rows(&database).await?.is_empty();
+        let none_yet = rows(&database, &database.pool()).await?.is_empty();
         let secret = key_file::read_or_create(path, none_yet, &*entropy)?;
         let cipher =
             ChaCha20Poly1305::new_from_slice(secret.as_slice()).map_err(|_| KeyError::Malformed(path.to_owned()))?;
         let vault = Vault { database, cipher, path: path.to_owned(), entropy, algorithm };
-        let keys = vault.load().await?;
-        Ok(Self { vault, current: ArcSwap::from_pointee(keys) })
+        let keys = vault.load(&vault.database.pool()).await?;
+        Ok(Self { vault, memory: Memory::of(keys), cache })
+    }
+
+    async fn read_by(&self, pool: &AnyPool) -> Result<Arc<SigningKeys>, Unavailable> {
+        let reading = self.memory.begin();
+        let keys = Arc::new(self.vault.load(pool).await?);
+        self.memory.take(reading, &keys);
+        Ok(keys)
     }
 
     /// Deletes keys whose last token has expired. No row of the log: by their times nobody believes them any more.
@@ -115,12 +129,19 @@ impl DatabaseKeys {
 #[async_trait]
 impl Keys for DatabaseKeys {
     fn signing(&self) -> Arc<SigningKeys> {
-        self.current.load_full()
+        self.memory.keys()
+    }
+
+    fn peek(&self) -> Option<Arc<SigningKeys>> {
+        self.cache.is_trusted().then(|| self.memory.keys())
+    }
+
+    async fn read(&self) -> Result<Arc<SigningKeys>, Unavailable> {
+        self.read_by(&self.vault.database.pool()).await
     }
 
     async fn reload(&self) -> Result<(), Unavailable> {
-        self.current.store(Arc::new(self.vault.load().await?));
-        Ok(())
+        self.read_by(&self.vault.database.followers_pool()).await.map(drop)
     }
 
     async fn rotate(&self, rotation: Rotation) -> Result<String, Unavailable> {
@@ -138,7 +159,7 @@ impl Keys for DatabaseKeys {
 
     async fn adopt(&self, rotation: Rotation) -> Result<Option<String>, Unavailable> {
         // By memory: a reload that changes nothing of this must not need the database.
-        if self.current.load().newest().is_some_and(|newest| newest.algorithm == rotation.algorithm) {
+        if self.memory.keys().newest().is_some_and(|newest| newest.algorithm == rotation.algorithm) {
             return Ok(None);
         }
         let database = &self.vault.database;
@@ -161,28 +182,33 @@ impl Keys for DatabaseKeys {
 
 impl Vault {
     /// Also makes the first key: at the first start, and where another, empty database took the place of the one in use.
-    async fn load(&self) -> Result<SigningKeys, KeyError> {
-        let mut found = rows(&self.database).await?;
+    async fn load(&self, pool: &AnyPool) -> Result<SigningKeys, KeyError> {
+        let mut found = rows(&self.database, pool).await?;
         if found.is_empty() {
             self.make_first().await?;
-            found = rows(&self.database).await?;
+            found = rows(&self.database, pool).await?;
         }
-        let keys: Vec<SigningKey> = found.into_iter().map(|row| self.opened(row)).collect::<Result<_, _>>()?;
+        let keys: Vec<SigningKey> =
+            found.into_iter().filter_map(|row| self.opened(row).transpose()).collect::<Result<_, _>>()?;
         if keys.is_empty() {
             return Err(Unavailable { store: STORE, detail: "there is no signing key".to_owned() }.into());
         }
         Ok(SigningKeys::new(keys))
     }
 
-    fn opened(&self, row: Row) -> Result<SigningKey, KeyError> {
+    /// `None`: a key of a newer version, by an algorithm that nobody knows here. To stop at it would keep the keys in force that were removed for it.
+    fn opened(&self, row: Row) -> Result<Option<SigningKey>, KeyError> {
+        let algorithm = match row.algorithm.parse() {
+            Ok(algorithm) => algorithm,
+            Err(error) => {
+                tracing::warn!(kid = row.kid, %error, "a signing key was made by a newer version: it is passed over");
+                return Ok(None);
+            }
+        };
         let wrong = || KeyError::Wrong(self.path.clone());
         let nonce = Nonce::try_from(row.nonce.as_slice()).map_err(|_| wrong())?;
         let payload = Payload { msg: &row.sealed, aad: row.kid.as_bytes() };
         let secret = Zeroizing::new(self.cipher.decrypt(&nonce, payload).map_err(|_| wrong())?);
-        let algorithm = row.algorithm.parse().map_err(|error| Unavailable {
-            store: STORE,
-            detail: format!("the key {} was made by a newer version: {error}", row.kid),
-        })?;
         let times = KeyTimes {
             created_at: Timestamp::from_unix_millis(row.created_at),
             signs_from: Timestamp::from_unix_millis(row.signs_from),
@@ -190,7 +216,7 @@ impl Vault {
         };
         let key = material::key_of(algorithm, &secret, times).map_err(|_| wrong())?;
         // The name is made of the public key: whoever only writes the database makes no key another's, nor its algorithm another.
-        if key.kid == row.kid { Ok(key) } else { Err(wrong()) }
+        if key.kid == row.kid { Ok(Some(key)) } else { Err(wrong()) }
     }
 
     /// On a thread of its own: an RSA key takes its time.
@@ -285,11 +311,11 @@ struct Row {
     retires_at: Option<i64>,
 }
 
-async fn rows(database: &Database) -> Result<Vec<Row>, Unavailable> {
+async fn rows(database: &Database, pool: &AnyPool) -> Result<Vec<Row>, Unavailable> {
     database
         .run(STORE, "load", async {
             sqlx::query_as("SELECT kid, nonce, sealed, created_at, algorithm, signs_from, retires_at FROM signing_keys")
-                .fetch_all(&database.followers_pool())
+                .fetch_all(pool)
                 .await
         })
         .await

@@ -8,4 +8,4 @@ mod tests;
 
 pub(super) use cache::{Leash, SessionCache, UserWatch};
 pub(super) use database::DatabaseSessions;
-pub(super) use rows::{delete_all, delete_of_user, delete_of_users};
+pub(super) use rows::{delete_of_user, delete_of_users, delete_session, delete_step};

@@ -91,6 +91,22 @@ fn list<'i>(ids: impl IntoIterator<Item = &'i SessionId>) -> String {
     ids.to_string()
 }
 
+/// Ends one session within what somebody else does: with what it was handed over from, and all that was handed over from that.
+pub(in crate::store) async fn delete_session(write: &mut Write, id: &SessionId) -> Result<u64, sqlx::Error> {
+    if !can_be_stored(&id.0) {
+        return Ok(0);
+    }
+    // No session is ever given another parent.
+    let parent: Option<Option<String>> = sqlx::query_scalar("SELECT parent FROM sessions WHERE id = $1")
+        .bind(&id.0)
+        .fetch_optional(&mut **write)
+        .await?;
+    let mut ids = vec![id.clone()];
+    ids.extend(parent.flatten().map(SessionId));
+    let held = hold_with_children(write, &ids, None).await?;
+    delete_with_children(write, &mut ids, held).await
+}
+
 /// All but those of the same sign-in as `kept`. One row of the log for them all: every node reads again what is left of the user. `write` guards the user.
 pub(in crate::store) async fn delete_of_user(
     write: &mut Write,
@@ -134,14 +150,33 @@ pub(in crate::store) async fn delete_of_users(write: &mut Write, folded_users: &
     Ok(())
 }
 
-/// All sessions there are, with one row of the log. `write` guards all users.
-pub(in crate::store) async fn delete_all(write: &mut Write) -> Result<u64, sqlx::Error> {
-    let delete = match write.dialect() {
-        Dialect::Sqlite => "DELETE FROM sessions",
-        Dialect::Postgres => "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY id FOR UPDATE)",
+/// At most so many sessions of a user, or of all, with one row of the log. `write` guards them.
+pub(in crate::store) async fn delete_step(
+    write: &mut Write,
+    folded_user: Option<&str>,
+    most: u64,
+) -> Result<u64, sqlx::Error> {
+    let delete = match (write.dialect(), folded_user) {
+        (Dialect::Sqlite, None) => {
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE $1 IS NULL LIMIT $2)"
+        }
+        (Dialect::Sqlite, Some(_)) => {
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE folded = $1 LIMIT $2)"
+        }
+        (Dialect::Postgres, None) => {
+            "DELETE FROM sessions WHERE id IN (\
+             SELECT id FROM sessions WHERE $1::text IS NULL ORDER BY id LIMIT $2 FOR UPDATE)"
+        }
+        (Dialect::Postgres, Some(_)) => {
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE folded = $1 ORDER BY id LIMIT $2 FOR UPDATE)"
+        }
     };
-    let done = sqlx::query(delete).execute(&mut **write).await?;
-    write.record(ChangeKind::AllUsers, "");
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let done = sqlx::query(delete).bind(folded_user).bind(most).execute(&mut **write).await?;
+    match folded_user {
+        Some(user) => write.record(ChangeKind::User, user),
+        None => write.record(ChangeKind::AllUsers, ""),
+    }
     Ok(done.rows_affected())
 }
 

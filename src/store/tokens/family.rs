@@ -1,6 +1,9 @@
 //! Families of refresh tokens: what the last use was answered with holds (several answers, where one was asked for again), and every other token was
 //! spent. What is done here is done within one transaction that holds the family ([`crate::store::database::Guard::Family`]), so that two requests
 //! come one after the other.
+//!
+//! Never forgets a token that was spent while its session may live: its second use is what tells of a thief. So a family is not pruned; one that grows
+//! beyond [`MOST`] ends with its session.
 
 use sqlx::{Any, AnyConnection, AnyPool, Executor, FromRow};
 
@@ -11,10 +14,13 @@ use crate::{
         tokens::GRACE,
     },
     ports::{Exchange, Exchanged, RefreshToken},
+    store::{database::Write, session::delete_session},
 };
 
-/// Spent tokens that a family keeps: at one each quarter of an hour those of ten days. An older one is unknown, and opens as little.
-const KEPT: i64 = 1_000;
+/// Tokens that a family has at most: one each four minutes for thirty days. Who needs more signs in again.
+const MOST: i64 = 10_000;
+/// How often one use is answered again: all tabs of a browser may have asked at once.
+const MOST_AGAIN: i64 = 8;
 
 pub(super) async fn find(pool: &AnyPool, hash: &TokenHash) -> Result<Option<RefreshToken>, sqlx::Error> {
     let row = row_of(pool, hash).await?;
@@ -25,15 +31,17 @@ pub(super) async fn find(pool: &AnyPool, hash: &TokenHash) -> Result<Option<Refr
     }))
 }
 
-pub(super) async fn exchange(family: &mut AnyConnection, exchange: &Exchange) -> Result<Exchanged, sqlx::Error> {
+pub(super) async fn exchange(family: &mut Write, exchange: &Exchange) -> Result<Exchanged, sqlx::Error> {
     let session = &exchange.next.session.0;
-    let Some(row) = row_of(&mut *family, &exchange.presented).await? else { return Ok(Exchanged::Unknown) };
-    if row.session != *session || row.expires_at <= exchange.now.unix_millis() {
+    let Some(row) = row_of(&mut **family, &exchange.presented).await? else { return Ok(Exchanged::Unknown) };
+    // Only of one that nobody used: a second use tells of a thief however old the token is.
+    let has_expired = row.spent_at.is_none() && row.expires_at <= exchange.now.unix_millis();
+    if row.session != *session || has_expired {
         return Ok(Exchanged::Unknown);
     }
     let newest: i64 = sqlx::query_scalar("SELECT max(generation) FROM refresh_tokens WHERE session = $1")
         .bind(session)
-        .fetch_one(&mut *family)
+        .fetch_one(&mut **family)
         .await?;
     let exchanged = if row.spent_at.is_none() {
         spend(family, exchange).await?;
@@ -43,16 +51,20 @@ pub(super) async fn exchange(family: &mut AnyConnection, exchange: &Exchange) ->
     } else if is_same_use(family, exchange, &row).await? {
         Exchanged::Again
     } else {
-        close(family, exchange).await?;
-        return Ok(Exchanged::Reused);
+        return end(family, exchange, Exchanged::Reused).await;
     };
+    if newest >= MOST {
+        return end(family, exchange, Exchanged::TooMany).await;
+    }
     insert(family, &exchange.next, newest + 1).await?;
-    sqlx::query("DELETE FROM refresh_tokens WHERE session = $1 AND generation <= $2")
-        .bind(session)
-        .bind(newest + 1 - KEPT)
-        .execute(family)
-        .await?;
     Ok(exchanged)
+}
+
+/// With the session, in the same transaction: there is no moment in which the one is over and the other is not.
+async fn end(family: &mut Write, exchange: &Exchange, why: Exchanged) -> Result<Exchanged, sqlx::Error> {
+    close(family, exchange).await?;
+    delete_session(family, &exchange.next.session).await?;
+    Ok(why)
 }
 
 /// Whether this is the last use of the family once more: the same token, within [`GRACE`], from the same place, and nothing that came of
@@ -64,8 +76,8 @@ async fn is_same_use(family: &mut AnyConnection, exchange: &Exchange, row: &Row)
     if row.used == 0 || !was_here || !is_recent {
         return Ok(false);
     }
-    let (used_since, unspent): (i64, i64) = sqlx::query_as(
-        "SELECT count(*) FILTER (WHERE used = 1), count(*) FILTER (WHERE spent_at IS NULL) FROM refresh_tokens \
+    let (used_since, unspent, answers): (i64, i64, i64) = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE used = 1), count(*) FILTER (WHERE spent_at IS NULL), count(*) FROM refresh_tokens \
          WHERE session = $1 AND generation > $2",
     )
     .bind(&row.session)
@@ -73,13 +85,14 @@ async fn is_same_use(family: &mut AnyConnection, exchange: &Exchange, row: &Row)
     .fetch_one(family)
     .await?;
     // None that holds: the family was closed by a second use.
-    Ok(used_since == 0 && unspent > 0)
+    Ok(used_since == 0 && unspent > 0 && answers <= MOST_AGAIN)
 }
 
 async fn spend(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE refresh_tokens SET spent_at = $1, used = 1, place = $2 WHERE hash = $3")
+    sqlx::query("UPDATE refresh_tokens SET spent_at = $1, used = 1, place = $2, expires_at = $3 WHERE hash = $4")
         .bind(exchange.now.unix_millis())
         .bind(exchange.place.map(|place| place.0.to_vec()))
+        .bind(exchange.end_of_session.unix_millis())
         .bind(exchange.presented.0.as_slice())
         .execute(family)
         .await?;
@@ -88,8 +101,9 @@ async fn spend(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sq
 
 /// No token that nobody used holds any longer.
 async fn close(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE refresh_tokens SET spent_at = $1 WHERE session = $2 AND spent_at IS NULL")
+    sqlx::query("UPDATE refresh_tokens SET spent_at = $1, expires_at = $2 WHERE session = $3 AND spent_at IS NULL")
         .bind(exchange.now.unix_millis())
+        .bind(exchange.end_of_session.unix_millis())
         .bind(&exchange.next.session.0)
         .execute(family)
         .await?;

@@ -9,20 +9,30 @@ mod revoked;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use sqlx::AnyConnection;
 
 use self::revoked::Revoked;
 use super::{
     database::{Database, Dialect, Guard, can_be_stored},
-    session::SessionCache,
+    session::{SessionCache, delete_session},
 };
 use crate::{
-    core::{session::TokenHash, time::Timestamp},
+    core::{
+        session::{SessionId, TokenHash},
+        time::Timestamp,
+        tokens::{jti_of, session_in},
+    },
     ports::{ChangeKind, Exchange, Exchanged, RefreshToken, Revocation, Tokens, Unavailable},
 };
 
 const STORE: &str = "tokens";
 /// Rows a step of the cleaning takes.
 const STEP: i64 = 500;
+/// Revocations that are read at once.
+const PAGE: i64 = 5_000;
+/// Access tokens of a session that can be revoked one by one; another one ends the session. Every node remembers all of them until they expire, and a
+/// session gets as many new tokens as it asks for.
+const MOST_OF_SESSION: i64 = 50;
 /// Kept for so long beyond their time: to a node whose clock is behind, the token has not expired yet.
 const MARGIN: Duration = Duration::from_secs(600);
 
@@ -43,16 +53,22 @@ impl DatabaseTokens {
 
     /// Reads all revocations again. What memory holds beyond them stays until it expires: it was revoked by somebody.
     pub(super) async fn reload(&self) -> Result<(), Unavailable> {
-        let rows: Vec<(String, i64)> = self
-            .database
-            .run(STORE, "load", async {
-                sqlx::query_as("SELECT jti, expires_at FROM revoked_tokens")
-                    .fetch_all(&self.database.followers_pool())
-                    .await
-            })
-            .await?;
-        self.revoked.extend(rows.into_iter().map(|(jti, until)| (jti, Timestamp::from_unix_millis(until))));
-        Ok(())
+        let page = "SELECT jti, expires_at FROM revoked_tokens WHERE jti > $1 ORDER BY jti LIMIT $2";
+        let mut after = String::new();
+        loop {
+            let rows: Vec<(String, i64)> = self
+                .database
+                .run(STORE, "load", async {
+                    sqlx::query_as(page).bind(&after).bind(PAGE).fetch_all(&self.database.followers_pool()).await
+                })
+                .await?;
+            let last = rows.last().map(|(jti, _)| jti.clone());
+            self.revoked.extend(rows.into_iter().map(|(jti, until)| (jti, Timestamp::from_unix_millis(until))));
+            match last {
+                Some(last) => after = last,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// Takes in a revocation as the log of changes tells it.
@@ -87,6 +103,16 @@ impl DatabaseTokens {
         };
         self.database.run(STORE, "clean", work).await
     }
+}
+
+/// How many tokens of a session were revoked and have not expired for good. By the index of `jti`, which knows the order of bytes alone.
+async fn revoked_of(connection: &mut AnyConnection, session: &SessionId) -> Result<i64, sqlx::Error> {
+    let (from, to) = (jti_of(session, ""), jti_of(session, "\u{7f}"));
+    sqlx::query_scalar("SELECT count(*) FROM revoked_tokens WHERE jti >= $1 AND jti < $2")
+        .bind(from)
+        .bind(to)
+        .fetch_one(connection)
+        .await
 }
 
 #[derive(Clone, Copy)]
@@ -147,7 +173,8 @@ impl Tokens for DatabaseTokens {
     }
 
     async fn revoke(&self, jti: &str, until: Timestamp) -> Result<bool, Unavailable> {
-        let is_new = self
+        let session = session_in(jti);
+        let done = self
             .database
             .run(STORE, "revoke", async {
                 let mut write = self.database.begin(Guard::Rows).await?;
@@ -157,16 +184,25 @@ impl Tokens for DatabaseTokens {
                         .bind(until.unix_millis())
                         .execute(&mut *write)
                         .await?;
-                if done.rows_affected() > 0 {
+                let is_new = done.rows_affected() > 0;
+                if is_new {
                     write.record(ChangeKind::Token, &revoked::told(jti, until));
+                    if let Some(session) = &session
+                        && revoked_of(&mut write, session).await? > MOST_OF_SESSION
+                    {
+                        delete_session(&mut write, session).await?;
+                    }
                 }
                 write.commit().await?;
-                Ok(done.rows_affected() > 0)
+                Ok(is_new)
             })
             .await;
         // Also after a failure: it may be that only the answer to the commit was lost, and whoever held the token wanted it dead.
         self.revoked.extend([(jti.to_owned(), until)]);
-        is_new
+        if let Some(session) = &session {
+            self.cache.drop_session(session);
+        }
+        done
     }
 
     async fn insert_refresh(&self, token: RefreshToken) -> Result<(), Unavailable> {
@@ -185,12 +221,17 @@ impl Tokens for DatabaseTokens {
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged, Unavailable> {
         let work = async {
-            // No row of the log: no node remembers a refresh token.
+            // No row of the log but for a session that ends: no node remembers a refresh token.
             let mut write = self.database.begin(Guard::Family(&exchange.next.session.0)).await?;
             let exchanged = family::exchange(&mut write, &exchange).await?;
             write.commit().await?;
             Ok(exchanged)
         };
-        self.database.run(STORE, "exchange", work).await
+        let exchanged = self.database.run(STORE, "exchange", work).await;
+        // Also after a failure: it may be that only the answer to the commit was lost.
+        if !matches!(exchanged, Ok(Exchanged::Done | Exchanged::Again | Exchanged::Unknown)) {
+            self.cache.drop_session(&exchange.next.session);
+        }
+        exchanged
     }
 }

@@ -1,0 +1,119 @@
+//! The emergency: every session and every token of a user, or of all, ends.
+
+use std::time::Duration;
+
+use postern::{
+    config::UsersSource,
+    core::session::SessionId,
+    ports::{ChangeKind, UserError, Whom},
+};
+
+use crate::{
+    harness::{Node, Place, eventually, session, user},
+    tokens::is_over,
+};
+
+crate::for_every_store!(
+    threat_36_the_emergency_ends_everything_of_a_user_or_of_all,
+    threat_36_the_emergency_holds_for_users_of_a_file,
+    the_emergency_comes_to_its_end_with_many_sessions,
+);
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn version(node: &Node, name: &str) -> u64 {
+    node.stores.users.find(name).await.unwrap().unwrap().token_version
+}
+
+async fn threat_36_the_emergency_ends_everything_of_a_user_or_of_all(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    here.add_user("ann").await;
+    here.add_user("bob").await;
+    let (anns, bobs) = (here.sign_in("ann").await, here.sign_in("bob").await);
+    for session in [&anns, &bobs] {
+        there.warm(session).await;
+    }
+    let command = place.open().await.unwrap();
+    assert!(matches!(command.users.revoke(Whom::One("nobody")).await, Err(UserError::Unknown(_))));
+    assert_eq!(command.users.revoke(Whom::One("ANN")).await.unwrap(), 1);
+    for node in [&here, &there] {
+        eventually("hers are over", SECOND, || is_over(node, &anns)).await;
+        assert_eq!((version(node, "ann").await, version(node, "bob").await), (2, 1));
+        assert!(!is_over(node, &bobs).await);
+    }
+    assert_eq!(command.users.revoke(Whom::Everybody).await.unwrap(), 1);
+    for node in [&here, &there] {
+        eventually("all are over", SECOND, || is_over(node, &bobs)).await;
+        assert_eq!((version(node, "ann").await, version(node, "bob").await), (3, 2));
+    }
+    let fresh = there.sign_in("bob").await;
+    assert!(!is_over(&here, &fresh).await, "whoever signs in again is let in");
+    command.close().await;
+    here.stop().await;
+    there.stop().await;
+}
+
+async fn threat_36_the_emergency_holds_for_users_of_a_file(mut place: Place) {
+    let file = place.folder.path().join("users.yaml");
+    let hash = "$5$abcdefgh$ZLdkj8mkc2XVSrPVjskDAgZPGjtj1VGVaa1aUkrMTU/";
+    let entry = |name: &str| format!("  {name}: {{ displayname: {name}, password: '{hash}' }}\n");
+    std::fs::write(&file, format!("users:\n{}{}", entry("ann"), entry("bob"))).unwrap();
+    place.users = UsersSource::File(file);
+    let (here, there) = (place.node().await, place.node().await);
+    let (anns, bobs) = (session("ann"), session("bob"));
+    for session in [&anns, &bobs] {
+        here.stores.sessions.create(session.clone(), &[]).await.unwrap();
+        there.warm(session).await;
+    }
+    assert!(matches!(here.stores.users.revoke(Whom::One("nobody")).await, Err(UserError::Unknown(_))));
+    assert_eq!(here.stores.users.revoke(Whom::One("Ann")).await.unwrap(), 1);
+    assert!(is_over(&here, &anns).await, "at once here");
+    assert_eq!(version(&here, "ann").await, 2);
+    eventually("and there", SECOND, || async { is_over(&there, &anns).await && version(&there, "ann").await == 2 })
+        .await;
+    assert_eq!(version(&there, "bob").await, 1);
+    assert_eq!(here.stores.users.revoke(Whom::Everybody).await.unwrap(), 1);
+    eventually("all of them", SECOND, || async {
+        is_over(&there, &bobs).await && version(&there, "bob").await == 2 && version(&there, "ann").await == 3
+    })
+    .await;
+    here.stop().await;
+    there.stop().await;
+}
+
+async fn the_emergency_comes_to_its_end_with_many_sessions(place: Place) {
+    const EACH: u64 = 100_000;
+    let stores = place.open().await.unwrap();
+    stores.users.insert(user("ann"), None).await.unwrap();
+    stores.users.insert(user("bob"), None).await.unwrap();
+    let at = jiff::Timestamp::now().as_millisecond();
+    for name in ["ann", "bob"] {
+        let hash = |of: &str| {
+            let text = format!("substr('{of}-{name}-' || n || '--------------------------------', 1, 32)");
+            if place.is_sqlite() { format!("CAST({text} AS BLOB)") } else { format!("convert_to({text}, 'UTF8')") }
+        };
+        let sql = format!(
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {EACH}) \
+             INSERT INTO sessions (id, folded, name, factor, domain, gate_hash, portal_hash, remembered, created_at, \
+             signed_in_at, last_used_at, user_agent) \
+             SELECT '{name}-' || n, '{name}', '{name}', 'one', '', {}, {}, 0, {at}, {at}, {at}, '' FROM numbers",
+            hash("gate"),
+            hash("portal"),
+        );
+        place.execute(&sql).await;
+    }
+    let before = stores.changes.latest().await.unwrap();
+    assert_eq!(stores.users.revoke(Whom::One("ann")).await.unwrap(), EACH);
+    assert!(stores.sessions.find_id(&SessionId("ann-1".to_owned())).await.unwrap().is_none());
+    assert!(stores.sessions.find_id(&SessionId("bob-1".to_owned())).await.unwrap().is_some());
+    assert_eq!(stores.users.revoke(Whom::Everybody).await.unwrap(), EACH);
+    assert!(stores.sessions.list(None).await.unwrap().is_empty());
+    // In steps that are short, whatever the database can do in the time of one.
+    let changes = stores.changes.after(before).await.unwrap().unwrap();
+    let steps = |kind| changes.iter().filter(|change| change.kind == kind).count();
+    assert!(steps(ChangeKind::User) >= 20 && steps(ChangeKind::AllUsers) >= 20, "{} steps", changes.len());
+    for (name, version) in [("ann", 3), ("bob", 2)] {
+        assert_eq!(stores.users.find(name).await.unwrap().unwrap().token_version, version);
+    }
+    stores.close().await;
+}
