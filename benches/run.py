@@ -24,9 +24,12 @@ import tempfile
 import threading
 import time
 
+from issuer import Issuer
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 APP, PORTAL, DOMAIN = "app.bench.localhost", "auth.bench.localhost", "bench.localhost"
 PASSWORD = os.urandom(12).hex()
+ENVOY = ROOT / "target/tools/envoy"
 
 
 def free_port():
@@ -104,7 +107,7 @@ def rules(count):
 
 
 class Postern:
-    def __init__(self, machine, binary, name, rule_count, upstream, access="off"):
+    def __init__(self, machine, binary, name, rule_count, upstream, access="off", more=""):
         self.edge, self.forward_auth, admin = free_port(), free_port(), free_port()
         folder = machine.folder / name
         self.admin, self.policies, self.rule_count = admin, folder / "policies/rules.yaml", rule_count
@@ -125,6 +128,7 @@ storage: {{ database: 'sqlite://{folder}/postern.db', key_file: '{folder}/key' }
 upstreams: {{ app: {{ servers: ['http://127.0.0.1:{upstream}'] }} }}
 routes: [{{ name: app, host: {APP}, upstream: app }}]
 policies: {folder}/policies
+{more}
 """)
         subprocess.run([binary, "user", "add", "bench", "-c", config, "--name", "Bench Mark", "--email",
                         "bench@example.com", "--groups", "staff,bench", "--password-stdin"],
@@ -184,15 +188,19 @@ policies: {folder}/policies
         if self.reloads() == before:
             sys.exit("the rules changed under load, and nothing was reloaded")
 
-    def asked(self):
+    def shown(self, token):
+        """What says who is asking: a JWT, or the session's cookie."""
+        return {"Authorization": f"Bearer {token}"} if token else {"Cookie": self.cookie}
+
+    def asked(self, token=None):
         """The request of a forward-auth proxy."""
         return (f"http://127.0.0.1:{self.forward_auth}/api/authz/forward-auth",
                 {"X-Forwarded-Proto": "http", "X-Forwarded-Host": APP, "X-Forwarded-Method": "GET",
-                 "X-Forwarded-Uri": "/dashboards/home?panel=3", "X-Forwarded-For": "192.0.2.7", "Cookie": self.cookie})
+                 "X-Forwarded-Uri": "/dashboards/home?panel=3", "X-Forwarded-For": "192.0.2.7", **self.shown(token)})
 
-    def proxied(self):
-        """The request of a browser at the edge."""
-        return f"http://127.0.0.1:{self.edge}/dashboards/home?panel=3", {"Host": APP, "Cookie": self.cookie}
+    def proxied(self, token=None):
+        """The request of a browser or a program at the edge."""
+        return f"http://127.0.0.1:{self.edge}/dashboards/home?panel=3", {"Host": APP, **self.shown(token)}
 
 
 def load(url, headers, seconds):
@@ -271,7 +279,7 @@ def main():
     # Programs run in folders of their own.
     options.binary = options.binary.resolve()
     decisions = criterion(options.binary.parent.parent / "criterion")
-    for program in ("wrk", "nginx", "taskset"):
+    for program in ("wrk", "nginx", "taskset", "openssl", "haproxy", ENVOY):
         if not shutil.which(program):
             sys.exit(f"{program} is missing; ./dev bench installs it")
 
@@ -287,9 +295,14 @@ def main():
             machine.start("bare_pingora", 0, [examples / "bare_pingora", f"127.0.0.1:{pingora}"], pingora)
             machine.start("bare_pingora_proxy", 0,
                           [examples / "bare_pingora", f"127.0.0.1:{through}", f"127.0.0.1:{upstream}"], through)
+            issuer = Issuer(machine.folder)
             few, many, most = (Postern(machine, options.binary, f"postern_{count}", count, upstream)
                                for count in (50, 1_000, 10_000))
             logged = Postern(machine, options.binary, "postern_logged", 50, upstream, access=machine.folder / "access.log")
+            trusting = Postern(machine, options.binary, "postern_issuer", 50, upstream, more=issuer.setting())
+            haproxy, envoy = free_port(), free_port()
+            machine.start("haproxy", 0, issuer.haproxy(haproxy, upstream), haproxy)
+            machine.start("envoy", 0, issuer.envoy(ENVOY, envoy, upstream), envoy)
             auth_request = machine.nginx("nginx_auth", 0, f"""
                 upstream app {{ server 127.0.0.1:{upstream}; keepalive 64; }}
                 upstream postern {{ server 127.0.0.1:{few.forward_auth}; keepalive 64; }}
@@ -322,6 +335,9 @@ def main():
                 "postern, 10,000 rules": most.asked(),
                 "postern, 1,000 rules, reloaded twice a second": (*many.asked(), many.reloading),
                 "postern, 50 rules, access log to a file": logged.asked(),
+                "bare hyper, asked with a JWT": (f"http://127.0.0.1:{hyper}/api/authz/forward-auth", trusting.asked(issuer.rs256)[1]),
+                "postern, 50 rules, JWT (EdDSA)": trusting.asked(issuer.eddsa),
+                "postern, 50 rules, JWT (RS256)": trusting.asked(issuer.rs256),
             }, options.rounds, options.seconds)
             fifty = asked["postern, 50 rules"]
             row(table, "forward-auth answer, cached session, 50 rules / bare hyper", fifty, asked["bare hyper"], 0.80, 1.2)
@@ -333,6 +349,10 @@ def main():
                 asked["postern, 1,000 rules"], 0.0, 2.0)
             row(table, "access log to a file / without", asked["postern, 50 rules, access log to a file"], fifty, 0.90)
 
+            for algorithm in ("EdDSA", "RS256"):
+                row(table, f"forward-auth answer, cached JWT ({algorithm}), 50 rules / bare hyper",
+                    asked[f"postern, 50 rules, JWT ({algorithm})"], asked["bare hyper, asked with a JWT"], 0.75)
+
             print("edge")
             url, headers = few.proxied()
             proxied = measure({
@@ -341,6 +361,9 @@ def main():
                 "postern, 50 rules": (url, headers),
                 "postern, 1,000 rules": many.proxied(),
                 "postern, 10,000 rules": most.proxied(),
+                "postern, 50 rules, JWT (RS256)": trusting.proxied(issuer.rs256),
+                "haproxy, jwt_verify RS256": (f"http://127.0.0.1:{haproxy}/dashboards/home?panel=3", trusting.proxied(issuer.rs256)[1]),
+                "envoy, jwt_authn RS256 with its cache": (f"http://127.0.0.1:{envoy}/dashboards/home?panel=3", trusting.proxied(issuer.rs256)[1]),
             }, options.rounds, options.seconds)
             fifty = proxied["postern, 50 rules"]
             row(table, "edge, session + 50 rules + header injection / bare pingora passing through", fifty,
@@ -349,6 +372,9 @@ def main():
                 proxied["nginx + auth_request to postern"], 1.00)
             row(table, "edge, 1,000 rules / 50 rules", proxied["postern, 1,000 rules"], fifty, 0.95)
             row(table, "edge, 10,000 rules / 50 rules", proxied["postern, 10,000 rules"], fifty, 0.90)
+            by_token = proxied["postern, 50 rules, JWT (RS256)"]
+            row(table, "edge, JWT (RS256) + 50 rules + header injection / HAProxy jwt_verify", by_token, proxied["haproxy, jwt_verify RS256"], 1.00)
+            row(table, "the same / Envoy jwt_authn with its cache", by_token, proxied["envoy, jwt_authn RS256 with its cache"], 2.00)
             ready = many.until_ready
         finally:
             machine.stop()

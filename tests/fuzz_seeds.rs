@@ -2,6 +2,8 @@
 //! else builds `fuzz/`, so that without this a change could break a target unseen.
 #![expect(clippy::panic, clippy::expect_used, reason = "a target that finds something must fail")]
 
+#[path = "../fuzz/src/jwks.rs"]
+mod jwks;
 #[path = "../fuzz/src/policy_file.rs"]
 mod policy_file;
 #[path = "../fuzz/src/request_target.rs"]
@@ -15,6 +17,11 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let seeds: Vec<_> = files.map(|file| fs::read(file.expect("a seed").path()).expect("a seed")).collect();
     assert!(!seeds.is_empty(), "{target} has no seeds");
     seeds
+}
+
+#[test]
+fn key_sets() {
+    seeds("jwks").iter().for_each(|seed| jwks::run(seed));
 }
 
 #[test]

@@ -63,8 +63,8 @@ const LAYERS: &[Layer] = &[
         of_the_crate: &["core", "ports", "config", "observe"],
         of_the_world: &[
             "argon2", "async_trait", "bcrypt", "chacha20poly1305", "ed25519_dalek", "getrandom", "governor",
-            "jsonwebtoken", "moka", "pbkdf2", "rand", "redis", "scrypt", "serde_yaml", "sha1", "sha_crypt", "sqlx",
-            "tempfile", "tokio", "tracing",
+            "http_body_util", "hyper", "hyper_rustls", "hyper_util", "jsonwebtoken", "moka", "pbkdf2", "rand", "redis", "rustls",
+            "scrypt", "serde_yaml", "sha1", "sha_crypt", "sqlx", "tempfile", "tokio", "tracing",
         ],
     },
     Layer {

@@ -6,7 +6,10 @@ mod tls;
 use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicI64},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize},
+    },
 };
 
 use anyhow::{Context as _, bail};
@@ -18,8 +21,8 @@ use crate::{
     core::{request::Role, site::CurrentSite, time::Timestamp},
     edge::{self, Edge},
     forward_auth::{self, ForwardAuth},
-    gate::{Gate, in_flight::InFlight},
-    identity::sign_in::SignIn,
+    gate::{Foreign, Gate, in_flight::InFlight},
+    identity::{hand_over::HandingOver, passwords::PasswordDoor, sign_in::SignIn},
     lifecycle,
     observe::{access_log::AccessLog, metrics::Metrics, readiness::Readiness},
     portal::{self, Portal},
@@ -30,7 +33,7 @@ use tls::Certificates;
 
 // What the commands use of the stores.
 pub use crate::{
-    ports::{Clock, End, Entropy, UserChange},
+    ports::{Clock, End, Entropy, Revoke, UserChange},
     store::{Stores, system::SystemClock},
 };
 
@@ -202,20 +205,25 @@ impl Server {
         );
         metrics.adopt(access_log.dropped())?;
         let stores = Arc::new(store::open(&settings, Arc::clone(&metrics)).await?);
+        stores.trust(&settings.site.tokens.trusted_issuers);
         metrics.config_in_force(stores.clock.now().unix_seconds());
 
         let (drain, drain_delay) = (server.drain, server.drain_delay);
         let listeners = settings.server.listeners.clone();
         let site = Arc::new(CurrentSite::from_pointee(settings.site));
+        let passwords = Arc::new(password_door_of(&stores, &metrics));
         let gate = Arc::new(Gate {
             sessions: Arc::clone(&stores.sessions),
+            api_tokens: Arc::clone(&stores.api_tokens),
+            passwords: Arc::clone(&passwords) as _,
             keys: Arc::clone(&stores.keys),
+            foreign: Foreign { keys: Arc::clone(&stores.issuer_keys), tokens: Arc::clone(&stores.foreign_tokens) },
             source_limit: Arc::clone(&stores.source_limit) as _,
             clock: Arc::clone(&stores.clock),
             entropy: Arc::clone(&stores.entropy),
             metrics: Arc::clone(&metrics),
         });
-        let portal = portal::router(Arc::new(portal_of(&stores, &gate, &metrics)));
+        let portal = portal::router(Arc::new(portal_of(&stores, &gate, &passwords, &metrics)));
 
         let in_flight = InFlight::default();
         let (stop_listening, stopping) = watch::channel(false);
@@ -227,6 +235,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             access_log: Arc::clone(&access_log),
             in_flight: in_flight.clone(),
+            streams: edge::Streams::default(),
         });
         let forward_auth = Arc::new(ForwardAuth {
             site: Arc::clone(&site),
@@ -237,7 +246,10 @@ impl Server {
             in_flight: in_flight.clone(),
             stranger_logged_at: AtomicI64::new(0),
         });
-        let mut background = vec![stores.follow(Arc::clone(&readiness), ending.clone())];
+        let mut background = vec![
+            stores.follow(Arc::clone(&readiness), ending.clone()),
+            edge::watch_streams(Arc::clone(&edge), ending.clone()),
+        ];
         if let Some(socket) = admin_socket {
             background.push(admin::serve(Arc::clone(&metrics), Arc::clone(&readiness), socket, ending));
         }
@@ -294,21 +306,41 @@ impl Server {
     }
 }
 
-fn portal_of(stores: &Stores, gate: &Arc<Gate>, metrics: &Arc<Metrics>) -> Portal {
+fn password_door_of(stores: &Stores, metrics: &Arc<Metrics>) -> PasswordDoor {
+    PasswordDoor {
+        users: Arc::clone(&stores.users),
+        credentials: Arc::clone(&stores.credentials),
+        hasher: Arc::clone(&stores.hasher),
+        regulation: Arc::clone(&stores.regulation),
+        verified: Arc::clone(&stores.verified_passwords),
+        clock: Arc::clone(&stores.clock),
+        audit: Arc::clone(&stores.audit),
+        metrics: Arc::clone(metrics),
+        under_way: AtomicUsize::new(0),
+    }
+}
+
+fn portal_of(stores: &Stores, gate: &Arc<Gate>, passwords: &Arc<PasswordDoor>, metrics: &Arc<Metrics>) -> Portal {
     Portal {
         gate: Arc::clone(gate),
         sign_in: SignIn {
-            users: Arc::clone(&stores.users),
-            credentials: Arc::clone(&stores.credentials),
+            passwords: Arc::clone(passwords),
             sessions: Arc::clone(&stores.sessions),
-            hasher: Arc::clone(&stores.hasher),
             keys: Arc::clone(&stores.keys),
             clock: Arc::clone(&stores.clock),
             entropy: Arc::clone(&stores.entropy),
             audit: Arc::clone(&stores.audit),
             metrics: Arc::clone(metrics),
         },
+        hand_over: HandingOver {
+            hand_overs: Arc::clone(&stores.hand_overs),
+            sessions: Arc::clone(&stores.sessions),
+            clock: Arc::clone(&stores.clock),
+            entropy: Arc::clone(&stores.entropy),
+            audit: Arc::clone(&stores.audit),
+        },
         sessions: Arc::clone(&stores.sessions),
+        api_tokens: Arc::clone(&stores.api_tokens),
         keys: Arc::clone(&stores.keys),
         clock: Arc::clone(&stores.clock),
         entropy: Arc::clone(&stores.entropy),

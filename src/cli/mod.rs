@@ -12,6 +12,7 @@ mod password;
 mod policy;
 mod serve;
 mod session;
+mod token;
 mod user;
 
 use std::{
@@ -49,6 +50,7 @@ enum Command {
     Policy(policy::Args),
     User(user::Args),
     Session(session::Args),
+    Token(token::Args),
     Import(import::Args),
     Hash(hash::Args),
     Health(health::Args),
@@ -66,6 +68,7 @@ pub fn run() -> ExitCode {
         Command::Policy(args) => policy::run(&args),
         Command::User(args) => user::run(args),
         Command::Session(args) => session::run(args),
+        Command::Token(args) => token::run(args),
         Command::Import(args) => import::run(args),
         Command::Hash(args) => hash::run(args),
         Command::Health(args) => health::run(args),

@@ -79,7 +79,10 @@ async fn act(stores: &Stores, command: Command) -> anyhow::Result<ExitCode> {
             if ended == 0 {
                 anyhow::bail!("there is no session {id:?}: `postern session list` shows all");
             }
-            writeln!(out, "1 session has ended")?;
+            match ended {
+                1 => writeln!(out, "1 session has ended")?,
+                _ => writeln!(out, "{ended} sessions of one sign-in have ended")?,
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Revoke { user: Some(user), .. } => {

@@ -272,6 +272,7 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
         let hosts: Vec<String> = routes.iter().filter_map(|route| host_of(&route.host).map(str::to_owned)).collect();
         sections::session::cookies(report, &raw.session, &portal.mount, &hosts)
     };
+    let hands_over = sections::session::hands_over(report, &raw.session, &portal.mount, &cookies);
     warn_unreachable(report, raw, &routes, &portal, &cookies);
     if !report.is_pruned("routes") {
         sections::routes::warn_unused(report, &raw.routes, &raw.upstreams);
@@ -286,7 +287,8 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
 
     let policies_at = Trail::root().key("policies");
     let folder = PathBuf::from(raw.policies.as_deref().unwrap_or("policies/"));
-    let policies = report.take(&policies_at, policy_file::read(&folder));
+    let roles_by_claim = tokens.trusted_issuers.iter().any(|issuer| issuer.claims.roles.is_some());
+    let policies = report.take(&policies_at, policy_file::read(&folder, roles_by_claim));
 
     let mut sources = vec![report.file.clone(), folder.clone()];
     sources.extend(report.named_paths());
@@ -302,17 +304,29 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
     let Some(rules) = rules.filter(|_| faults.is_empty()) else { return Err(sorted(faults)) };
     let own_cookies = own_cookies(&cookies);
     let routes = RouteTable::new(routes);
-    let site =
-        Site { listeners, portal, cookies, lifetimes, routes, encoded_slashes, upstreams, rules, tokens, own_cookies };
+    let site = Site {
+        listeners,
+        portal,
+        cookies,
+        hands_over,
+        lifetimes,
+        routes,
+        encoded_slashes,
+        upstreams,
+        rules,
+        tokens,
+        own_cookies,
+    };
     Ok(Loaded { settings: Settings { server, storage, users, log, policies: folder, site }, warnings, sources })
 }
 
-/// Compiles the rules of a folder alone (`policy explain --policies DIR`).
+/// Compiles the rules of a folder alone (`policy explain --policies DIR`, `policy replay`). Which issuers there are is not known here, and a
+/// recorded request holds no roles that none gave.
 ///
 /// # Errors
 /// Every fault at once.
 pub fn load_policies(folder: &Path) -> Result<(RuleSet, Vec<Fault>), Faults> {
-    compiled(policy_file::read(folder).map_err(|message| Faults(vec![source::whole_file(folder, message)]))?)
+    compiled(policy_file::read(folder, true).map_err(|message| Faults(vec![source::whole_file(folder, message)]))?)
 }
 
 /// Compiles the rules of one file's text; `file` is what faults name. For whoever has no folder (the fuzz targets).

@@ -19,13 +19,14 @@ fn folder(config: &str, policies: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
-const RULES: (&str, &str) = ("a.yaml", "default: deny\nrules:\n  - { domain: app.example.com, policy: one_factor }\n");
+pub(super) const RULES: (&str, &str) =
+    ("a.yaml", "default: deny\nrules:\n  - { domain: app.example.com, policy: one_factor }\n");
 
 fn environment(name: &str) -> Option<String> {
     (name == "PORTAL").then(|| "https://auth.example.com".to_owned())
 }
 
-fn load_text(config: &str, policies: &[(&str, &str)]) -> Result<Loaded, String> {
+pub(super) fn load_text(config: &str, policies: &[(&str, &str)]) -> Result<Loaded, String> {
     let folder = folder(config, policies);
     let shorter = |faults: &[Fault]| -> String {
         let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -35,7 +36,7 @@ fn load_text(config: &str, policies: &[(&str, &str)]) -> Result<Loaded, String> 
 }
 
 /// Every fault line of a configuration with good rules.
-fn faults(config: &str) -> String {
+pub(super) fn faults(config: &str) -> String {
     load_text(config, &[RULES]).err().unwrap_or_else(|| "no fault".to_owned())
 }
 
@@ -44,7 +45,7 @@ fn policy_faults(policies: &[(&str, &str)]) -> String {
 }
 
 /// A whole configuration, in which each test changes what it is about.
-const GOOD: &str = r#"portal: { url: "https://auth.example.com" }
+pub(super) const GOOD: &str = r#"portal: { url: "https://auth.example.com" }
 session: { cookies: [ { domain: example.com } ] }
 upstreams: { app: { servers: ["http://127.0.0.1:3000"] } }
 routes:
@@ -99,6 +100,9 @@ fn faults_of_meaning() {
         "portal: { url: \"https://auth.example.com\", explain_to: [\"group:admins\", admins, \"user:bob\", \"group:\", \"group:a,b\"] }",
         "session: { cookies: [ { domain: example.com } ] }",
         "session: { hand_over: true, idle: 1x }",
+        "portal: { path: /_postern }\nsession: { hand_over: true }",
+        "portal: { url: \"https://auth.example.com\" }\nsession: { hand_over: true, cookies: [ { domain: example.com } ] }",
+        "portal: { url: \"https://auth.example.com\" }\nsession: { hand_over: true, cookies: [ { domain: example.com }, { domain: example.net, portal: \"https://auth.example.net\", same_site: strict } ] }",
         "storage: { database: \"postgres://u:hunter2@db\", sessions: \"redis://:hunter2@r\" }",
         "storage: { database: \"postgres://u:hun?ter2@db/x\" }",
         "storage: { database_file: /none/database-url }",
@@ -361,7 +365,7 @@ fn the_schemas_are_those_checked_in() {
     }
 }
 
-fn told(cases: &[&str]) -> String {
+pub(super) fn told(cases: &[&str]) -> String {
     let lines: Vec<String> = cases.iter().map(|text| format!("{}\n=> {}\n", text.trim_end(), faults(text))).collect();
     lines.join("\n")
 }

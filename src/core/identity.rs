@@ -31,7 +31,7 @@ impl Factor {
 }
 
 /// A caller whose session or credential was verified.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Identity {
     pub user: Arc<str>,
     pub display_name: String,
@@ -42,8 +42,11 @@ pub struct Identity {
     pub factor: Factor,
     /// When the credentials were last presented; `max_auth_age` of a rule counts from here.
     pub signed_in_at: Timestamp,
-    /// The session this identity lives and dies with; none for a caller made up by `policy explain`.
+    /// The session this identity lives and dies with; none for an API token, a password or another issuer's token presented with the request, and for a
+    /// caller made up by `policy explain`.
     pub session: Option<SessionId>,
+    is_service: bool,
+    claimed_roles: Vec<String>,
     headers: IdentityHeaders,
 }
 
@@ -96,8 +99,52 @@ impl Identity {
             factor,
             signed_in_at,
             session,
+            is_service: false,
+            claimed_roles: Vec::new(),
             headers,
         })
+    }
+
+    /// Whether what was decided on and told of this caller is still so. `now`: the same caller, known later.
+    #[must_use]
+    pub fn is_still(&self, now: &Self) -> bool {
+        std::ptr::eq(self, now)
+            || (self.user == now.user
+                && self.display_name == now.display_name
+                && self.email == now.email
+                && self.groups == now.groups
+                && self.attributes == now.attributes
+                && self.factor <= now.factor)
+    }
+
+    /// A service account: to the rules it is `client:NAME`, and never `user:NAME`.
+    #[must_use]
+    pub fn as_service(self) -> Self {
+        Self { is_service: true, ..self }
+    }
+
+    /// The name by which `client:` knows the caller; `None` for a person.
+    #[must_use]
+    pub fn client(&self) -> Option<&str> {
+        self.is_service.then_some(&*self.user)
+    }
+
+    /// The same caller, who has just presented the credentials again.
+    #[must_use]
+    pub fn presented_at(&self, now: Timestamp) -> Self {
+        Self { signed_in_at: now, ..self.clone() }
+    }
+
+    /// Roles that a trusted issuer's token gives, where its mapping says so.
+    #[must_use]
+    pub fn with_claimed_roles(self, claimed_roles: Vec<String>) -> Self {
+        Self { claimed_roles, ..self }
+    }
+
+    /// Held beside those that bindings of the rules give; one that the rules do not define means nothing.
+    #[must_use]
+    pub fn claimed_roles(&self) -> &[String] {
+        &self.claimed_roles
     }
 
     #[must_use]

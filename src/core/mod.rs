@@ -2,12 +2,14 @@
 //! with a table.
 
 pub mod answer;
+pub mod api_token;
 pub mod certificate;
 pub mod client_ip;
 pub mod cookie;
 pub mod decision;
 pub mod header;
 pub mod identity;
+pub mod issuer;
 pub mod policy;
 pub mod printable;
 pub mod request;

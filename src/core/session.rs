@@ -54,6 +54,16 @@ pub struct Session {
     pub last_used_at: Timestamp,
     pub user_agent: String,
     pub address: Option<IpAddr>,
+    /// The session whose sign-in was handed over to this one.
+    pub parent: Option<SessionId>,
+}
+
+impl Session {
+    /// The session that the sign-in began with: those of one sign-in end together.
+    #[must_use]
+    pub fn sign_in(&self) -> &SessionId {
+        self.parent.as_ref().unwrap_or(&self.id)
+    }
 }
 
 /// How long sessions live (`session.idle`, `.lifetime`, `.remember_me`).

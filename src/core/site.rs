@@ -27,6 +27,8 @@ pub struct Site {
     pub listeners: Vec<ListenerSite>,
     pub portal: PortalSite,
     pub cookies: Vec<CookieScope>,
+    /// `session.hand_over`: people sign in at the portal of the first of `cookies`, which hands over to the others'.
+    pub hands_over: bool,
     pub lifetimes: Lifetimes,
     pub routes: RouteTable,
     /// In `forward_auth`; at the edge the route says so.

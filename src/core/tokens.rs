@@ -1,8 +1,10 @@
 //! What an access token of ours says, and how long it holds.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+use super::issuer::TrustedIssuer;
 
 /// `tokens:` of the configuration.
 #[derive(Debug, Clone)]
@@ -11,6 +13,8 @@ pub struct TokenSettings {
     pub audience: String,
     /// Life of an access token; it dies earlier with its session.
     pub access: Duration,
+    /// Each with a name of its own.
+    pub trusted_issuers: Vec<Arc<TrustedIssuer>>,
 }
 
 /// Claims of an access token (RFC 9068, `typ: at+jwt`; CONTRACT 7).

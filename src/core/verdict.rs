@@ -22,7 +22,8 @@ pub struct Outcome {
     pub route: Option<Arc<Route>>,
     /// Who is asking; also on a refusal, so that the page and the log can say so.
     pub identity: Option<Arc<Identity>>,
-    /// `Authorization` holds a token of ours: it is taken out of what goes on to an upstream, whoever was identified by it or not.
+    /// `Authorization` holds a token of ours, or the user name and password by which the caller was identified: it is taken out of what goes on
+    /// to an upstream.
     pub carries_our_token: bool,
     /// What a rule in `mode: report` would have said.
     pub reported: Option<Reported>,
@@ -41,8 +42,10 @@ pub enum Credential {
     /// Nothing more is to be known.
     #[default]
     Settled,
-    /// A token of ours failed, so that whatever else than `forward` the rules say is `sign_in`.
+    /// A credential of ours or of a trusted issuer failed, so that whatever else than `forward` the rules say is `sign_in`.
     Failed,
+    /// An API token does not count for this request, so that whatever else than `forward` the rules say is `refuse`.
+    OutOfScope,
     /// The rules let anybody pass, so a token was not looked at, or a store was not waited for.
     Unread,
 }
@@ -54,6 +57,7 @@ impl Credential {
         match self {
             Self::Settled => None,
             Self::Failed => Some("failed"),
+            Self::OutOfScope => Some("out_of_scope"),
             Self::Unread => Some("unread"),
         }
     }
@@ -87,6 +91,8 @@ pub enum Verdict {
     /// Signed in, but the rule asks for a second factor or a fresher sign-in.
     StepUp,
     Refuse,
+    /// Refused whatever the rules say: the API token does not count for this request (RFC 6750 §3.1, `insufficient_scope`).
+    OutOfScope,
     SlowDown {
         retry_after: Duration,
     },
@@ -102,8 +108,10 @@ pub enum Verdict {
 pub enum SignIn {
     /// No credential of ours came along.
     Nobody,
-    /// A Bearer token that is ours failed: 401 with its challenge, no `Location`.
+    /// A Bearer token that is ours or a trusted issuer's failed: 401 with its challenge, no `Location`.
     FailedBearer,
+    /// User name and password of Basic failed, and it is no page load: 401 with its challenge, no `Location`.
+    FailedBasic,
 }
 
 /// Why a request is not decided at all.
@@ -168,7 +176,7 @@ impl Verdict {
             Self::Forward(_) => "forward",
             Self::SignIn(_) => "sign_in",
             Self::StepUp => "step_up",
-            Self::Refuse => "refuse",
+            Self::Refuse | Self::OutOfScope => "refuse",
             Self::SlowDown { .. } => "slow_down",
             Self::Unavailable { .. } => "unavailable",
             Self::Reject(_) => "reject",

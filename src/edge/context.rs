@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::upgrade::Handshake;
+use super::{streams::Open, upgrade::Handshake};
 use crate::{
     core::{
         client_ip::ClientAddress,
@@ -55,6 +55,9 @@ pub(super) struct Context {
     pub(super) server: Option<usize>,
     /// What the upstream said, if it said something.
     pub(super) upstream_status: Option<http::StatusCode>,
+    /// Of a request that an identity let through.
+    pub(super) open: Option<Open>,
+    pub(super) is_recorded: bool,
 }
 
 impl Context {
@@ -86,6 +89,8 @@ impl Context {
             candidates: None,
             server: None,
             upstream_status: None,
+            open: None,
+            is_recorded: false,
         }
     }
 

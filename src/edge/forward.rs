@@ -30,7 +30,7 @@ use crate::{
         },
         route::{HeaderTemplate, Route, Server},
     },
-    gate::is_our_bearer,
+    gate::is_our_token,
     portal,
 };
 
@@ -220,7 +220,7 @@ fn strip_credentials(session: &Session, request: &mut RequestHeader, context: &C
         request.remove_header(&header::AUTHORIZATION);
     }
     // Not read at the edge, but a client that sends ours there sends it to us, not to an application.
-    if request.headers.get_all(header::PROXY_AUTHORIZATION).iter().any(|value| is_our_bearer(&context.site, value)) {
+    if request.headers.get_all(header::PROXY_AUTHORIZATION).iter().any(|value| is_our_token(&context.site, value)) {
         request.remove_header(&header::PROXY_AUTHORIZATION);
     }
     Ok(())

@@ -36,6 +36,7 @@ use crate::core::certificate::CertificateNames;
 use super::{
     Edge, Tls,
     head::{self, Head},
+    line::{Line, until_ended},
     service::Proxy,
 };
 
@@ -138,6 +139,7 @@ impl ServerApp for Door {
         }
         let mut closes = pin!(closes(shutdown.clone()));
         let (mut limit, mut kept) = (FIRST_HEADER, None);
+        let line = Arc::new(Line::default());
         loop {
             let head = tokio::select! {
                 // What has come is answered, also while the listener closes.
@@ -150,7 +152,8 @@ impl ServerApp for Door {
                 let _ = timeout(GOODBYE, stream.shutdown()).await;
                 return None;
             };
-            let served = self.proxy.process_new_http(session(stream, head, kept), shutdown).await?;
+            let serving = self.proxy.process_new_http(session(stream, head, kept), shutdown);
+            let served = until_ended(&line, serving).await??;
             (stream, kept) = served.consume();
             limit = NEXT_HEADER;
         }
@@ -191,7 +194,7 @@ impl HttpServerApp for Waiting {
     ) -> Option<ReusedHttpStream> {
         // The drop is the signal.
         drop(self.first.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.proxy.process_new_http(session, shutdown).await
+        until_ended(&Arc::default(), self.proxy.process_new_http(session, shutdown)).await?
     }
 
     fn h2_options(&self) -> Option<H2Options> {

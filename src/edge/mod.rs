@@ -1,7 +1,7 @@
 //! The role `edge`: the reverse proxy itself, and the only folder that knows pingora.
 //!
 //! A request walks through it like this: `listener` accepts, `head` reads, `service` has the phases, `facts` reads what came, the gate decides,
-//! `forward` passes it on or `respond` answers; `bridge` hands over to the portal. Nothing here decides who may pass, and
+//! `forward` passes it on or `respond` answers; `bridge` hands over to the portal. `streams` ends what is open once its session is over. Nothing here decides who may pass, and
 //! without a `Permit` from the gate no upstream is chosen.
 
 mod bridge;
@@ -9,10 +9,12 @@ mod context;
 mod facts;
 mod forward;
 mod head;
+mod line;
 mod listener;
 mod names;
 mod respond;
 mod service;
+mod streams;
 mod upgrade;
 
 use std::sync::Arc;
@@ -26,6 +28,8 @@ use crate::{
     observe::{access_log::AccessLog, metrics::Metrics},
 };
 
+pub use streams::Streams;
+
 /// What every edge listener of a process shares.
 pub struct Edge {
     pub site: Arc<CurrentSite>,
@@ -34,6 +38,7 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
     pub in_flight: InFlight,
+    pub streams: Streams,
 }
 
 /// TLS of a listener; the resolver looks at what is in force, so certificates are reloaded without a restart.
@@ -56,6 +61,12 @@ pub fn serve(
     shutdown: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     tokio::spawn(listener::run(edge, index, socket, tls, shutdown))
+}
+
+/// Ends open streams whose sessions are over, until `shutdown` turns true: to be said after the drain.
+#[must_use]
+pub fn watch_streams(edge: Arc<Edge>, shutdown: watch::Receiver<bool>) -> JoinHandle<()> {
+    tokio::spawn(streams::watch(edge, shutdown))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{any::Any, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use pingora::{
     Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -33,6 +33,7 @@ use super::{
     forward::{self, Addresses},
     listener::ServerName,
     respond,
+    streams::Open,
 };
 
 /// One listener's proxy.
@@ -154,22 +155,24 @@ impl Proxy {
     fn now(&self) -> Timestamp {
         self.edge.gate.clock.now()
     }
+}
 
-    fn record(&self, session: &Session, context: &Context) {
-        let status =
-            session.response_written().map_or(StatusCode::from_u16(499).unwrap_or_default(), |head| head.status);
-        let took = self.edge.gate.clock.monotonic().saturating_sub(context.started);
-        let method = session.req_header().method.as_str();
-        self.edge.metrics.request(Role::Edge, context.route_label(), method, status, took);
+impl Edge {
+    /// One line of the access log, and the counters. `status`: what the client was told; none where it was told nothing.
+    pub(super) fn record(&self, context: &Context, method: &Method, status: Option<StatusCode>) {
+        let status = status.unwrap_or(StatusCode::from_u16(499).unwrap_or_default());
+        let method = method.as_str();
+        let took = self.gate.clock.monotonic().saturating_sub(context.started);
+        self.metrics.request(Role::Edge, context.route_label(), method, status, took);
         if let (Some(server), Some(status)) = (forward::server(context), context.upstream_status) {
             let upstream = context.route.as_ref().map_or("", |route| route.upstream.name.as_str());
-            self.edge.metrics.upstream_request(upstream, &server.label, status);
+            self.metrics.upstream_request(upstream, &server.label, status);
         }
-        if self.edge.access_log.is_off() {
+        if self.access_log.is_off() {
             return;
         }
-        self.edge.access_log.record(&Entry {
-            at: self.edge.gate.clock.now(),
+        self.access_log.record(&Entry {
+            at: self.gate.clock.now(),
             role: Role::Edge.as_str(),
             request_id: context.request_id(),
             trace_id: context.trace_id(),
@@ -214,7 +217,10 @@ impl ProxyHttp for Proxy {
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         forward::limit_times(session);
         match self.step(session, context).await? {
-            Step::GoOn => Ok(false),
+            Step::GoOn => {
+                context.open = Open::of(&self.edge, session, context)?;
+                Ok(false)
+            }
             Step::Answer(response) => respond::write(session, context, response).await.map(|()| true),
         }
     }
@@ -264,7 +270,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
-        self.record(session, context);
+        context.is_recorded = true;
+        let status = session.response_written().map(|head| head.status);
+        self.edge.record(context, &session.req_header().method, status);
     }
 
     /// The listener's word about the head that it read, where it has one.

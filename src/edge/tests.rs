@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Edge, serve, service::Proxy};
+use super::{Edge, Streams, serve, service::Proxy};
 use crate::{
     core::{
         request::Role,
@@ -27,7 +27,10 @@ use crate::{
         access_log::{AccessLog, Sink},
         metrics::Metrics,
     },
-    ports::fakes::{Flooding, OneKey, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token},
+    ports::fakes::{
+        Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers, route, session, site,
+        token,
+    },
 };
 
 fn server(address: SocketAddr) -> Server {
@@ -55,7 +58,10 @@ fn edge(stores: &Arc<Stores>, servers: Vec<Server>) -> Arc<Edge> {
     let metrics = Arc::new(Metrics::new().unwrap());
     let gate = Gate {
         sessions: Arc::clone(stores) as _,
+        api_tokens: Arc::new(Tokens::default()),
+        passwords: Arc::new(Door::default()),
         keys: Arc::new(OneKey::new()),
+        foreign: no_issuers(),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),
@@ -71,6 +77,7 @@ fn edge(stores: &Arc<Stores>, servers: Vec<Server>) -> Arc<Edge> {
         metrics,
         access_log: Arc::new(AccessLog::open(&Sink::Off, true).unwrap()),
         in_flight: InFlight::default(),
+        streams: Streams::default(),
     })
 }
 

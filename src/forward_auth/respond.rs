@@ -34,8 +34,10 @@ impl Asked<'_> {
         }
         if !headers.contains_key(header::AUTHORIZATION) {
             let theirs = facts.headers.get(header::AUTHORIZATION);
-            // Also where it was not read: the legacy path reads `Proxy-Authorization` alone.
-            let theirs = theirs.filter(|value| !gate::is_our_bearer(self.site, value));
+            // Also where it was not read: the legacy path reads `Proxy-Authorization` alone. What was read is not taken apart again.
+            let was_read = facts.credentials_from.contains(&header::AUTHORIZATION);
+            let theirs = theirs
+                .filter(|value| !outcome.carries_our_token && (was_read || !gate::is_our_token(self.site, value)));
             headers.insert(header::AUTHORIZATION, theirs.cloned().unwrap_or_else(empty));
         }
         let cookies = cookie::without_ours(facts.headers, &self.site.own_cookies);

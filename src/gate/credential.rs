@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 
-use super::tokens;
+use super::{basic, origin, tokens};
 use crate::{
-    core::{identity::Identity, request::Facts, site::Site},
+    core::{api_token, identity::Identity, issuer::TrustedIssuer, request::Facts, route::Route, site::Site},
     ports::LiveSession,
 };
 
@@ -18,40 +18,97 @@ use crate::{
 pub(super) enum Presented<'r> {
     /// An access token with our issuer.
     AccessToken(&'r str),
+    /// Says by its beginning that it is an API token.
+    ApiToken(&'r str),
+    /// What stands behind `Basic `: a user name and a password, for us unless the header is the application's.
+    Basic(&'r str),
+    /// A JWT with the issuer of one that is trusted.
+    ForeignToken { issuer: &'r Arc<TrustedIssuer>, token: &'r str },
+}
+
+/// Where it stood.
+pub(super) struct Found<'r> {
+    pub(super) presented: Presented<'r>,
+    name: &'static HeaderName,
+    value: &'r HeaderValue,
+}
+
+impl Presented<'_> {
+    /// Ours by its form, whether it is read or not: never to be handed to an application.
+    pub(super) fn is_our_token(&self) -> bool {
+        match self {
+            Self::AccessToken(_) | Self::ApiToken(_) => true,
+            Self::Basic(payload) => basic::holds_api_token(payload),
+            Self::ForeignToken { .. } => false,
+        }
+    }
+
+    /// A page of a foreign origin can open a WebSocket with a password that the browser remembers for this one, as it can with cookies: CORS does
+    /// not stop it (THREATS 61).
+    pub(super) fn may_be_used(&self, site: &Site, facts: &Facts<'_>, route: Option<&Route>) -> bool {
+        !matches!(self, Self::Basic(_)) || !facts.is_websocket() || origin::may_use_session(site, facts, route)
+    }
+}
+
+impl Found<'_> {
+    pub(super) fn is_in_authorization(&self) -> bool {
+        *self.name == header::AUTHORIZATION
+    }
 }
 
 /// Somebody whose credential was verified.
 #[derive(Clone)]
 pub(super) enum Caller {
     Session(Arc<LiveSession>),
+    /// By a credential that came with the request, without a session.
+    Credential(Arc<Identity>),
 }
 
 impl Caller {
     pub(super) fn identity(&self) -> &Arc<Identity> {
         match self {
             Self::Session(live) => &live.identity,
+            Self::Credential(identity) => identity,
         }
     }
 }
 
-/// The first credential of ours among the headers that this request may be identified by. Any other belongs to the application.
-pub(super) fn presented<'r>(site: &Site, facts: &Facts<'r>) -> Option<Presented<'r>> {
-    facts.credentials_from.iter().find_map(|name| presented_in(site, facts.headers, name))
+/// The first credential for us among the headers that this request may be identified by. Any other belongs to the application.
+pub(super) fn presented<'r>(site: &'r Site, facts: &Facts<'r>) -> Option<Found<'r>> {
+    facts.credentials_from.iter().find_map(|name| {
+        let mut values = facts.headers.get_all(name).iter();
+        values.find_map(|value| Some(Found { presented: read(site, value)?, name, value }))
+    })
 }
 
-fn presented_in<'h>(site: &Site, headers: &'h HeaderMap, name: &HeaderName) -> Option<Presented<'h>> {
-    headers.get_all(name).iter().find_map(|value| read(site, value))
+fn read<'h>(site: &'h Site, value: &'h HeaderValue) -> Option<Presented<'h>> {
+    let text = value.to_str().ok()?;
+    if let Some(payload) = basic::payload(text) {
+        return Some(Presented::Basic(payload));
+    }
+    let token = bearer(text)?;
+    if api_token::says_it_is_one(token) {
+        return Some(Presented::ApiToken(token));
+    }
+    let named = tokens::issuer_of(token)?;
+    if named == site.tokens.issuer {
+        return Some(Presented::AccessToken(token));
+    }
+    let issuer = site.tokens.trusted_issuers.iter().find(|trusted| trusted.issuer == named)?;
+    Some(Presented::ForeignToken { issuer, token })
 }
 
-fn read<'h>(site: &Site, value: &'h HeaderValue) -> Option<Presented<'h>> {
-    let token = bearer(value.to_str().ok()?)?;
-    tokens::is_ours(token, &site.tokens.issuer).then_some(Presented::AccessToken(token))
+/// Whether `Authorization` holds a token of ours, in whichever of its fields. What was found is not taken apart again.
+pub(super) fn carries_our_token(site: &Site, found: &Found<'_>, facts: &Facts<'_>) -> bool {
+    (found.is_in_authorization() && found.presented.is_our_token())
+        || (facts.headers.get_all(header::AUTHORIZATION).iter())
+            .any(|value| !std::ptr::eq(value, found.value) && is_our_token(site, value))
 }
 
 /// Whether this `Authorization` holds a token that says it is ours: never to be handed to an application.
 #[must_use]
-pub fn is_our_bearer(site: &Site, value: &HeaderValue) -> bool {
-    matches!(read(site, value), Some(Presented::AccessToken(_)))
+pub fn is_our_token(site: &Site, value: &HeaderValue) -> bool {
+    read(site, value).is_some_and(|presented| presented.is_our_token())
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 §2.1); the scheme's case does not matter (RFC 9110 §11.1).

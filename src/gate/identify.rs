@@ -1,4 +1,4 @@
-//! Who is asking: the session that a cookie names, else a token of ours (CONTRACT 4 "Who is asking").
+//! Who is asking: the session that a cookie names, else a token of ours or of a trusted issuer (CONTRACT 4 "Who is asking").
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use http::HeaderMap;
 use super::{
     Gate,
     credential::{Caller, Presented},
+    machines::Hindrance,
     origin, tokens,
 };
 use crate::{
@@ -101,10 +102,20 @@ impl Gate {
     /// Whom a credential is from; `None` where it is for us but failed.
     ///
     /// # Errors
-    /// The store cannot answer.
-    pub(super) async fn caller_of(&self, site: &Site, presented: Presented<'_>) -> Result<Option<Caller>, Unavailable> {
+    /// What kept it from being judged; a store that cannot answer.
+    pub(super) async fn caller_of(
+        &self,
+        site: &Site,
+        facts: &Facts<'_>,
+        presented: Presented<'_>,
+    ) -> Result<Option<Caller>, Hindrance> {
         match presented {
             Presented::AccessToken(token) => Ok(self.session_of_token(site, token).await?.map(Caller::Session)),
+            Presented::ApiToken(token) => self.caller_of_api_token(facts, token).await,
+            Presented::Basic(payload) => self.caller_of_basic(facts, payload).await,
+            Presented::ForeignToken { issuer, token } => {
+                Ok(self.holder_of_foreign(issuer, token).await?.map(Caller::Credential))
+            }
         }
     }
 

@@ -3,15 +3,20 @@
 //! `edge` and `forward_auth` build [`Facts`] and call [`Gate::check`]; the portal uses [`Gate::session_of`] alone. Nothing here
 //! knows a framework or a driver, and on a cached session nothing here waits (DESIGN, invariant 3).
 
+mod basic;
 mod credential;
+mod foreign;
+pub mod hold;
 mod identify;
 pub mod in_flight;
+mod machines;
 mod origin;
 pub mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
-pub use credential::is_our_bearer;
+pub use credential::is_our_token;
+pub use foreign::Foreign;
 pub use identify::Named;
 
 use crate::{
@@ -28,14 +33,18 @@ use crate::{
         verdict::{Credential, Outcome, Rejection, SignIn, Verdict},
     },
     observe::metrics::Metrics,
-    ports::{Clock, Entropy, Keys, Sessions, SourceLimit},
+    ports::{ApiTokens, Clock, Entropy, Keys, Passwords, Sessions, SourceLimit},
 };
-use credential::{Caller, Presented};
+use credential::{Caller, Found, Presented};
+use machines::Hindrance;
 
 /// Everything that `check` asks.
 pub struct Gate {
     pub sessions: Arc<dyn Sessions>,
+    pub api_tokens: Arc<dyn ApiTokens>,
+    pub passwords: Arc<dyn Passwords>,
     pub keys: Arc<dyn Keys>,
+    pub foreign: Foreign,
     pub source_limit: Arc<dyn SourceLimit>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -98,17 +107,19 @@ impl Gate {
     /// Who is asking, in the order of CONTRACT 4, and what the rules say of them.
     async fn identified(&self, site: &Site, facts: &Facts<'_>, route: Option<&Route>, now: Timestamp) -> Outcome {
         // Where the header is the application's, it identifies nobody; a token of ours is kept from the application all the same.
-        let presented = credential::presented(site, facts);
-        let carries_our_token = matches!(presented, Some(Presented::AccessToken(_)));
-        let presented = presented.filter(|_| !authorization_is_apps(site, facts, route));
+        let found = credential::presented(site, facts);
+        let carries_our_token = found.as_ref().is_some_and(|found| credential::carries_our_token(site, found, facts));
+        let found = found.filter(|found| {
+            !authorization_is_apps(site, facts, route) && found.presented.may_be_used(site, facts, route)
+        });
         let mut outcome = match self.session_for(site, facts, route, now).await {
             Ok(Some(session)) => self.decided(site, facts, route, Some(&Caller::Session(session)), now),
             Ok(None) => {
                 let anonymous = self.decided(site, facts, route, None, now);
-                match presented {
+                match found {
                     // Where anonymous may pass, the header is not looked at (CONTRACT 4).
-                    Some(presented) if !matches!(anonymous.verdict, Verdict::Forward(_)) => {
-                        self.by_credential(site, facts, route, presented, anonymous, now).await
+                    Some(found) if !matches!(anonymous.verdict, Verdict::Forward(_)) => {
+                        self.by_credential(site, facts, route, found, anonymous, now).await
                     }
                     Some(_) => Outcome { credential: Credential::Unread, ..anonymous },
                     None => anonymous,
@@ -125,7 +136,10 @@ impl Gate {
                 }
             }
         };
-        outcome.carries_our_token = carries_our_token;
+        outcome.carries_our_token |= carries_our_token
+            || (matches!(outcome.verdict, Verdict::Forward(_))
+                && !authorization_is_apps(site, facts, route)
+                && self.carries_our_password(facts));
         outcome
     }
 
@@ -135,16 +149,39 @@ impl Gate {
         site: &Site,
         facts: &Facts<'_>,
         route: Option<&Route>,
-        presented: Presented<'_>,
+        found: Found<'_>,
         anonymous: Outcome,
         now: Timestamp,
     ) -> Outcome {
-        match self.caller_of(site, presented).await {
-            Ok(Some(caller)) => self.decided(site, facts, route, Some(&caller), now),
-            Ok(None) => {
-                Outcome { verdict: Verdict::SignIn(SignIn::FailedBearer), credential: Credential::Failed, ..anonymous }
+        match self.caller_of(site, facts, found.presented).await {
+            Ok(Some(caller)) => {
+                // Its owner's password was for us; the application must not learn it.
+                let carries_our_token = found.is_in_authorization() && matches!(found.presented, Presented::Basic(_));
+                Outcome { carries_our_token, ..self.decided(site, facts, route, Some(&caller), now) }
             }
-            Err(unavailable) => {
+            Ok(None) => {
+                let sign_in = match found.presented {
+                    Presented::AccessToken(_) | Presented::ApiToken(_) | Presented::ForeignToken { .. } => {
+                        SignIn::FailedBearer
+                    }
+                    // Browsers send an application's own password again and again: whoever loads a page can sign in instead.
+                    Presented::Basic(_) if facts.is_page_load() => SignIn::Nobody,
+                    Presented::Basic(_) => SignIn::FailedBasic,
+                };
+                Outcome { verdict: Verdict::SignIn(sign_in), credential: Credential::Failed, ..anonymous }
+            }
+            Err(Hindrance::OutOfScope) => {
+                Outcome { verdict: Verdict::OutOfScope, credential: Credential::OutOfScope, ..anonymous }
+            }
+            // Whoever loads a page can sign in instead, as where it failed: nobody asked the browser to send it.
+            Err(Hindrance::SlowDown(_) | Hindrance::Busy) if facts.is_page_load() => {
+                Outcome { verdict: Verdict::SignIn(SignIn::Nobody), credential: Credential::Failed, ..anonymous }
+            }
+            // As where the source is limited: no rule had a say in it.
+            Err(Hindrance::SlowDown(retry_after)) => Outcome::undecided(Verdict::SlowDown { retry_after }),
+            // As the sign-in page says it: 503.
+            Err(Hindrance::Busy) => Outcome { verdict: Verdict::Unavailable { store: "hasher" }, ..anonymous },
+            Err(Hindrance::Unavailable(unavailable)) => {
                 tracing::warn!(store = unavailable.store, error = %unavailable, "cannot check a credential");
                 Outcome { verdict: Verdict::Unavailable { store: unavailable.store }, ..anonymous }
             }

@@ -22,7 +22,7 @@ pub struct OwnSessions<'a> {
 }
 
 impl OwnSessions<'_> {
-    /// The caller's live sessions, newest first.
+    /// The caller's live sessions, newest first: one a sign-in, since those that were handed over end with it.
     ///
     /// # Errors
     /// The store cannot answer.
@@ -40,7 +40,7 @@ impl OwnSessions<'_> {
             }
         }
         sessions.retain(|session| lifetimes.standing(session, session.last_used_at, now) == Standing::Live);
-        Ok(sessions)
+        Ok(one_a_sign_in(sessions, &caller.session.id))
     }
 
     /// Ends one session of the caller. `false`: there is none of that id that is the caller's.
@@ -102,4 +102,23 @@ impl OwnSessions<'_> {
             detail,
         });
     }
+}
+
+/// The one of the caller, else the one that it began with, else the newest; used when any of them was.
+fn one_a_sign_in(sessions: Vec<Session>, caller: &SessionId) -> Vec<Session> {
+    let mut told: Vec<Session> = Vec::with_capacity(sessions.len());
+    for session in sessions {
+        let rank = |session: &Session| (session.id == *caller, session.parent.is_none());
+        match told.iter_mut().find(|other| other.sign_in() == session.sign_in()) {
+            None => told.push(session),
+            Some(other) => {
+                let last_used_at = session.last_used_at.max(other.last_used_at);
+                if rank(&session) > rank(other) {
+                    *other = session;
+                }
+                other.last_used_at = last_used_at;
+            }
+        }
+    }
+    told
 }

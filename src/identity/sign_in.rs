@@ -1,27 +1,26 @@
 //! Password sign-in: verify, make a session, end the ones the request named. Called by the portal's form and by its API.
 //!
-//! Must never tell why it refused, not by its answer and not by how long it took (THREATS 39): an unknown, a disabled and a
-//! known user run through the same look-ups and one hash of the same cost. Nothing of an older session lives on in the new
-//! one (THREATS 33, 34): id and both cookie values are new.
+//! Whether the password is right is asked of `passwords`. Nothing of an older session lives on in the new one (THREATS 33, 34): id and both cookie
+//! values are new.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretString;
 
-use super::tokens;
+use super::{
+    passwords::{Knock, PasswordDoor},
+    tokens,
+};
 use crate::{
     core::{
         identity::Factor,
         session::{Session, SessionId, TokenHash},
         site::Site,
-        user::{MAX_NAME, User},
+        user::User,
     },
     observe::metrics::Metrics,
-    ports::{
-        AuditEvent, AuditSink, Clock, Credentials, End, Entropy, HashError, Hasher, Keys, LiveSession, Sessions,
-        Unavailable, Users,
-    },
+    ports::{AuditEvent, AuditSink, Barred, Clock, End, Entropy, Keys, LiveSession, Sessions, Unavailable},
 };
 
 /// Label of `auth_login_total`.
@@ -32,10 +31,8 @@ const MAX_USER_AGENT: usize = 300;
 
 /// What signing in needs; one a process.
 pub struct SignIn {
-    pub users: Arc<dyn Users>,
-    pub credentials: Arc<dyn Credentials>,
+    pub passwords: Arc<PasswordDoor>,
     pub sessions: Arc<dyn Sessions>,
-    pub hasher: Arc<dyn Hasher>,
     pub keys: Arc<dyn Keys>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -72,10 +69,23 @@ pub enum SignInError {
     /// Unknown user, wrong password, disabled: one answer for all (THREATS 39).
     #[error("the user name or the password is wrong")]
     Refused,
+    /// By regulation.
+    #[error("too many sign-ins; again in {0:?}")]
+    SlowDown(Duration),
     #[error("too many sign-ins at once")]
     Busy,
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+}
+
+impl From<Barred> for SignInError {
+    fn from(barred: Barred) -> Self {
+        match barred {
+            Barred::SlowDown(wait) => Self::SlowDown(wait),
+            Barred::Busy => Self::Busy,
+            Barred::Unavailable(unavailable) => Self::Unavailable(unavailable),
+        }
+    }
 }
 
 impl SignIn {
@@ -86,6 +96,7 @@ impl SignIn {
         let status = match &result {
             Ok(_) => "success",
             Err(SignInError::Refused) => "failure",
+            Err(SignInError::SlowDown(_)) => "slow_down",
             Err(SignInError::Busy) => "busy",
             Err(SignInError::Unavailable(_)) => "unavailable",
         };
@@ -94,32 +105,18 @@ impl SignIn {
     }
 
     async fn attempted(&self, site: &Site, mut attempt: Attempt) -> Result<SignedIn, SignInError> {
-        let password = std::mem::take(&mut attempt.password);
-        match self.verified(attempt.user.trim(), password).await? {
-            Ok(user) => self.signed_in(site, user, attempt).await,
-            Err(reason) => {
-                // What was typed as a name may be a password: it is put on record only where it is a name we know.
-                let user = (reason != "unknown_user").then_some(attempt.user.trim());
-                self.record("sign_in_failed", user, &attempt, reason);
-                Err(SignInError::Refused)
-            }
+        let knock = Knock {
+            user: &attempt.user,
+            password: std::mem::take(&mut attempt.password),
+            provider: PROVIDER,
+            address: attempt.address,
+            request_id: Some(&attempt.request_id),
+            pair: None,
+        };
+        match self.passwords.opened(knock).await? {
+            Some(user) => self.signed_in(site, user, attempt).await,
+            None => Err(SignInError::Refused),
         }
-    }
-
-    /// The user, or the stable word for the audit log that says why not.
-    async fn verified(&self, name: &str, password: SecretString) -> Result<Result<User, &'static str>, SignInError> {
-        let known = if (1..=MAX_NAME).contains(&name.chars().count()) { name } else { "" };
-        let user = self.users.find(known).await?;
-        let stored = self.credentials.password_hash(known).await?;
-        let has_password = stored.is_some();
-        let compared = stored.or_else(|| self.credentials.decoy());
-        let right = self.hasher.verify(password, compared).await.map_err(unhashed)?;
-        Ok(match user {
-            None => Err("unknown_user"),
-            Some(user) if user.disabled => Err("disabled"),
-            Some(user) if right && has_password => Ok(user),
-            Some(_) => Err("bad_password"),
-        })
     }
 
     async fn signed_in(&self, site: &Site, user: User, attempt: Attempt) -> Result<SignedIn, SignInError> {
@@ -138,8 +135,9 @@ impl SignIn {
             created_at: now,
             signed_in_at: now,
             last_used_at: now,
-            user_agent: attempt.user_agent.chars().filter(|c| !c.is_control()).take(MAX_USER_AGENT).collect(),
+            user_agent: kept_user_agent(&attempt.user_agent),
             address: attempt.address,
+            parent: None,
         };
         let live = self.sessions.create(session, &attempt.replaced).await?;
         if live.token_version != user.token_version {
@@ -170,16 +168,13 @@ impl SignIn {
     }
 }
 
-fn unhashed(error: HashError) -> SignInError {
-    match error {
-        HashError::Busy => SignInError::Busy,
-        HashError::Failed(detail) => SignInError::Unavailable(Unavailable { store: "hasher", detail }),
-    }
+pub(super) fn kept_user_agent(user_agent: &str) -> String {
+    user_agent.chars().filter(|c| !c.is_control()).take(MAX_USER_AGENT).collect()
 }
 
 /// 128 bits in hexadecimal: a person copies it to the command line, where base64url could begin with a dash and be taken
 /// for a flag. It opens nothing, so it need not be as long as a cookie.
-fn session_id(entropy: &dyn Entropy) -> SessionId {
+pub(super) fn session_id(entropy: &dyn Entropy) -> SessionId {
     let mut bytes = [0_u8; 16];
     entropy.fill(&mut bytes);
     SessionId(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

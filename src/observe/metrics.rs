@@ -37,6 +37,7 @@ pub struct Metrics {
     logins: IntCounterVec,
     sessions_revoked: IntCounter,
     sessions_active: IntGauge,
+    streams_ended: IntCounterVec,
     session_cache: [IntCounter; 3],
     cookie_conflicts: IntCounter,
     store_up: IntGaugeVec,
@@ -98,6 +99,12 @@ impl Metrics {
             logins: counters(to, "auth_login_total", "Sign-ins tried.", &["provider", "status"])?,
             sessions_revoked: counter(to, "auth_session_revoked_total", "Sessions ended before their time.")?,
             sessions_active: registered(to, IntGauge::with_opts(opts("sessions_active", "Sessions that are live."))?)?,
+            streams_ended: counters(
+                to,
+                "streams_ended_total",
+                "Open streams ended by the edge, by what was over.",
+                &["reason"],
+            )?,
             session_cache: {
                 let family = counters(to, "session_cache_total", "Looks into the session cache.", &["result"])?;
                 CACHE_RESULTS.map(|result| family.with_label_values(&[result]))
@@ -184,7 +191,7 @@ impl Metrics {
         self.rule_errors.with_label_values(&[rule]).inc();
     }
 
-    /// `auth_login_total{provider,status}`; status: `success`, `failure`, `busy`, `unavailable`.
+    /// `auth_login_total{provider,status}`; status: `success`, `failure`, `slow_down`, `busy`, `unavailable`.
     pub fn login(&self, provider: &'static str, status: &'static str) {
         self.logins.with_label_values(&[provider, status]).inc();
     }
@@ -195,6 +202,11 @@ impl Metrics {
 
     pub fn sessions_active(&self, count: u64) {
         self.sessions_active.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// `streams_ended_total{reason}`; reason: `session`, `lifetime`, `person`, `unsure`.
+    pub fn stream_ended(&self, reason: &'static str) {
+        self.streams_ended.with_label_values(&[reason]).inc();
     }
 
     /// `session_cache_total{result}`: `hit`, `miss`, `unsure`.
@@ -340,6 +352,7 @@ mod tests {
         metrics.config_reload(true, 1_700_000_000);
         metrics.restart_needed(&["storage"]);
         metrics.audit_event("sign_in");
+        metrics.stream_ended("session");
         let mut lines: Vec<String> = metrics
             .registry
             .gather()
@@ -370,6 +383,7 @@ mod tests {
         postern_sessions_active{}
         postern_store_operation_duration_seconds{operation,store}
         postern_store_up{store}
+        postern_streams_ended_total{reason}
         postern_upstream_requests_total{server,status,upstream}
         ");
         let text = metrics.render();

@@ -1,4 +1,4 @@
-//! The account page: who one is, and one's sessions. Needs both cookies (THREATS 59); absent with `portal.path`.
+//! The account page: who one is, one's sessions and one's API tokens. Needs both cookies (THREATS 59); absent with `portal.path`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +12,7 @@ use super::{
     look::Shell,
     pages::{Form, has_token, sign_in_page, stale_form, unavailable, with_form},
     problem::Code,
+    tokens::{self, Draft},
     visit::Visit,
 };
 use crate::{
@@ -33,8 +34,21 @@ struct AccountPage {
     groups: String,
     notice: Option<&'static str>,
     sessions: Vec<Row>,
+    tokens: Vec<tokens::Row>,
+    draft: Draft,
+    lives: Vec<Life>,
     csrf_token: String,
 }
+
+/// A choice of how long a new token lives.
+struct Life {
+    value: &'static str,
+    words: &'static str,
+    is_chosen: bool,
+}
+
+const LIVES: [(&str, &str); 5] =
+    [("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("365", "1 year"), ("never", "It never expires")];
 
 struct Row {
     id: String,
@@ -50,28 +64,49 @@ pub(super) async fn account(visit: Visit, RawQuery(query): RawQuery) -> Response
         Ok(live) => live,
         Err(response) => return response,
     };
+    let notice = match query.as_deref() {
+        Some("ended") => Some("That session has ended."),
+        Some("others_ended") => Some("All your other sessions have ended."),
+        Some("token_revoked") => Some("That token is revoked."),
+        _ => None,
+    };
+    page(&visit, &live, StatusCode::OK, notice, Draft::usual()).await
+}
+
+/// `draft`: what stands in the form for a new token.
+pub(super) async fn page(
+    visit: &Visit,
+    live: &LiveSession,
+    status: StatusCode,
+    notice: Option<&'static str>,
+    draft: Draft,
+) -> Response<String> {
     let now = visit.portal.clock.now();
-    let listed = visit.own_sessions().list(&live, &visit.arrival.site.lifetimes, now).await;
+    let listed = visit.own_sessions().list(live, &visit.arrival.site.lifetimes, now).await;
     let mut sessions: Vec<Row> = match listed {
-        Ok(sessions) => sessions.into_iter().map(|session| row(session, &live, now)).collect(),
-        Err(error) => return unavailable(&visit, &error),
+        Ok(sessions) => sessions.into_iter().map(|session| row(session, live, now)).collect(),
+        Err(error) => return unavailable(visit, &error),
+    };
+    let tokens = match tokens::rows(visit, live, now).await {
+        Ok(tokens) => tokens,
+        Err(error) => return unavailable(visit, &error),
     };
     // This browser first, so that it is not looked for.
     sessions.sort_by_key(|row| !row.is_current);
     let identity = &live.identity;
-    with_form(&visit, StatusCode::OK, |csrf_token, shell| AccountPage {
+    let lives = LIVES.map(|(value, words)| Life { value, words, is_chosen: value == draft.days }).into();
+    with_form(visit, status, |csrf_token, shell| AccountPage {
         shell,
         base: visit.base.clone(),
         name: if identity.display_name.is_empty() { identity.user.to_string() } else { identity.display_name.clone() },
         user: identity.user.to_string(),
         email: identity.email.clone(),
         groups: identity.groups.join(", "),
-        notice: match query.as_deref() {
-            Some("ended") => Some("That session has ended."),
-            Some("others_ended") => Some("All your other sessions have ended."),
-            _ => None,
-        },
+        notice,
         sessions,
+        tokens,
+        draft,
+        lives,
         csrf_token,
     })
 }
@@ -99,7 +134,7 @@ pub(super) async fn end_others(visit: Visit, body: Bytes) -> Response<String> {
     }
 }
 
-async fn allowed(visit: &Visit, body: &[u8]) -> Result<Arc<LiveSession>, Response<String>> {
+pub(super) async fn allowed(visit: &Visit, body: &[u8]) -> Result<Arc<LiveSession>, Response<String>> {
     let live = owner(visit).await?;
     if has_token(visit, &Form::read(body)) { Ok(live) } else { Err(stale_form(visit)) }
 }
@@ -131,7 +166,7 @@ fn row(session: Session, live: &LiveSession, now: Timestamp) -> Row {
 }
 
 /// In simple words; needs no time zone.
-fn ago(time: Duration) -> String {
+pub(super) fn ago(time: Duration) -> String {
     let said = |count: u64, unit: &str| format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" });
     match time.as_secs() {
         0..60 => "just now".to_owned(),

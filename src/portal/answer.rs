@@ -70,9 +70,11 @@ impl Body {
 
 fn code_of(told: &Told<'_>) -> Code {
     match told.verdict {
-        "sign_in" if told.answer.challenge.is_some() => Code::InvalidToken,
+        "sign_in" if is_basic(told) && told.answer.location.is_none() => Code::InvalidCredentials,
+        "sign_in" if told.answer.challenge.is_some() && !is_basic(told) => Code::InvalidToken,
         "sign_in" => Code::SignInRequired,
         "step_up" => Code::StepUpRequired,
+        "refuse" if told.answer.challenge.is_some() => Code::InsufficientScope,
         "refuse" => Code::AccessDenied,
         "slow_down" => Code::RateLimited,
         "unavailable" => Code::Unavailable,
@@ -95,13 +97,21 @@ fn code_of(told: &Told<'_>) -> Code {
     }
 }
 
+fn is_basic(told: &Told<'_>) -> bool {
+    told.answer.challenge.is_some_and(|challenge| challenge.starts_with("Basic"))
+}
+
 fn body_of(code: Code, told: &Told<'_>) -> Body {
     let (heading, line) = match code {
         Code::AccessDenied => (
             "You may not open this page",
             "The rules here do not let you in. If you think they should, give the request id below to whoever runs this.",
         ),
-        Code::SignInRequired | Code::StepUpRequired | Code::InvalidToken => {
+        Code::InsufficientScope => (
+            "The token does not count here",
+            "Its scopes leave this host or this method out. Use another token, or make one for this purpose.",
+        ),
+        Code::SignInRequired | Code::StepUpRequired | Code::InvalidToken | Code::InvalidCredentials => {
             ("Sign in first", "This page is for people who are signed in.")
         }
         Code::NotFound => ("There is nothing here", "No application is served at this address."),

@@ -51,6 +51,11 @@ pub(super) async fn login(visit: Visit, body: Bytes) -> Response<String> {
     let signed_in = match pages::attempt(&visit, &form).await {
         Ok(signed_in) => signed_in,
         Err(SignInError::Refused) => return visit.problem(Code::InvalidCredentials),
+        Err(SignInError::SlowDown(wait)) => {
+            let mut response = visit.problem(Code::RateLimited);
+            response.headers_mut().insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
+            return response;
+        }
         Err(SignInError::Busy) => return visit.problem(Code::Busy),
         Err(SignInError::Unavailable(error)) => return unavailable(&visit, &error),
     };
@@ -209,13 +214,13 @@ async fn caller(visit: &Visit) -> Result<Arc<LiveSession>, Response<String>> {
     Err(response)
 }
 
-fn is_json(visit: &Visit) -> bool {
+pub(super) fn is_json(visit: &Visit) -> bool {
     visit.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
         value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
     })
 }
 
-fn unavailable(visit: &Visit, error: &Unavailable) -> Response<String> {
+pub(super) fn unavailable(visit: &Visit, error: &Unavailable) -> Response<String> {
     tracing::warn!(store = error.store, %error, request_id = visit.arrival.request_id, "the portal cannot answer");
     visit.problem(Code::Unavailable)
 }
@@ -225,7 +230,7 @@ fn signed_out(visit: &Visit, mut response: Response<String>) -> Response<String>
     response
 }
 
-fn answer(body: &Value) -> Response<String> {
+pub(super) fn answer(body: &Value) -> Response<String> {
     let mut response = Response::new(body.to_string());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -234,7 +239,7 @@ fn answer(body: &Value) -> Response<String> {
     response
 }
 
-fn empty() -> Response<String> {
+pub(super) fn empty() -> Response<String> {
     let mut response = Response::new(String::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -242,6 +247,6 @@ fn empty() -> Response<String> {
 }
 
 /// RFC 3339.
-fn time(at: Timestamp) -> Option<String> {
+pub(super) fn time(at: Timestamp) -> Option<String> {
     jiff::Timestamp::from_millisecond(at.unix_millis()).ok().map(|at| at.to_string())
 }

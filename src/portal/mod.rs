@@ -9,11 +9,14 @@ mod api;
 mod csrf;
 mod device;
 mod explain;
+mod hand_over;
 mod landing;
 mod look;
 mod page;
 mod pages;
 mod problem;
+mod token_api;
+mod tokens;
 mod visit;
 
 use std::{any::Any, net::IpAddr, sync::Arc, time::Duration};
@@ -37,16 +40,18 @@ use crate::{
         verdict::Rejection,
     },
     gate::Gate,
-    identity::sign_in::SignIn,
+    identity::{hand_over::HandingOver, sign_in::SignIn},
     observe::metrics::Metrics,
-    ports::{AuditSink, Clock, Entropy, Keys, Sessions},
+    ports::{ApiTokens, AuditSink, Clock, Entropy, Keys, Sessions},
 };
 
 /// Everything the portal uses; one a process.
 pub struct Portal {
     pub gate: Arc<Gate>,
     pub sign_in: SignIn,
+    pub hand_over: HandingOver,
     pub sessions: Arc<dyn Sessions>,
+    pub api_tokens: Arc<dyn ApiTokens>,
     pub keys: Arc<dyn Keys>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -93,15 +98,21 @@ pub fn router(portal: Arc<Portal>) -> Router {
         .route("/two-factor", get(pages::two_factor))
         .route("/denied", get(pages::denied))
         .route("/logout", get(pages::sign_out_question).post(pages::sign_out))
+        .route("/hand-over", get(hand_over::asked))
+        .route("/hand-over/accept", get(hand_over::accept))
         .route("/account", get(account::account))
         .route("/account/sessions/end-others", post(account::end_others))
         .route("/account/sessions/{id}/end", post(account::end_one))
+        .route("/account/tokens", post(tokens::create))
+        .route("/account/tokens/{id}/revoke", post(tokens::revoke))
         .route("/auth/login", post(api::login))
         .route("/auth/logout", post(api::logout))
         .route("/auth/logout-all", post(api::logout_all))
         .route("/auth/me", get(api::me))
         .route("/auth/sessions", get(api::sessions))
         .route("/auth/sessions/{id}", delete(api::end_session))
+        .route("/auth/tokens", get(token_api::list).post(token_api::create))
+        .route("/auth/tokens/{id}", delete(token_api::revoke))
         .route("/auth/health", get(api::health))
         .route("/favicon.svg", get(icon))
         .route("/favicon.ico", get(icon))

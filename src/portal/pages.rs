@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 
 use super::{
     csrf::{form_token, is_token_of},
+    hand_over,
     landing::{self, Landing},
     look::Shell,
     page::page,
@@ -40,6 +41,7 @@ struct SignInPage {
     remember_me: bool,
     rd: String,
     rm: String,
+    state: String,
     csrf_token: String,
 }
 
@@ -80,6 +82,9 @@ pub(super) struct Form {
     pub(super) rm: String,
     pub(super) csrf_token: String,
     pub(super) signed_out: bool,
+    /// Of another portal, which waits for a hand-over.
+    pub(super) state: String,
+    pub(super) code: String,
 }
 
 impl Form {
@@ -94,6 +99,8 @@ impl Form {
             rm: value("rm").unwrap_or_default(),
             csrf_token: value("csrf_token").unwrap_or_default(),
             signed_out: value("signed_out").is_some(),
+            state: value("state").unwrap_or_default(),
+            code: value("code").unwrap_or_default(),
         }
     }
 
@@ -105,9 +112,10 @@ impl Form {
 const SIGNED_OUT: Notice = Notice::Done("You are signed out.");
 const STALE_FORM: &str = "Your browser did not send back the cookie of this form, so nothing was done. Allow cookies for this \
                           site, check that its address begins as it should (https), and try once more.";
-const TWO_SIGN_INS: Notice = Notice::Fault(
+pub(super) const TWO_SIGN_INS: Notice = Notice::Fault(
     "Your browser sent two different sign-ins at once, so neither counts. Sign in again: that replaces both.",
 );
+const SLOW_DOWN: Notice = Notice::Fault("Too many sign-ins were tried with this name. Wait a while and try again.");
 const BUSY: Notice = Notice::Fault("Many people are signing in right now. Wait a few seconds and try again.");
 
 pub(super) async fn root(visit: Visit, RawQuery(query): RawQuery) -> Response<String> {
@@ -129,6 +137,9 @@ pub(super) async fn root(visit: Visit, RawQuery(query): RawQuery) -> Response<St
         }
         Ok(Named::Several(_)) => sign_in_page(&visit, StatusCode::OK, &form, None, Some(TWO_SIGN_INS)),
         Ok(Named::Nobody) => {
+            if let Some(sent) = hand_over::sent_home(&visit, &form) {
+                return sent;
+            }
             let notice = form.signed_out.then_some(SIGNED_OUT);
             sign_in_page(&visit, StatusCode::OK, &form, None, notice)
         }
@@ -152,7 +163,11 @@ pub(super) async fn sign_in(visit: Visit, body: Bytes) -> Response<String> {
     }
     match attempt(&visit, &form).await {
         Ok(signed_in) => {
-            let mut response = landing::land(&visit, &signed_in.session, true, &form.rd, &form.rm);
+            let mut response = if form.state.is_empty() {
+                landing::land(&visit, &signed_in.session, true, &form.rd, &form.rm)
+            } else {
+                hand_over::give(&visit, &signed_in.session, &form).await
+            };
             visit.set_sign_in(&mut response, &signed_in);
             response
         }
@@ -160,6 +175,11 @@ pub(super) async fn sign_in(visit: Visit, body: Bytes) -> Response<String> {
             let error =
                 ("password", "The user name or the password is wrong. Check both, and whether Caps Lock is on.");
             sign_in_page(&visit, StatusCode::UNAUTHORIZED, &form, Some(error), None)
+        }
+        Err(SignInError::SlowDown(wait)) => {
+            let mut response = sign_in_page(&visit, StatusCode::TOO_MANY_REQUESTS, &form, None, Some(SLOW_DOWN));
+            response.headers_mut().insert(http::header::RETRY_AFTER, wait.as_secs().max(1).into());
+            response
         }
         Err(SignInError::Busy) => {
             let mut response = sign_in_page(&visit, StatusCode::SERVICE_UNAVAILABLE, &form, None, Some(BUSY));
@@ -172,23 +192,27 @@ pub(super) async fn sign_in(visit: Visit, body: Bytes) -> Response<String> {
 
 /// The one way in, for the form and for the API.
 pub(super) async fn attempt(visit: &Visit, form: &Form) -> Result<SignedIn, SignInError> {
-    let replaced: Vec<SessionId> = match visit.named().await? {
-        Named::Nobody => vec![],
-        Named::One(live) => vec![live.session.id.clone()],
-        Named::Several(all) => all.iter().map(|live| live.session.id.clone()).collect(),
-    };
-    let user_agent = visit.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let replaced = ids_of(visit.named().await?);
     let attempt = Attempt {
         user: form.username.clone(),
         password: form.password.clone().into(),
         remember_me: form.remember_me,
         domain: visit.scope.domain.clone(),
-        user_agent: user_agent.unwrap_or_default().to_owned(),
+        user_agent: visit.user_agent().to_owned(),
         address: visit.arrival.client.known(),
         request_id: visit.arrival.request_id.clone(),
         replaced,
     };
     visit.portal.sign_in.with_password(&visit.arrival.site, attempt).await
+}
+
+/// What a sign-in takes the place of.
+pub(super) fn ids_of(named: Named) -> Vec<SessionId> {
+    match named {
+        Named::Nobody => vec![],
+        Named::One(live) => vec![live.session.id.clone()],
+        Named::Several(all) => all.iter().map(|live| live.session.id.clone()).collect(),
+    }
 }
 
 pub(super) fn has_token(visit: &Visit, form: &Form) -> bool {
@@ -206,7 +230,9 @@ pub(super) fn sign_in_page(
         shell,
         base: visit.base.clone(),
         host: visit.arrival.target.host().to_owned(),
-        going_to: landing::followed(visit, &form.rd).and_then(|(url, _)| url.host_str().map(str::to_owned)),
+        going_to: landing::followed(visit, &form.rd)
+            .and_then(|(url, _)| url.host_str().map(str::to_owned))
+            .or_else(|| hand_over::going_to(visit, form)),
         notice,
         username: form.username.chars().take(100).collect(),
         error_at: error.map(|(place, _)| place),
@@ -215,6 +241,7 @@ pub(super) fn sign_in_page(
         remember_me: form.remember_me,
         rd: form.rd.clone(),
         rm: form.rm.clone(),
+        state: form.state.clone(),
         csrf_token,
     })
 }

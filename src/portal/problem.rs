@@ -14,6 +14,7 @@ pub(super) enum Code {
     InvalidToken,
     StepUpRequired,
     AccessDenied,
+    InsufficientScope,
     CrossOrigin,
     BadRequest,
     NotFound,
@@ -44,6 +45,9 @@ impl Code {
                 ("step_up_required", StatusCode::FORBIDDEN, "Sign in again, or with a second factor.")
             }
             Self::AccessDenied => ("access_denied", StatusCode::FORBIDDEN, "You may not see this."),
+            Self::InsufficientScope => {
+                ("insufficient_scope", StatusCode::FORBIDDEN, "The token's scopes leave this request out.")
+            }
             Self::CrossOrigin => ("cross_origin", StatusCode::FORBIDDEN, "The request comes from another site."),
             Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST, "The request was not understood."),
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is nothing here."),

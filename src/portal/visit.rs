@@ -27,7 +27,7 @@ use crate::{
     },
     ports::{LiveSession, Unavailable},
 };
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 pub(super) struct Visit {
     pub(super) arrival: Arrival,
@@ -79,13 +79,16 @@ impl Visit {
 
     /// Where a form of ours may be sent, redirects included: Chromium checks those too.
     pub(super) fn form_action(&self) -> String {
-        let domain = &self.scope.domain;
-        if domain.is_empty() {
-            return "'self'".to_owned();
-        }
-        let mut sources = format!("'self' https://{domain}:* https://*.{domain}:*");
-        if !self.is_secure() {
-            sources.push_str(&format!(" http://{domain}:* http://*.{domain}:*"));
+        let site = &self.arrival.site;
+        let mut sources = "'self'".to_owned();
+        // Whoever signs in may be handed over to any of the domains.
+        let is_led_to = |scope: &&CookieScope| site.hands_over || scope.domain == self.scope.domain;
+        for CookieScope { domain, .. } in site.cookies.iter().filter(is_led_to).filter(|scope| !scope.domain.is_empty())
+        {
+            sources.push_str(&format!(" https://{domain}:* https://*.{domain}:*"));
+            if !self.is_secure() {
+                sources.push_str(&format!(" http://{domain}:* http://*.{domain}:*"));
+            }
         }
         sources
     }
@@ -112,6 +115,10 @@ impl Visit {
             Named::One(live) if self.is_bound_to(&live) => Some(live),
             _ => None,
         })
+    }
+
+    pub(super) fn user_agent(&self) -> &str {
+        self.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
     pub(super) fn own_sessions(&self) -> OwnSessions<'_> {
@@ -151,15 +158,24 @@ impl Visit {
 
     pub(super) fn set_sign_in(&self, response: &mut Response<String>, signed_in: &SignedIn) {
         let remembered = signed_in.session.session.remembered;
+        self.set_session(response, remembered, &signed_in.gate_cookie, &signed_in.portal_cookie);
+    }
+
+    pub(super) fn set_session(
+        &self,
+        response: &mut Response<String>,
+        remembered: bool,
+        gate_cookie: &SecretString,
+        portal_cookie_value: &SecretString,
+    ) {
         let max_age = remembered.then(|| self.arrival.site.lifetimes.remember_me.as_secs());
         if cookie::values(&self.headers, &self.scope.name).nth(1).is_some() && !self.scope.domain.is_empty() {
             // Two cookies of our name: one of them may be host-only, set by a neighbour. It must not stay beside the new one.
             self.set(response, &self.scope.name, "", "", self.scope.same_site, Some(0));
         }
-        let gate_cookie = signed_in.gate_cookie.expose_secret();
+        let gate_cookie = gate_cookie.expose_secret();
         self.set(response, &self.scope.name, gate_cookie, &self.scope.domain, self.scope.same_site, max_age);
-        let portal_cookie_value = signed_in.portal_cookie.expose_secret();
-        self.set_cookie(response, portal_cookie(self.is_secure()), portal_cookie_value, max_age);
+        self.set_cookie(response, portal_cookie(self.is_secure()), portal_cookie_value.expose_secret(), max_age);
     }
 
     pub(super) fn remove_sign_in(&self, response: &mut Response<String>) {

@@ -10,6 +10,8 @@ pub enum ChangeKind {
     User,
     /// Signing keys; `id` is a `kid`.
     Key,
+    /// `id` is that of an API token, which is revoked.
+    ApiToken,
 }
 
 /// A row of the log of changes (invariant 7).

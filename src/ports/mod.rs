@@ -1,18 +1,28 @@
 //! What the inner part asks of the outer: traits, at most eight methods each. Adapters stand in `store` and `observe`;
 //! only `app` picks one.
 
+mod api_tokens;
 mod changes;
 mod credentials;
 #[cfg(test)]
 pub(crate) mod fakes;
+mod hand_over;
+mod issuer_keys;
 mod keys;
+mod passwords;
 mod sessions;
 mod system;
 mod users;
 
+pub use api_tokens::{ApiTokenError, ApiTokens, LiveApiToken, Revoke};
 pub use changes::{Change, ChangeKind, Changes};
 pub use credentials::{Credentials, HashError, Hasher};
+pub use hand_over::{HandOver, HandOvers};
+pub use issuer_keys::{ForeignTokens, FreeName, IssuerKeys, NameCheck, VerifiedToken};
 pub use keys::{Keys, SigningKey, SigningKeys};
+pub use passwords::{
+    Barred, Lead, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Regulation, Told, Try, VerifiedPasswords,
+};
 pub use sessions::{End, LiveSession, Peek, Sessions};
 pub use system::{AuditEvent, AuditSink, Clock, Entropy, SourceLimit};
 pub use users::{UserChange, UserError, Users};
@@ -21,7 +31,7 @@ pub use users::{UserChange, UserError, Users};
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the {store} store cannot answer: {detail}")]
 pub struct Unavailable {
-    /// Label of metrics: `sessions`, `users`, `keys`, `changes`.
+    /// Label of metrics: `sessions`, `users`, `keys`, `changes`, `hand_overs`, `api_tokens`, `issuer_keys`.
     pub store: &'static str,
     /// For the log alone. Never a value that was to be stored.
     pub detail: String,

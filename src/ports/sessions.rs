@@ -53,9 +53,16 @@ pub enum Peek {
 /// Which sessions to end.
 #[derive(Debug, Clone, Copy)]
 pub enum End<'e> {
+    /// With all that belongs to the same sign-in: what was handed over from it, and what it was handed over from.
     One(&'e SessionId),
-    AllOf { user: &'e str },
-    AllBut { user: &'e str, kept: &'e SessionId },
+    AllOf {
+        user: &'e str,
+    },
+    /// What belongs to the same sign-in as `kept` stays too.
+    AllBut {
+        user: &'e str,
+        kept: &'e SessionId,
+    },
 }
 
 /// Sessions, shared by all nodes. A session of a user who is disabled or gone is not found.
@@ -65,10 +72,13 @@ pub trait Sessions: Send + Sync {
     fn peek(&self, gate_hash: &TokenHash) -> Peek;
     /// By public id; never waits.
     fn peek_id(&self, id: &SessionId) -> Peek;
+    /// The same for no request: nothing that counts requests counts it.
+    fn glance(&self, id: &SessionId) -> Peek;
     /// Reads the store, whatever memory says, and remembers the answer.
     async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable>;
     async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable>;
-    /// Stores a session and ends those that the request's cookies named, in one transaction.
+    /// Stores a session and ends those that the request's cookies named, with what was handed over from them, in one transaction. One that was
+    /// handed over itself is only stored where the session that it came from still is.
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable>;
     /// Notes a use; written behind in batches, so never waits.
     fn used(&self, session: &Arc<LiveSession>, at: Timestamp);

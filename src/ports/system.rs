@@ -24,7 +24,7 @@ pub trait SourceLimit: Send + Sync {
 /// Something that somebody may have to answer for. Never holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEvent {
-    /// `sign_in`, `sign_in_failed`, `sign_out`, `session_ended`, `user_changed`.
+    /// `sign_in`, `sign_in_failed`, `sign_out`, `session_ended`, `user_changed`, `hand_over`, `token_created`, `token_revoked`.
     pub event: &'static str,
     pub user: Option<String>,
     pub address: Option<IpAddr>,

@@ -150,6 +150,7 @@ fn name_of(kind: ChangeKind) -> &'static str {
         ChangeKind::Session => "session",
         ChangeKind::User => "user",
         ChangeKind::Key => "key",
+        ChangeKind::ApiToken => "api_token",
     }
 }
 
@@ -158,6 +159,7 @@ fn kind_of(name: &str) -> Option<ChangeKind> {
         "session" => Some(ChangeKind::Session),
         "user" => Some(ChangeKind::User),
         "key" => Some(ChangeKind::Key),
+        "api_token" => Some(ChangeKind::ApiToken),
         _ => None,
     }
 }

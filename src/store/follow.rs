@@ -1,4 +1,4 @@
-//! What runs beside the requests: following the log of changes with its heartbeat, writing last use, cleaning, gauges.
+//! What runs beside the requests: following the log of changes with its heartbeat, fetching keys of trusted issuers, writing last use, cleaning, gauges.
 //! Started by `app` for `serve` and `demo`; the command line's other commands follow nothing and so trust no memory.
 
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -7,7 +7,9 @@ use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 
 use super::{
     Stores,
+    api_tokens::DatabaseApiTokens,
     database::{Database, Dialect, Look, Watch},
+    issuer_keys::FetchedKeys,
     keys::DatabaseKeys,
     session::{DatabaseSessions, SessionCache},
 };
@@ -32,15 +34,17 @@ const COUNT_BY_EVERY_NODE: Duration = Duration::from_secs(60);
 const KEEP_CHANGES: Duration = Duration::from_secs(24 * 3600);
 const STEP: i64 = 500;
 /// Everything that lives in the database.
-const STORES: [&str; 4] = ["changes", "keys", "sessions", "users"];
+const STORES: [&str; 5] = ["api_tokens", "changes", "keys", "sessions", "users"];
 
 /// What the background work shares with the adapters.
 pub(super) struct Background {
     pub(super) database: Arc<Database>,
     pub(super) cache: Arc<SessionCache>,
     pub(super) sessions: Arc<DatabaseSessions>,
+    pub(super) api_tokens: Arc<DatabaseApiTokens>,
     pub(super) changes: Arc<dyn Changes>,
     pub(super) keys: Arc<DatabaseKeys>,
+    pub(super) issuer_keys: Arc<FetchedKeys>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lifetimes: arc_swap::ArcSwap<crate::core::session::Lifetimes>,
 }
@@ -53,7 +57,8 @@ impl Stores {
         let background = self.background.clone();
         tokio::spawn(async move {
             tokio::join!(
-                Follower::new(background.clone(), readiness).run(shutdown.clone()),
+                Follower::new(background.clone(), readiness.clone()).run(shutdown.clone()),
+                background.issuer_keys.run(&readiness, &background.metrics, shutdown.clone()),
                 keep_house(&background, shutdown)
             );
             background.cache.distrust();
@@ -268,6 +273,9 @@ impl Follower {
                     ChangeKind::Session => {
                         self.background.cache.drop_session(&crate::core::session::SessionId(change.id.clone()));
                     }
+                    ChangeKind::ApiToken => {
+                        self.background.api_tokens.drop_token(&crate::core::api_token::ApiTokenId(change.id.clone()));
+                    }
                     ChangeKind::User => self.background.cache.drop_user(&change.id),
                     ChangeKind::Key => self.reload_keys().await?,
                 }
@@ -336,7 +344,7 @@ async fn keep_house(background: &Background, mut shutdown: watch::Receiver<bool>
     loop {
         let done = tokio::select! {
             () = stopped(&mut shutdown) => break,
-            _ = uses.tick() => background.sessions.write_uses().await,
+            _ = uses.tick() => background.write_uses().await,
             _ = cleaning.tick() => background.clean().await,
             _ = gauge.tick() => background.sessions.count().await.map(|count| background.metrics.sessions_active(count)),
         };
@@ -344,17 +352,23 @@ async fn keep_house(background: &Background, mut shutdown: watch::Receiver<bool>
             tracing::debug!(%error, "background work is put off");
         }
     }
-    if let Err(error) = background.sessions.write_uses().await {
-        tracing::warn!(%error, "the last uses of some sessions are lost: they may seem idle for longer than they were");
+    if let Err(error) = background.write_uses().await {
+        tracing::warn!(%error, "the last uses of some sessions or tokens are lost: they may seem idle for longer than they were");
     }
 }
 
 impl Background {
+    async fn write_uses(&self) -> Result<(), Unavailable> {
+        let (of_sessions, of_tokens) = (self.sessions.write_uses().await, self.api_tokens.write_uses().await);
+        of_sessions.and(of_tokens)
+    }
+
     async fn clean(&self) -> Result<(), Unavailable> {
         self.cache.clean();
         // A session that only looks idle, since its uses could not be written for a while, must not be taken for one.
         self.sessions.write_uses().await?;
         self.sessions.clean(**self.lifetimes.load()).await?;
+        self.api_tokens.clean().await?;
         let keep = i64::try_from(KEEP_CHANGES.as_millis()).unwrap_or(i64::MAX);
         let before = self.database.clock.now().unix_millis().saturating_sub(keep);
         loop {

@@ -1,16 +1,21 @@
 //! Adapters of the ports. Opened by `app` alone; everyone else sees the traits.
 //!
 //! `database` opens SQLite or PostgreSQL and bounds every operation in time; `changes` is the log that every change is written to in its own
-//! transaction; `session`, `identity` and `keys` keep what they say; `follow` keeps memory true to the log.
+//! transaction; `session`, `identity` and `keys` keep what they say, `issuer_keys` what others say; `follow` keeps memory true to the log.
 
+mod api_tokens;
 mod audit;
 mod changes;
 mod database;
 mod follow;
+mod hand_over;
 mod hasher;
 mod identity;
+mod issuer_keys;
 mod keys;
 mod limit;
+mod passwords;
+mod regulation;
 mod session;
 pub mod system;
 
@@ -25,13 +30,18 @@ pub use limit::GovernorLimit;
 
 use crate::{
     config::{Settings, SourceRate, Storage, UsersSource},
-    core::session::Lifetimes,
+    core::{issuer::TrustedIssuer, session::Lifetimes},
     observe::metrics::Metrics,
-    ports::{AuditSink, Changes, Clock, Credentials, Entropy, Hasher, Keys, Sessions, Users},
+    ports::{
+        ApiTokens, AuditSink, Changes, Clock, Credentials, Entropy, ForeignTokens, HandOvers, Hasher, IssuerKeys, Keys,
+        Regulation, Sessions, Users, VerifiedPasswords,
+    },
 };
+use api_tokens::DatabaseApiTokens;
 use database::Database;
 use follow::Background;
 use identity::DatabaseUsers;
+use issuer_keys::{FetchedKeys, MemoryTokens};
 use session::{DatabaseSessions, SessionCache};
 
 /// Every adapter, opened.
@@ -40,8 +50,14 @@ pub struct Stores {
     pub users: Arc<dyn Users>,
     pub credentials: Arc<dyn Credentials>,
     pub sessions: Arc<dyn Sessions>,
+    pub hand_overs: Arc<dyn HandOvers>,
+    pub api_tokens: Arc<dyn ApiTokens>,
+    pub verified_passwords: Arc<dyn VerifiedPasswords>,
+    pub regulation: Arc<dyn Regulation>,
     pub hasher: Arc<dyn Hasher>,
     pub keys: Arc<dyn Keys>,
+    pub issuer_keys: Arc<dyn IssuerKeys>,
+    pub foreign_tokens: Arc<dyn ForeignTokens>,
     pub changes: Arc<dyn Changes>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -113,10 +129,17 @@ pub async fn open_with(
     let (users, credentials, users_file) = open_users(&options.users, &database, &cache).await?;
     let sessions = Arc::new(DatabaseSessions::new(database.clone(), cache.clone(), users.clone(), metrics.clone()));
     let changes: Arc<dyn Changes> = Arc::new(changes::DatabaseChanges::new(database.clone()));
+    let hand_overs = Arc::new(hand_over::DatabaseHandOvers::new(database.clone()));
+    let api_tokens = Arc::new(DatabaseApiTokens::new(database.clone(), users.clone(), cache.clone()));
+    let verified_passwords = Arc::new(passwords::RememberedPasswords::new(cache.clone(), changes.clone(), &*entropy));
+    let issuer_keys = Arc::new(FetchedKeys::new(clock.clone()));
+    let foreign_tokens = Arc::new(MemoryTokens::new(cache.clone(), users.clone()));
     let background = Arc::new(Background {
         database,
         cache,
+        issuer_keys: issuer_keys.clone(),
         sessions: sessions.clone(),
+        api_tokens: api_tokens.clone(),
         changes: changes.clone(),
         keys: keys.clone(),
         metrics: metrics.clone(),
@@ -126,8 +149,14 @@ pub async fn open_with(
         users,
         credentials,
         sessions,
+        hand_overs,
+        api_tokens,
+        verified_passwords,
+        regulation: Arc::new(regulation::NoRegulation),
         hasher: Arc::new(HashPool::start(entropy.clone()).map_err(OpenError::Threads)?),
         keys,
+        issuer_keys,
+        foreign_tokens,
         changes,
         source_limit: Arc::new(GovernorLimit::new(clock.clone(), options.source_limit)),
         clock,
@@ -158,10 +187,17 @@ async fn open_users(
 }
 
 impl Stores {
-    /// What of a reload concerns the stores: the source limit and the lifetimes by which old sessions are cleaned away.
+    /// What of a reload concerns the stores: the source limit, the lifetimes by which old sessions are cleaned away, and whose keys to fetch.
     pub fn configure(&self, settings: &Settings) {
         self.source_limit.configure(settings.server.source_limit);
         self.background.lifetimes.store(Arc::new(settings.site.lifetimes));
+        self.trust(&settings.site.tokens.trusted_issuers);
+    }
+
+    /// The issuers whose tokens are taken from now on. Nothing verified before counts.
+    pub fn trust(&self, issuers: &[Arc<TrustedIssuer>]) {
+        self.background.issuer_keys.configure(issuers);
+        self.foreign_tokens.forget_all();
     }
 
     /// Closes the database; for commands that do not [`Stores::follow`].

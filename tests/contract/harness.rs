@@ -26,6 +26,7 @@ use postern::{
         system::{SystemClock, SystemEntropy},
     },
 };
+use sqlx::{AnyConnection, Connection as _, Executor as _};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -75,6 +76,18 @@ impl Place {
             DatabaseAddress::Postgres(url) => url.expose(),
             DatabaseAddress::Sqlite(path) => panic!("{} has no URL", path.display()),
         }
+    }
+
+    /// Past every node.
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        sqlx::any::install_default_drivers();
+        let url = match &self.address {
+            DatabaseAddress::Postgres(url) => url.expose().to_owned(),
+            DatabaseAddress::Sqlite(path) => format!("sqlite://{}", path.display()),
+        };
+        let mut connection = AnyConnection::connect(&url).await.unwrap();
+        connection.execute(sql).await.unwrap();
+        connection.close().await.unwrap();
     }
 
     /// The file of SQLite.
@@ -190,5 +203,6 @@ pub(crate) fn session(user: &str) -> Session {
         last_used_at: now,
         user_agent: "contract suite".to_owned(),
         address: Some([192, 0, 2, 1].into()),
+        parent: None,
     }
 }

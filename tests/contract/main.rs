@@ -3,7 +3,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
 
+mod api_tokens;
 mod changes;
+mod foreign_names;
+mod hand_overs;
 mod harness;
 #[path = "../support/late.rs"]
 mod late;
@@ -11,6 +14,7 @@ mod outage;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod postgres_fleet;
+mod postgres_hand_overs;
 mod postgres_outage;
 mod sessions;
 mod sign_in;

@@ -1,11 +1,17 @@
 //! Signing in while somebody else changes the very user.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use async_trait::async_trait;
 use postern::{
     config,
-    identity::sign_in::{Attempt, SignIn, SignInError},
+    identity::{
+        passwords::PasswordDoor,
+        sign_in::{Attempt, SignIn, SignInError},
+    },
     observe::metrics::Metrics,
     ports::{Credentials, HashError, Hasher, UserChange, Users},
 };
@@ -46,11 +52,20 @@ async fn sign_in(place: &Place, node: &Node, hasher: impl Hasher + 'static) -> R
     fs::write(&file, lines).unwrap();
     let site = config::load(&file).unwrap().settings.site;
     let stores = &node.stores;
-    let sign_in = SignIn {
+    let passwords = PasswordDoor {
         users: stores.users.clone(),
         credentials: stores.credentials.clone(),
-        sessions: stores.sessions.clone(),
         hasher: Arc::new(hasher),
+        regulation: stores.regulation.clone(),
+        verified: stores.verified_passwords.clone(),
+        clock: stores.clock.clone(),
+        audit: stores.audit.clone(),
+        metrics: Arc::new(Metrics::new().unwrap()),
+        under_way: AtomicUsize::new(0),
+    };
+    let sign_in = SignIn {
+        passwords: Arc::new(passwords),
+        sessions: stores.sessions.clone(),
         keys: stores.keys.clone(),
         clock: stores.clock.clone(),
         entropy: stores.entropy.clone(),

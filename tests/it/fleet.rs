@@ -12,16 +12,19 @@ use std::{
 
 use tokio::task::JoinHandle;
 
-use crate::harness::{
-    breaker::Breaker,
-    eventually,
-    port::Port,
-    postgres::{IN_MEMORY, Postgres},
-    server::{PASSWORD, Role, Server, Setup, SignedIn, feed, postern},
-    tls,
-    upstream::Upstream,
-    wire::Request,
-    within,
+use crate::{
+    harness::{
+        breaker::Breaker,
+        eventually,
+        port::Port,
+        postgres::{IN_MEMORY, Postgres},
+        server::{PASSWORD, Role, Server, Setup, SignedIn, feed, postern},
+        tls,
+        upstream::Upstream,
+        wire::Request,
+        within,
+    },
+    streams::Stream,
 };
 
 /// A cookie that names no session.
@@ -101,6 +104,52 @@ async fn threat_36_what_one_node_ends_is_over_on_the_other_within_a_second() {
     is_accepted(&here, &alice).await;
     here.run(&["user", "set-password", "alice", "--password-stdin"]);
     ends(&there, &alice, second).await;
+}
+
+/// An open stream is no request: it ends all the same.
+#[tokio::test]
+async fn threat_36_what_one_node_ends_ends_the_streams_of_the_other() {
+    let upstream = Upstream::start().await;
+    let database = Postgres::shared_database().await;
+    let (here, there) = nodes(&upstream, &database, &database).await;
+    let (bob, alice) = (here.sign_in("bob").await, here.sign_in("alice").await);
+    let mut ended = Stream::websocket(&there, &bob.gate).await;
+    let mut kept = Stream::websocket(&there, &alice.gate).await;
+    here.run(&["session", "revoke", &bob.session_id]);
+    ended.ends().await;
+    assert!(kept.echoes().await);
+}
+
+/// Nobody there can know whose session was ended meanwhile: all streams end, and in the same time as where it is known.
+#[tokio::test]
+async fn threat_36_the_streams_of_a_node_that_is_cut_off_end_as_soon() {
+    let upstream = Upstream::start().await;
+    let port = Port::free();
+    let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={}", port.number())];
+    let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
+    let server = Postgres::start(&settings).await;
+    let database = server.database().await;
+    let name = database.rsplit('/').next().expect("a name");
+    let breaker = Breaker::before(port.number()).await;
+    let relayed = format!("postgres://postgres@127.0.0.1:{}/{name}", breaker.port());
+    let (here, there) = nodes(&upstream, &database, &relayed).await;
+    for fault in [Fault::Cut, Fault::Silence] {
+        let (bob, alice) = (here.sign_in("bob").await, here.sign_in("alice").await);
+        let mut ended = Stream::websocket(&there, &bob.gate).await;
+        let mut kept = Stream::websocket(&there, &alice.gate).await;
+        assert!(kept.echoes().await);
+        match fault {
+            Fault::Cut => breaker.cut(),
+            Fault::Silence => breaker.silence(),
+        }
+        here.run(&["session", "revoke", &bob.session_id]);
+        tokio::join!(ended.ends(), kept.ends());
+        assert_eq!(status(&there, Role::Edge, &page(&alice)).await, 503, "still cut off");
+        breaker.mend();
+        eventually("back", || async { (status(&there, Role::Edge, &page(&alice)).await == 200).then_some(()) }).await;
+        assert_eq!(status(&there, Role::Edge, &page(&bob)).await, 302, "over for good");
+        assert!(Stream::websocket(&there, &alice.gate).await.echoes().await);
+    }
 }
 
 /// Requests of one node, one after another by both roles, until told to stop.

@@ -1,5 +1,6 @@
 //! What a person and a program live through at a gate, whatever the gate is. Called by `journey_edge` and `journey_proxies`.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::StreamExt;
 use tokio_tungstenite::{client_async, tungstenite::client::IntoClientRequest};
 
@@ -62,14 +63,23 @@ pub(crate) async fn the_upstream_sees_our_headers_and_no_others(front: &Front) {
     let seen = Seen::of(&front.send(only_ours).await);
     assert_eq!(seen.header("Cookie").unwrap_or_default(), "");
 
+    let api_token = front.server.run(&["token", "create", "bob", "--name", "journey"]).trim().to_owned();
     for name in ["Authorization", "Proxy-Authorization"] {
         if name == "Proxy-Authorization" && !front.reads_proxy_authorization() {
             continue;
         }
-        let request = spoofed(Request::get("/app/x")).header(name, format!("Bearer {}", bob.access_token));
-        let seen = Seen::of(&front.send(request).await);
-        assert_identity(&seen, ["bob", "bob", "bob@example.com", "dev"]);
-        assert_eq!(seen.header(name).unwrap_or_default(), "", "{name}");
+        for ours in [
+            format!("Bearer {}", bob.access_token),
+            format!("Bearer {api_token}"),
+            format!("Basic {}", STANDARD.encode(format!("bob:{PASSWORD}"))),
+            format!("Basic {}", STANDARD.encode(format!("bob:{api_token}"))),
+        ] {
+            let request = spoofed(Request::get("/app/x")).header(name, ours.clone());
+            let seen = Seen::of(&front.send(request).await);
+            assert_identity(&seen, ["bob", "bob", "bob@example.com", "dev"]);
+            assert_eq!(seen.header(name).unwrap_or_default(), "", "{name}");
+            assert!(!format!("{seen:?}").contains(ours.split(' ').next_back().unwrap_or_default()), "{seen:?}");
+        }
     }
 
     let theirs = Request::get("/app/x").cookie(bob.both()).header("Authorization", "Bearer the-apps-own");

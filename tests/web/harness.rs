@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,18 +17,18 @@ use http_body_util::BodyExt as _;
 use postern::{
     config,
     core::{client_ip::ClientAddress, site::Site, target::Target, user::User},
-    gate::Gate,
-    identity::sign_in::SignIn,
+    gate::{Foreign, Gate},
+    identity::{hand_over::HandingOver, passwords::PasswordDoor, sign_in::SignIn},
     observe::metrics::Metrics,
     portal::{Arrival, Portal, router},
     ports::AuditEvent,
     store::{Stores, open_with, system::SystemEntropy},
 };
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock};
 use tower::ServiceExt as _;
 
-use crate::ports::{BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Record};
+use crate::ports::{BreakableMemory, BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Record, Strict};
 
 pub(crate) const PASSWORD: &str = "a long word for tests";
 pub(crate) const REQUEST_ID: &str = "0123456789abcdef";
@@ -70,6 +70,10 @@ pub(crate) struct World {
     pub(crate) hasher: Arc<CountingHasher>,
     pub(crate) sessions: Arc<BreakableSessions>,
     pub(crate) users: Arc<BreakableUsers>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) regulation: Arc<Strict>,
+    pub(crate) memory: Arc<BreakableMemory>,
+    pub(crate) metrics: Arc<Metrics>,
     record: Arc<Record>,
     router: Router,
     folder: TempDir,
@@ -99,6 +103,8 @@ upstreams: {{ app: {{ servers: ["http://127.0.0.1:3000"] }} }}
 routes:
   - {{ host: app.example.com, path: /, upstream: app }}
   - {{ host: "*.apps.example.com", path: /, upstream: app }}
+  - {{ host: app.example.net, path: /, upstream: app }}
+  - {{ host: app.example.org, path: /, upstream: app }}
 {yaml}"#,
             at("data/postern.db"),
             at("data/postern.key"),
@@ -115,23 +121,46 @@ routes:
             verified: AtomicU64::new(0),
             without_hash: AtomicU64::new(0),
             busy: AtomicBool::new(false),
+            hold: RwLock::default(),
         });
-        let sessions = Arc::new(BreakableSessions { inner: stores.sessions.clone(), down: AtomicBool::new(false) });
+        let sessions = Arc::new(BreakableSessions {
+            inner: stores.sessions.clone(),
+            down: AtomicBool::new(false),
+            ends_parents: AtomicBool::new(false),
+        });
         let users = Arc::new(BreakableUsers { inner: stores.users.clone(), down: AtomicBool::new(false) });
         let record = Arc::new(Record::default());
+        let regulation = Arc::new(Strict::default());
+        let memory = Arc::new(BreakableMemory {
+            inner: stores.verified_passwords.clone(),
+            down: AtomicBool::new(false),
+            looks: AtomicU64::new(0),
+        });
+        let passwords = Arc::new(PasswordDoor {
+            users: users.clone(),
+            credentials: stores.credentials.clone(),
+            hasher: hasher.clone(),
+            regulation: regulation.clone(),
+            verified: memory.clone(),
+            clock: clock.clone(),
+            audit: record.clone(),
+            metrics: metrics.clone(),
+            under_way: AtomicUsize::new(0),
+        });
         let gate = Arc::new(Gate {
             sessions: sessions.clone(),
+            api_tokens: stores.api_tokens.clone(),
+            passwords: passwords.clone(),
             keys: stores.keys.clone(),
+            foreign: Foreign { keys: stores.issuer_keys.clone(), tokens: stores.foreign_tokens.clone() },
             source_limit: stores.source_limit.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
             metrics: metrics.clone(),
         });
         let sign_in = SignIn {
-            users: users.clone(),
-            credentials: stores.credentials.clone(),
+            passwords,
             sessions: sessions.clone(),
-            hasher: hasher.clone(),
             keys: stores.keys.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
@@ -139,17 +168,39 @@ routes:
             metrics: metrics.clone(),
         };
         let router = router(Arc::new(Portal {
-            gate,
+            gate: gate.clone(),
             sign_in,
+            hand_over: HandingOver {
+                hand_overs: stores.hand_overs.clone(),
+                sessions: sessions.clone(),
+                clock: clock.clone(),
+                entropy: stores.entropy.clone(),
+                audit: record.clone(),
+            },
             sessions: sessions.clone(),
+            api_tokens: stores.api_tokens.clone(),
             keys: stores.keys.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
             audit: record.clone(),
-            metrics,
+            metrics: metrics.clone(),
         }));
         let site = Arc::new(loaded.settings.site);
-        let world = Self { site, stores, clock, hasher, sessions, users, record, router, folder };
+        let world = Self {
+            site,
+            stores,
+            clock,
+            hasher,
+            sessions,
+            users,
+            gate,
+            regulation,
+            memory,
+            metrics,
+            record,
+            router,
+            folder,
+        };
         world.add_user("alice", &["admins"]).await;
         world.add_user("bob", &["dev"]).await;
         world
@@ -185,6 +236,10 @@ routes:
     /// Verifications since the last look, and how many of them had no stored hash.
     pub(crate) fn hashed(&self) -> (u64, u64) {
         (self.hasher.verified.swap(0, Ordering::SeqCst), self.hasher.without_hash.swap(0, Ordering::SeqCst))
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
     }
 
     /// What was put on record since the last look.
@@ -328,7 +383,7 @@ impl Reply {
 pub(crate) struct Browser<'w> {
     world: &'w World,
     portal: String,
-    jar: BTreeMap<String, String>,
+    pub(crate) jar: BTreeMap<String, String>,
 }
 
 impl<'w> Browser<'w> {

@@ -1,6 +1,7 @@
 //! Ports that a test has in its hand: a clock to move, a hasher that counts and stores that go down, each in front of the real one.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -11,16 +12,18 @@ use std::{
 use async_trait::async_trait;
 use postern::{
     core::{
+        identity::Identity,
         session::{Session, SessionId, TokenHash},
         time::Timestamp,
         user::User,
     },
     ports::{
-        AuditEvent, AuditSink, Clock, End, HashError, Hasher, LiveSession, Peek, Sessions, Unavailable, UserChange,
-        UserError, Users,
+        AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, LiveSession, Mark, PasswordKey, PasswordTurn,
+        Peek, Presentation, Regulation, Sessions, Try, Unavailable, UserChange, UserError, Users, VerifiedPasswords,
     },
 };
 use secrecy::SecretString;
+use tokio::sync::RwLock;
 
 /// 2027-01-15T08:00:00Z.
 pub(crate) const START: i64 = 1_800_000_000_000;
@@ -58,6 +61,8 @@ pub(crate) struct CountingHasher {
     /// Those without a stored hash: made up to cost the same.
     pub(crate) without_hash: AtomicU64,
     pub(crate) busy: AtomicBool,
+    /// Whoever holds it to write keeps every answer back.
+    pub(crate) hold: RwLock<()>,
 }
 
 #[async_trait]
@@ -72,7 +77,9 @@ impl Hasher for CountingHasher {
         }
         self.verified.fetch_add(1, Ordering::SeqCst);
         self.without_hash.fetch_add(u64::from(stored.is_none()), Ordering::SeqCst);
-        self.inner.verify(password, stored).await
+        let answer = self.inner.verify(password, stored).await;
+        let _go = self.hold.read().await;
+        answer
     }
 }
 
@@ -87,6 +94,8 @@ fn unless(down: &AtomicBool, store: &'static str) -> Result<(), Unavailable> {
 pub(crate) struct BreakableSessions {
     pub(crate) inner: Arc<dyn Sessions>,
     pub(crate) down: AtomicBool,
+    /// What hands a sign-in over ends just before the new session is stored.
+    pub(crate) ends_parents: AtomicBool,
 }
 
 #[async_trait]
@@ -97,6 +106,10 @@ impl Sessions for BreakableSessions {
 
     fn peek_id(&self, id: &SessionId) -> Peek {
         self.inner.peek_id(id)
+    }
+
+    fn glance(&self, id: &SessionId) -> Peek {
+        self.inner.glance(id)
     }
 
     async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable> {
@@ -111,6 +124,9 @@ impl Sessions for BreakableSessions {
 
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {
         unless(&self.down, "sessions")?;
+        if let Some(parent) = session.parent.as_ref().filter(|_| self.ends_parents.load(Ordering::SeqCst)) {
+            self.inner.end(End::One(parent)).await?;
+        }
         self.inner.create(session, ended).await
     }
 
@@ -165,5 +181,81 @@ pub(crate) struct Record(pub(crate) Mutex<Vec<AuditEvent>>);
 impl AuditSink for Record {
     fn record(&self, event: AuditEvent) {
         self.0.lock().unwrap().push(event);
+    }
+}
+
+/// Bars an account after so many wrong passwords; 0: never.
+#[derive(Default)]
+pub(crate) struct Strict {
+    pub(crate) most: AtomicU64,
+    wrong: Mutex<HashMap<String, u64>>,
+    /// How often it was told of a wrong one.
+    pub(crate) told: AtomicU64,
+    /// Account and provider of every try that was admitted or not.
+    pub(crate) tries: Mutex<Vec<(String, &'static str)>>,
+}
+
+impl Strict {
+    pub(crate) const WAIT: Duration = Duration::from_secs(60);
+}
+
+#[async_trait]
+impl Regulation for Strict {
+    async fn admit(&self, tried: Try<'_>) -> Result<(), Barred> {
+        self.tries.lock().unwrap().push((tried.account.to_owned(), tried.provider));
+        let most = self.most.load(Ordering::SeqCst);
+        let wrong = self.wrong.lock().unwrap().get(tried.account).copied().unwrap_or(0);
+        if most > 0 && wrong >= most { Err(Barred::SlowDown(Self::WAIT)) } else { Ok(()) }
+    }
+
+    async fn settled(&self, tried: Try<'_>, was_right: bool) {
+        self.told.fetch_add(u64::from(!was_right), Ordering::SeqCst);
+        let mut all = self.wrong.lock().unwrap();
+        let wrong = all.entry(tried.account.to_owned()).or_default();
+        *wrong = if was_right { 0 } else { *wrong + 1 };
+    }
+}
+
+/// The memory of verified passwords, whose look at the log of changes can take its time and fail.
+pub(crate) struct BreakableMemory {
+    pub(crate) inner: Arc<dyn VerifiedPasswords>,
+    pub(crate) down: AtomicBool,
+    pub(crate) looks: AtomicU64,
+}
+
+impl BreakableMemory {
+    /// A look at a log that does not answer.
+    pub(crate) const TIME: Duration = Duration::from_millis(300);
+}
+
+#[async_trait]
+impl VerifiedPasswords for BreakableMemory {
+    fn key(&self, presented: &Presentation) -> PasswordKey {
+        self.inner.key(presented)
+    }
+
+    async fn turn(&self, key: &PasswordKey) -> PasswordTurn {
+        self.inner.turn(key).await
+    }
+
+    fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Arc<Identity>> {
+        self.inner.recall(key, now)
+    }
+
+    async fn mark(&self, user: &str) -> Result<Mark, Unavailable> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        if self.down.load(Ordering::SeqCst) {
+            tokio::time::sleep(Self::TIME).await;
+        }
+        unless(&self.down, "changes")?;
+        self.inner.mark(user).await
+    }
+
+    fn remember(&self, key: PasswordKey, identity: &Arc<Identity>, read_at: &Mark) {
+        self.inner.remember(key, identity, read_at);
+    }
+
+    fn is_newly_wrong(&self, key: &PasswordKey) -> bool {
+        self.inner.is_newly_wrong(key)
     }
 }

@@ -1,10 +1,10 @@
 //! Access tokens and the keys that verify them.
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use postern::ports::{End, UserChange};
+use postern::ports::{Clock as _, End, UserChange};
 use serde_json::{Value, json};
 
-use crate::harness::{Ask, Browser, HTTPS, PASSWORD, World};
+use crate::harness::{Ask, Browser, HTTPS, ON_HTTPS, PASSWORD, World};
 
 async fn sign_in(world: &World, user: &str) -> Value {
     let body = json!({ "username": user, "password": PASSWORD });
@@ -125,4 +125,25 @@ async fn cookies_come_before_a_token() {
     let mut browser = Browser::signed_in(&world, HTTPS, "bob").await;
     let me = browser.send(Ask::get(format!("{HTTPS}/auth/me")).bearer(&alices)).await;
     assert_eq!(me.json()["user"], "bob");
+}
+
+/// Whom another issuer vouches for has no account here: no session, no page, no way to end anybody's.
+#[tokio::test]
+async fn a_token_of_a_trusted_issuer_opens_nothing_at_the_portal() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let tokens = format!(
+        "tokens: {{ trusted_issuers: [{{ issuer: idp, audiences: [postern], secret: {secret}, prefix: \"idp:\" }}] }}\n"
+    );
+    let world = World::of(&format!("{ON_HTTPS}{tokens}")).await;
+    let exp = world.clock.now().unix_seconds() + 300;
+    let claims = json!({ "iss": "idp", "aud": "postern", "sub": "alice", "exp": exp });
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+    for (method, path) in
+        [("GET", "/auth/me"), ("GET", "/auth/sessions"), ("POST", "/auth/logout"), ("POST", "/auth/logout-all")]
+    {
+        let reply = world.send(Ask::new(method, format!("{HTTPS}{path}")).bearer(&token)).await;
+        assert_eq!((reply.status.as_u16(), reply.code().as_str()), (401, "invalid_token"), "{method} {path}");
+    }
+    assert_eq!(world.send(Ask::get(format!("{HTTPS}/account")).bearer(&token)).await.status, 401);
 }

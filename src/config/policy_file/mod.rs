@@ -37,11 +37,12 @@ pub(super) struct Policies {
 ///
 /// # Errors
 /// The folder cannot be read: the caller knows which setting named it.
-pub(super) fn read(folder: &Path) -> Result<Policies, String> {
+pub(super) fn read(folder: &Path, roles_by_claim: bool) -> Result<Policies, String> {
     let files = policy_files(folder).map_err(|error| {
         format!("the policies folder `{}` cannot be read ({error}); create it, or correct the path", folder.display())
     })?;
     let mut reading = Reading::default();
+    reading.draft.roles_by_claim = roles_by_claim;
     for file in &files.policies {
         reading.file(file);
     }

@@ -23,6 +23,7 @@ pub(super) mod server;
 pub(super) mod session;
 pub(super) mod storage;
 pub(super) mod tokens;
+pub(super) mod trusted_issuers;
 pub(super) mod upstreams;
 pub(super) mod users;
 
@@ -51,7 +52,7 @@ pub(super) struct Raw {
 }
 
 /// Keys that the contract names and that come with a later version.
-pub(super) const LATER: &[&str] = &["refresh", "trusted_issuers", "health", "limits"];
+pub(super) const LATER: &[&str] = &["refresh", "health", "limits"];
 
 /// What an encoded slash or backslash in a path means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -38,7 +38,7 @@ pub(in crate::config) struct RawSession {
     /// In place of both where the person asked to be remembered (default `30d`); `0s`: not offered.
     #[schemars(example = &"30d")]
     remember_me: Option<String>,
-    /// Whether one portal signs in to the others' domains.
+    /// Whether people sign in at the portal of the first domain alone, which hands over to the others' (default `false`).
     hand_over: Option<bool>,
 }
 
@@ -82,9 +82,6 @@ pub(in crate::config) fn lifetimes(report: &mut Report, raw: &RawSession) -> Lif
             "`session.idle` is longer than `session.lifetime` and so has no effect; make it shorter",
         );
     }
-    if raw.hand_over == Some(true) {
-        report.fault(&at.key("hand_over"), "`session.hand_over` is not supported yet by this version; write `false`");
-    }
     Lifetimes { idle, lifetime, remember_me }
 }
 
@@ -123,6 +120,40 @@ pub(in crate::config) fn cookies(
         }
     }
     scopes
+}
+
+/// `session.hand_over`. `scopes`: the cookie domains, empty where they cannot be judged.
+pub(in crate::config) fn hands_over(
+    report: &mut Report,
+    raw: &RawSession,
+    mount: &Mount,
+    scopes: &[CookieScope],
+) -> bool {
+    if raw.hand_over != Some(true) {
+        return false;
+    }
+    let at = Trail::root().key("session");
+    if matches!(mount, Mount::Path(_)) {
+        report.fault(
+            &at.key("hand_over"),
+            "with `portal.path` each application's own host is its cookie domain, and nothing is handed over; write `false`, or `portal.url`",
+        );
+    } else if raw.cookies.len() < 2 {
+        report.fault(
+            &at.key("hand_over"),
+            "a sign-in can be handed over only to another cookie domain; name two or more under `session.cookies`, or write `false`",
+        );
+    }
+    for (index, scope) in scopes.iter().enumerate().filter(|(_, scope)| scope.same_site == SameSite::Strict) {
+        report.fault(
+            &at.key("cookies").item(index).key("same_site"),
+            format!(
+                "with `session.hand_over` browsers come to `{}` from another domain, and send no `strict` cookie then; write `lax`",
+                scope.domain
+            ),
+        );
+    }
+    true
 }
 
 struct Reading<'r> {

@@ -1,11 +1,15 @@
-//! `tokens:`: what access tokens say and how long they hold.
+//! `tokens:`: what access tokens say and how long they hold, and whose are taken.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{duration, web_url};
+use super::{
+    duration,
+    trusted_issuers::{RawTrustedIssuer, trusted_issuers},
+    web_url,
+};
 use crate::{
     config::error::{Report, Trail},
     core::{site::Mount, tokens::TokenSettings},
@@ -26,6 +30,8 @@ pub(in crate::config) struct RawTokens {
     /// Life of an access token (default `15m`); it dies earlier with its session.
     #[schemars(example = &"15m")]
     access: Option<String>,
+    /// Others whose tokens are taken.
+    trusted_issuers: Vec<RawTrustedIssuer>,
 }
 
 pub(in crate::config) fn tokens(report: &mut Report, raw: &RawTokens, mount: &Mount) -> TokenSettings {
@@ -41,9 +47,12 @@ pub(in crate::config) fn tokens(report: &mut Report, raw: &RawTokens, mount: &Mo
         // Below a path of every host there is no one origin to name.
         Mount::Path(_) => AUDIENCE.to_owned(),
     };
+    let issuer = raw.issuer.clone().unwrap_or_else(default_issuer);
+    let trusted_issuers = trusted_issuers(report, &at.key("trusted_issuers"), &raw.trusted_issuers, &issuer);
     TokenSettings {
-        issuer: raw.issuer.clone().unwrap_or_else(default_issuer),
+        issuer,
         audience: raw.audience.clone().unwrap_or_else(|| AUDIENCE.to_owned()),
         access: duration(report, &at.key("access"), raw.access.as_deref(), Duration::from_secs(15 * 60), true),
+        trusted_issuers,
     }
 }

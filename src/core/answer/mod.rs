@@ -7,8 +7,13 @@ use url::Url;
 
 use super::{
     request::Facts,
+    site::AUTHORIZATION_ONLY,
     verdict::{SignIn, Verdict},
 };
+
+const INVALID_TOKEN: &str = r#"Bearer error="invalid_token""#;
+const INSUFFICIENT_SCOPE: &str = r#"Bearer error="insufficient_scope""#;
+const BASIC: &str = r#"Basic realm="Authorization Required""#;
 
 /// Who hears the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +59,11 @@ impl Answer {
     pub fn about_nothing(verdict: &Verdict, dialect: Dialect) -> Self {
         match verdict {
             Verdict::Forward(_) => plain(StatusCode::OK),
-            Verdict::SignIn(SignIn::FailedBearer) => failed_bearer(dialect),
+            Verdict::SignIn(SignIn::FailedBearer) => failed(INVALID_TOKEN, dialect),
+            Verdict::SignIn(SignIn::FailedBasic) => failed(BASIC, dialect),
             Verdict::SignIn(SignIn::Nobody) | Verdict::StepUp => plain(StatusCode::UNAUTHORIZED),
             Verdict::Refuse => plain(StatusCode::FORBIDDEN),
+            Verdict::OutOfScope => Self { challenge: Some(INSUFFICIENT_SCOPE), ..plain(StatusCode::FORBIDDEN) },
             Verdict::SlowDown { retry_after } => Self {
                 retry_after: Some(*retry_after),
                 ..narrowed(StatusCode::TOO_MANY_REQUESTS, dialect == Dialect::AuthRequest)
@@ -93,18 +100,21 @@ fn sign_in(facts: &Facts<'_>, dialect: Dialect, portal: Option<&Url>) -> Answer 
         _ => StatusCode::UNAUTHORIZED,
     };
     let narrow = dialect == Dialect::AuthRequest;
+    // `/api/verify?auth=basic` is for programs and for browsers that ask by a box of their own: both wait for a challenge.
+    let asks_for_basic = dialect == Dialect::Legacy && facts.credentials_from == AUTHORIZATION_ONLY;
     Answer {
         status: if narrow { StatusCode::UNAUTHORIZED } else { meant },
+        challenge: (asks_for_basic && meant == StatusCode::UNAUTHORIZED).then_some(BASIC),
         location: portal.map(|portal| sign_in_url(portal, facts)),
         postern_status: narrow.then_some(meant.as_u16()),
         ..plain(meant)
     }
 }
 
-/// A credential of ours failed: 401 with its challenge (RFC 6750 §3), no redirect.
-fn failed_bearer(dialect: Dialect) -> Answer {
+/// A credential of ours failed: 401 with its challenge (RFC 6750 §3, RFC 7617 §2), no redirect.
+fn failed(challenge: &'static str, dialect: Dialect) -> Answer {
     Answer {
-        challenge: Some(r#"Bearer error="invalid_token""#),
+        challenge: Some(challenge),
         postern_status: (dialect == Dialect::AuthRequest).then_some(StatusCode::UNAUTHORIZED.as_u16()),
         ..plain(StatusCode::UNAUTHORIZED)
     }

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
 use crate::core::{
-    client_ip::ClientAddress, request::Role, site::AUTHORIZATION_ONLY, target::Target, verdict::Rejection,
+    client_ip::ClientAddress, request::Role, site::PROXY_AUTHORIZATION_FIRST, target::Target, verdict::Rejection,
 };
 
 const ALL: [Dialect; 5] =
@@ -32,7 +32,7 @@ fn with_facts<T>(url: &str, method: &str, pairs: &[(&str, &str)], ask: impl FnOn
         peer,
         peer_trusted: true,
         client: ClientAddress::Known(peer),
-        credentials_from: AUTHORIZATION_ONLY,
+        credentials_from: PROXY_AUTHORIZATION_FIRST,
     })
 }
 
@@ -107,6 +107,54 @@ fn a_failed_bearer_gets_its_challenge_and_no_redirect() {
 }
 
 #[test]
+fn a_failed_basic_gets_its_challenge_and_no_redirect() {
+    for dialect in ALL {
+        for pairs in [PAGE, API, PREFLIGHT] {
+            let got = asked(&Verdict::SignIn(SignIn::FailedBasic), "GET", pairs, dialect);
+            assert_eq!((got.status.as_u16(), got.location), (401, None), "{dialect:?}");
+            assert_eq!(got.challenge, Some("Basic realm=\"Authorization Required\""), "{dialect:?}");
+            assert_eq!(got.postern_status, (dialect == Dialect::AuthRequest).then_some(401), "{dialect:?}");
+        }
+    }
+}
+
+/// RFC 6750 §3.1.
+#[test]
+fn a_token_out_of_scope_is_refused_and_told_why() {
+    for dialect in ALL {
+        for pairs in [PAGE, API, PREFLIGHT] {
+            let got = asked(&Verdict::OutOfScope, "GET", pairs, dialect);
+            assert_eq!(seen(&got), (403, None, false), "{dialect:?}");
+            assert_eq!(got.challenge, Some("Bearer error=\"insufficient_scope\""), "{dialect:?}");
+        }
+    }
+}
+
+/// As Authelia answers `/api/verify?auth=basic`: programs and the browser's own box wait for a challenge.
+#[test]
+fn the_legacy_path_asks_for_basic_where_the_proxy_says_so() {
+    let asked = |pairs, dialect, portal: Option<&Url>, basic: bool| {
+        with_facts("https://app.example.com/", "GET", pairs, |facts| {
+            let from = if basic { AUTHORIZATION_ONLY } else { PROXY_AUTHORIZATION_FIRST };
+            let facts = Facts { target: facts.target.clone(), credentials_from: from, ..*facts };
+            let got = answer(&Verdict::SignIn(SignIn::Nobody), &facts, dialect, portal);
+            (got.status.as_u16(), got.location.is_some(), got.challenge.is_some())
+        })
+    };
+    let portal = portal();
+    for (pairs, dialect, portal, basic, expected) in [
+        (PAGE, Dialect::Legacy, None, true, (401, false, true)),
+        (API, Dialect::Legacy, None, true, (401, false, true)),
+        (API, Dialect::Legacy, Some(&portal), true, (401, true, true)),
+        (PAGE, Dialect::Legacy, Some(&portal), true, (302, true, false)),
+        (PAGE, Dialect::Legacy, None, false, (401, false, false)),
+        (API, Dialect::Edge, Some(&portal), true, (401, true, false)),
+    ] {
+        assert_eq!(asked(pairs, dialect, portal, basic), expected, "{dialect:?} {pairs:?} {basic}");
+    }
+}
+
+#[test]
 fn every_other_verdict_in_every_dialect() {
     let slow_down = || Verdict::SlowDown { retry_after: Duration::from_secs(7) };
     let unavailable = || Verdict::Unavailable { store: "sessions" };
@@ -142,8 +190,10 @@ fn no_answer_but_forward_opens_a_gate() {
     for verdict in [
         Verdict::SignIn(SignIn::Nobody),
         Verdict::SignIn(SignIn::FailedBearer),
+        Verdict::SignIn(SignIn::FailedBasic),
         Verdict::StepUp,
         Verdict::Refuse,
+        Verdict::OutOfScope,
         Verdict::SlowDown { retry_after: Duration::ZERO },
         Verdict::Unavailable { store: "sessions" },
         Verdict::Reject(Rejection::Method),

@@ -156,7 +156,8 @@ impl RuleSet {
     /// The strictest reading of the path holds.
     #[must_use]
     pub fn decide<'p>(&'p self, question: &Question<'_>) -> Decided<'p> {
-        sure(strictest(question.target.readings(), |path| Ok(self.decide_path(question, path, None))))
+        let client = question.caller.and_then(Identity::client);
+        sure(strictest(question.target.readings(), |path| Ok(self.decide_path(question, path, client))))
     }
 
     /// The names of all rules in their order, then `default`: the labels of metrics.
@@ -178,7 +179,8 @@ impl RuleSet {
     /// [`RuleSet::roles_of`], separated by commas: `admin,editor,acme/owner`. Names hold neither a comma nor a control character.
     #[must_use]
     pub fn roles_header(&self, identity: &Identity, now: Timestamp) -> String {
-        let held: Vec<String> = self.roles_of(identity, None, now).iter().map(ToString::to_string).collect();
+        let held: Vec<String> =
+            self.roles_of(identity, identity.client(), now).iter().map(ToString::to_string).collect();
         held.join(",")
     }
 
@@ -321,6 +323,8 @@ pub struct PolicyDraft {
     pub orgs: Vec<OrgDraft>,
     /// Attributes of users that expressions may name.
     pub attributes: Vec<(String, AttributeType)>,
+    /// Tokens of a trusted issuer give roles: one that nobody is bound to may be held all the same.
+    pub roles_by_claim: bool,
     pub rules: Vec<RuleDraft>,
 }
 

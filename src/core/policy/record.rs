@@ -129,7 +129,7 @@ impl RuleSet {
                 route: record.route.as_deref(),
                 now: record.at,
                 address: record.client,
-                caller: record.caller.as_ref().map(|identity| Caller { identity, client: None }),
+                caller: record.caller.as_ref().map(|identity| Caller { identity, client: identity.client() }),
                 roles: &self.roles,
                 unrecorded: Answer::Unknown,
             };
@@ -140,6 +140,7 @@ impl RuleSet {
             _ if decided.ruling == Ruling::Forward => Ok(decided),
             Credential::Settled => Ok(decided),
             Credential::Failed => Ok(Decided { ruling: Ruling::SignIn, ..decided }),
+            Credential::OutOfScope => Ok(Decided { ruling: Ruling::Refuse, ..decided }),
             Credential::Unread => Err(Unrecorded::Caller),
         }
     }

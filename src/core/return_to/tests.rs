@@ -57,7 +57,13 @@ fn site(mount: Mount, roles: &[Role], domain: &str) -> Site {
         encoded_slashes: EncodedSlashes::Reject,
         upstreams: BTreeMap::new(),
         rules: RuleSet::compile(&PolicyDraft::default()).unwrap().0,
-        tokens: TokenSettings { issuer: String::new(), audience: String::new(), access: second },
+        tokens: TokenSettings {
+            issuer: String::new(),
+            audience: String::new(),
+            access: second,
+            trusted_issuers: Vec::new(),
+        },
+        hands_over: false,
         own_cookies: Vec::new(),
     }
 }

@@ -29,7 +29,9 @@ use crate::{
     },
     observe::access_log::Sink,
     portal::{Arrival, MAX_BODY},
-    ports::fakes::{Flooding, OneKey, Stopped, Stores, Zeroes, cookie_of, listener, session, site, token},
+    ports::fakes::{
+        Door, Flooding, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers, session, site, token,
+    },
 };
 
 struct Running {
@@ -63,7 +65,10 @@ fn started_with(change: impl FnOnce(&mut Site), tls: Option<Tls>) -> Running {
     let metrics = Arc::new(Metrics::new().unwrap());
     let gate = Gate {
         sessions: Arc::clone(&stores) as _,
+        api_tokens: Arc::new(Tokens::default()),
+        passwords: Arc::new(Door::default()),
         keys: Arc::new(OneKey::new()),
+        foreign: no_issuers(),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),

@@ -109,7 +109,15 @@ fn push_caller(line: &mut String, caller: &Identity, decided_at: Option<Timestam
     line.push_str(",\"groups\":[");
     push_list(line, &caller.groups, |line, group| push_quoted(line, group));
     line.push(']');
+    if !caller.claimed_roles().is_empty() {
+        line.push_str(",\"claimed_roles\":[");
+        push_list(line, caller.claimed_roles(), |line, role| push_quoted(line, role));
+        line.push(']');
+    }
     push_field(line, "factor", Some(caller.factor.as_str()));
+    if caller.client().is_some() {
+        push_field(line, "account", Some("service"));
+    }
     if let Some(decided_at) = decided_at {
         line.push_str(",\"auth_age_ms\":");
         let (now, then) = (decided_at.unix_millis(), caller.signed_in_at.unix_millis());

@@ -118,6 +118,9 @@ fn what_a_decision_looked_at_stands_in_the_line() {
         ),
         "{line}"
     );
+    let claiming = caller("bob", &[]).with_claimed_roles(vec!["editor".to_owned()]);
+    let line = json(&Entry { caller: Some(&claiming), ..entry(&scene) });
+    assert!(line.contains("\"groups\":[],\"claimed_roles\":[\"editor\"],\"factor\""), "{line}");
     let ahead =
         Entry { caller: Some(&bob), decided_at: Some(Timestamp::from_unix_millis(1_709_209_999_999)), ..entry(&scene) };
     assert!(json(&ahead).contains("\"auth_age_ms\":-1,"));
@@ -145,6 +148,14 @@ fn what_a_decision_looked_at_stands_in_the_line() {
     assert_eq!(line["other_paths"], serde_json::json!(["/a/b%2Fc", "/a/b/c", "/a;v/b/c"]));
     let line = value(&plain(), |entry| entry.credential = Credential::Failed);
     assert_eq!((&line["credential"], value(&plain(), keep).get("credential")), (&"failed".into(), None));
+    let line = value(&plain(), |entry| entry.credential = Credential::OutOfScope);
+    assert_eq!(line["credential"], "out_of_scope");
+    let (scene, person, machine) = (plain(), caller("ci", &[]), caller("ci", &[]).as_service());
+    let account = |caller| {
+        let line = json(&Entry { caller: Some(caller), ..entry(&scene) });
+        serde_json::from_str::<serde_json::Value>(&line).unwrap().get("account").cloned()
+    };
+    assert_eq!((account(&machine), account(&person)), (Some("service".into()), None));
 }
 
 #[test]

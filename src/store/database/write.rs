@@ -2,7 +2,7 @@
 //! that writes.
 //!
 //! The order in which locks are taken is the same everywhere, so that no two wait for each other: what [`Guard`] names,
-//! rows of `users`, rows of `sessions` by id, and last of all, at the commit, the counter of the log. SQLite has one lock for all.
+//! rows of `users`, rows of `sessions` and of `api_tokens` by id, and last of all, at the commit, the counter of the log. SQLite has one lock for all.
 
 use std::ops::{Deref, DerefMut};
 

@@ -1,5 +1,5 @@
-//! Users in the database. Whatever takes something away from a user (disabled, deleted, a new password) ends their sessions in
-//! the same transaction; every change writes a row of the log.
+//! Users in the database. Whatever takes something away from a user (disabled, deleted, a new password) ends their sessions and API tokens
+//! in the same transaction; every change writes a row of the log.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use crate::{
     core::user::{Attributes, User, folded},
     ports::{ChangeKind, Credentials, Unavailable, UserChange, UserError, Users},
     store::{
+        api_tokens,
         database::{Database, Guard, can_be_stored},
         session::{SessionCache, delete_of_user},
     },
@@ -107,6 +108,7 @@ impl Users for DatabaseUsers {
             }
             // A session of somebody of that name (of the users file, say) is not a session of this user.
             delete_of_user(&mut write, &folded(&user.name), None).await?;
+            api_tokens::delete_of_user(&mut write, &folded(&user.name)).await?;
             write.commit().await?;
             Ok(Outcome::Done(()))
         };
@@ -149,6 +151,7 @@ impl Users for DatabaseUsers {
             .await?;
             if ends_sessions {
                 delete_of_user(&mut write, &folded(name), None).await?;
+                api_tokens::delete_of_user(&mut write, &folded(name)).await?;
             } else {
                 write.record(ChangeKind::User, &folded(name));
             }
@@ -167,6 +170,7 @@ impl Users for DatabaseUsers {
                 return Ok(Outcome::Unknown);
             }
             delete_of_user(&mut write, &folded(name), None).await?;
+            api_tokens::delete_of_user(&mut write, &folded(name)).await?;
             write.commit().await?;
             Ok(Outcome::Done(()))
         };
@@ -205,6 +209,7 @@ impl Credentials for DatabaseUsers {
                 return Ok(Outcome::Unknown);
             }
             delete_of_user(&mut write, &folded(user), None).await?;
+            api_tokens::delete_of_user(&mut write, &folded(user)).await?;
             write.commit().await?;
             Ok(Outcome::Done(()))
         };

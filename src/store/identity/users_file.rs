@@ -20,6 +20,7 @@ use crate::{
     core::user::{User, folded},
     ports::{Credentials, Unavailable, UserChange, UserError, Users},
     store::{
+        api_tokens,
         database::{Database, Dialect, Guard, Write},
         session::{SessionCache, delete_of_users},
     },
@@ -98,7 +99,7 @@ impl FileUsers {
         let mut write = self.database.begin(Guard::AllUsers).await?;
         let known = known(&mut write).await?;
         let names: HashSet<String> = entries.keys().chain(known.keys()).cloned().collect();
-        let (mut changed, mut rows) = (Vec::new(), Vec::new());
+        let (mut changed, mut rows, mut outdated) = (Vec::new(), Vec::new(), Vec::new());
         for name in names {
             let entry = entries.get_mut(&name);
             let new = entry.as_ref().map_or(&[][..], |entry| entry.fingerprint.as_slice());
@@ -107,6 +108,7 @@ impl FileUsers {
             // Somebody new has no sessions to end, unless they were removed before.
             let version = if same || old.is_none() { version } else { version + 1 };
             if !same {
+                outdated.push(name.clone());
                 rows.push(json!({ "folded": name, "fingerprint": hex(new), "version": version }));
             }
             if !same || held.get(&name).is_some_and(|held| held.fingerprint != *new) {
@@ -118,6 +120,8 @@ impl FileUsers {
         }
         save(&mut write, &Value::from(rows)).await?;
         delete_of_users(&mut write, &changed).await?;
+        // Not of those whom another process read first: their tokens carry the new version already.
+        api_tokens::delete_of_users(&mut write, &outdated).await?;
         // Before the commit: a session that is made after it must already see the new entry.
         self.entries.store(Arc::new(entries));
         write.commit().await?;

@@ -30,11 +30,25 @@ const CAPACITY: u64 = 2_000_000;
 const FORGET: Duration = Duration::from_secs(3600);
 /// Without a look at the log of changes for so long, memory is unsure (invariant 7).
 const TRUST: Duration = Duration::from_secs(2);
+/// Names that may be nobody's are cleaned away when there are so many.
+const FEW_USERS: usize = 4_096;
 const NEVER: i64 = i64::MIN;
 
 /// What was dropped so far; see the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) struct Generation(u64);
+pub(in crate::store) struct Generation(pub(in crate::store) u64);
+
+/// What ties something that another cache remembers of a user to this one: it counts as long as a session of theirs would.
+pub(in crate::store) struct Leash {
+    pub(in crate::store) user_dropped: Arc<AtomicBool>,
+    pub(in crate::store) era: u64,
+}
+
+/// That nothing was heard of a user since the store was read; see [`SessionCache::watch`].
+pub(in crate::store) struct UserWatch {
+    dropped: Arc<AtomicBool>,
+    era: u64,
+}
 
 struct Entry {
     live: Arc<LiveSession>,
@@ -49,6 +63,8 @@ struct Ledger {
     generation: u64,
     /// By folded user name: the flag that all entries of the user share.
     users: HashMap<Box<str>, Arc<AtomicBool>>,
+    /// How many of them were left when `leash` last cleaned.
+    cleaned_at: usize,
 }
 
 pub(in crate::store) struct SessionCache {
@@ -94,6 +110,50 @@ impl SessionCache {
         Ok(self.by_id.get(id).and_then(|entry| self.alive(&entry)))
     }
 
+    /// Whether memory may be believed: the log of changes was looked at a moment ago.
+    pub(in crate::store) fn is_trusted(&self) -> bool {
+        self.trusted().is_ok()
+    }
+
+    /// Whether what is tied to it still counts.
+    pub(in crate::store) fn holds(&self, leash: &Leash) -> bool {
+        self.is_trusted() && self.stands(&leash.user_dropped, leash.era)
+    }
+
+    /// Whether this process knows of no change since.
+    pub(in crate::store) fn stands(&self, user_dropped: &AtomicBool, era: u64) -> bool {
+        !user_dropped.load(Ordering::Acquire) && era == self.era.load(Ordering::Acquire)
+    }
+
+    /// To be taken before a user is read: what changes of this user from then on ends what is tied to it, and nobody else's change does. The name
+    /// may be nobody's.
+    pub(in crate::store) fn leash(&self, folded_user: &str) -> Leash {
+        let mut ledger = self.ledger();
+        if ledger.users.len() >= ledger.cleaned_at.saturating_mul(2).max(FEW_USERS) {
+            ledger.users.retain(|_, flag| Arc::strong_count(flag) > 1);
+            ledger.cleaned_at = ledger.users.len();
+        }
+        let user_dropped = ledger.users.entry(folded_user.into()).or_default().clone();
+        Leash { user_dropped, era: self.era.load(Ordering::Acquire) }
+    }
+
+    /// Lets another cache keep something of a user, unless anything was dropped since `read_at`.
+    pub(in crate::store) fn keep(&self, folded_user: &str, read_at: Generation, keep: impl FnOnce(Leash)) {
+        let mut ledger = self.ledger();
+        if ledger.generation != read_at.0 {
+            return;
+        }
+        let user_dropped = ledger.users.entry(folded_user.into()).or_default().clone();
+        keep(Leash { user_dropped, era: self.era.load(Ordering::Acquire) });
+    }
+
+    /// Lets another cache drop something, so that no answer read before it is kept afterwards.
+    pub(in crate::store) fn forget(&self, forget: impl FnOnce()) {
+        let mut ledger = self.ledger();
+        ledger.generation += 1;
+        forget();
+    }
+
     fn trusted(&self) -> Result<(), ()> {
         let looked_at = self.looked_at.load(Ordering::Acquire);
         if looked_at != NEVER && self.monotonic_millis().saturating_sub(looked_at) < millis(TRUST) {
@@ -111,7 +171,7 @@ impl SessionCache {
     }
 
     /// To be taken before the store is read.
-    pub(super) fn generation(&self) -> Generation {
+    pub(in crate::store) fn generation(&self) -> Generation {
         Generation(self.ledger().generation)
     }
 
@@ -131,6 +191,23 @@ impl SessionCache {
         let entry = Arc::new(Entry { live: live.clone(), dropped: AtomicBool::new(false), user_dropped, era });
         self.by_id.insert(live.session.id.clone(), entry.clone());
         self.by_hash.insert(live.session.gate_hash, entry);
+    }
+
+    /// For what else was read of a user, or that there is none of this name. `None` where anything was dropped since `read_at`.
+    pub(in crate::store) fn watch(&self, folded_user: &str, read_at: Generation) -> Option<UserWatch> {
+        let mut ledger = self.ledger();
+        if ledger.generation != read_at.0 {
+            return None;
+        }
+        let dropped = ledger.users.entry(folded_user.into()).or_default().clone();
+        Some(UserWatch { dropped, era: self.era.load(Ordering::Acquire) })
+    }
+
+    /// Whether memory is sure that what was read then still holds.
+    pub(in crate::store) fn knows_no_change(&self, watch: &UserWatch) -> bool {
+        self.trusted().is_ok()
+            && !watch.dropped.load(Ordering::Acquire)
+            && watch.era == self.era.load(Ordering::Acquire)
     }
 
     pub(in crate::store) fn drop_session(&self, id: &SessionId) {
@@ -173,6 +250,11 @@ impl SessionCache {
         self.by_id.run_pending_tasks();
         self.by_hash.run_pending_tasks();
         self.ledger().users.retain(|_, flag| Arc::strong_count(flag) > 1);
+    }
+
+    #[cfg(test)]
+    pub(in crate::store) fn known_users(&self) -> usize {
+        self.ledger().users.len()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

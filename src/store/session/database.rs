@@ -222,9 +222,18 @@ impl DatabaseSessions {
         }
     }
 
-    async fn end_one(&self, id: &SessionId) -> Result<u64, sqlx::Error> {
+    /// With what it was handed over from, and all that was handed over from that. Adds them to `ids`, which holds the one.
+    async fn end_one(&self, ids: &mut Vec<SessionId>) -> Result<u64, sqlx::Error> {
+        let id = ids.first().filter(|id| can_be_stored(&id.0)).map(|id| id.0.clone());
+        // No session is ever given another parent.
+        let parent: Option<Option<String>> = sqlx::query_scalar("SELECT parent FROM sessions WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&self.database.pool())
+            .await?;
+        ids.extend(parent.flatten().map(SessionId));
         let mut write = self.database.begin(Guard::Rows).await?;
-        let ended = rows::delete_each(&mut write, std::slice::from_ref(id)).await?;
+        let held = rows::hold_with_children(&mut write, ids, None).await?;
+        let ended = rows::delete_with_children(&mut write, ids, held).await?;
         write.commit().await?;
         Ok(ended)
     }
@@ -251,6 +260,10 @@ impl Sessions for DatabaseSessions {
         self.peeked(self.cache.by_id(id))
     }
 
+    fn glance(&self, id: &SessionId) -> Peek {
+        self.cache.by_id(id).ok().flatten().map_or(Peek::Unsure, Peek::Hit)
+    }
+
     async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable> {
         self.found("find", Key::GateHash(gate_hash)).await
     }
@@ -263,15 +276,31 @@ impl Sessions for DatabaseSessions {
     }
 
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {
-        self.database
+        let mut ended = ended.to_vec();
+        let is_made = self
+            .database
             .run(STORE, "create", async {
                 let mut write = self.database.begin(Guard::SessionOf(&folded(&session.user))).await?;
-                rows::delete_each(&mut write, ended).await?;
+                let parent = session.parent.as_ref();
+                let mut held = rows::hold_with_children(&mut write, &ended, parent).await?;
+                if let Some(parent) = parent {
+                    // One that is to be ended hands nothing over.
+                    if ended.contains(parent) || !held.contains(parent) {
+                        return Ok(false);
+                    }
+                    held.retain(|id| id != parent);
+                }
+                rows::delete_with_children(&mut write, &mut ended, held).await?;
                 rows::insert(&mut write, &session).await?;
-                write.commit().await
+                write.commit().await?;
+                Ok(true)
             })
             .await?;
-        for id in ended {
+        if !is_made {
+            let detail = "the session that was to be handed over ended meanwhile".to_owned();
+            return Err(Unavailable { store: STORE, detail });
+        }
+        for id in &ended {
             self.cache.drop_session(id);
         }
         // The user is read after the commit: whoever disables them from here on ends the new session too, and whoever did so
@@ -316,11 +345,15 @@ impl Sessions for DatabaseSessions {
     }
 
     async fn end(&self, which: End<'_>) -> Result<u64, Unavailable> {
+        let mut one = Vec::new();
         let ended = self
             .database
             .run(STORE, "end", async {
                 let (user, kept) = match which {
-                    End::One(id) => return self.end_one(id).await,
+                    End::One(id) => {
+                        one.push(id.clone());
+                        return self.end_one(&mut one).await;
+                    }
                     End::AllOf { user } => (folded(user), None),
                     End::AllBut { user, kept } => (folded(user), Some(kept)),
                 };
@@ -332,7 +365,7 @@ impl Sessions for DatabaseSessions {
             .await;
         // Also after a failure: it may be that only the answer to the commit was lost.
         match which {
-            End::One(id) => self.cache.drop_session(id),
+            End::One(id) => one.iter().chain([id]).for_each(|id| self.cache.drop_session(id)),
             End::AllOf { user } | End::AllBut { user, .. } => self.cache.drop_user(&folded(user)),
         }
         ended

@@ -6,6 +6,6 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub(super) use cache::SessionCache;
+pub(super) use cache::{Leash, SessionCache, UserWatch};
 pub(super) use database::DatabaseSessions;
 pub(super) use rows::{delete_of_user, delete_of_users};

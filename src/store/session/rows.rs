@@ -32,20 +32,88 @@ pub(super) async fn delete_each(write: &mut Write, ids: &[SessionId]) -> Result<
     Ok(deleted)
 }
 
-/// One row of the log for them all: every node reads again what is left of the user. `write` guards the user.
+/// Takes hold of sessions, of all that was handed over from them, and of `parent`, in the order of their ids and in one statement: from here on
+/// nobody changes or ends them, or hands over from them, but `write`. Those that are there.
+pub(super) async fn hold_with_children(
+    write: &mut Write,
+    ids: &[SessionId],
+    parent: Option<&SessionId>,
+) -> Result<Vec<SessionId>, sqlx::Error> {
+    if ids.is_empty() && parent.is_none() {
+        return Ok(Vec::new());
+    }
+    let select = match write.dialect() {
+        Dialect::Sqlite => {
+            "SELECT id FROM sessions WHERE id IN (SELECT value FROM json_each($1) \
+             UNION SELECT id FROM sessions WHERE parent IN (SELECT value FROM json_each($2)))"
+        }
+        Dialect::Postgres => {
+            "SELECT id FROM sessions WHERE id IN (SELECT json_array_elements_text($1::json) \
+             UNION SELECT children.id FROM sessions AS children \
+             WHERE children.parent IN (SELECT json_array_elements_text($2::json))) ORDER BY id FOR UPDATE"
+        }
+    };
+    let held: Vec<String> =
+        sqlx::query_scalar(select).bind(list(ids.iter().chain(parent))).bind(list(ids)).fetch_all(&mut **write).await?;
+    Ok(held.into_iter().map(SessionId).collect())
+}
+
+/// Ends sessions with all that was handed over from them; adds those to `ids`. `held`: of [`hold_with_children`].
+pub(super) async fn delete_with_children(
+    write: &mut Write,
+    ids: &mut Vec<SessionId>,
+    held: Vec<SessionId>,
+) -> Result<u64, sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let parents = list(&*ids);
+    ids.extend(held);
+    ids.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    ids.dedup();
+    let mut deleted = delete_each(write, ids).await?;
+    // What was being handed over while we waited for its parent is there now, and more does not come.
+    let select = match write.dialect() {
+        Dialect::Sqlite => "SELECT id FROM sessions WHERE parent IN (SELECT value FROM json_each($1))",
+        Dialect::Postgres => {
+            "SELECT id FROM sessions WHERE parent IN (SELECT json_array_elements_text($1::json)) ORDER BY id FOR UPDATE"
+        }
+    };
+    let late: Vec<String> = sqlx::query_scalar(select).bind(parents).fetch_all(&mut **write).await?;
+    let late: Vec<SessionId> = late.into_iter().map(SessionId).collect();
+    deleted += delete_each(write, &late).await?;
+    ids.extend(late);
+    Ok(deleted)
+}
+
+fn list<'i>(ids: impl IntoIterator<Item = &'i SessionId>) -> String {
+    let ids: serde_json::Value = ids.into_iter().map(|id| id.0.as_str()).filter(|id| can_be_stored(id)).collect();
+    ids.to_string()
+}
+
+/// All but those of the same sign-in as `kept`. One row of the log for them all: every node reads again what is left of the user. `write` guards the user.
 pub(in crate::store) async fn delete_of_user(
     write: &mut Write,
     folded_user: &str,
     kept: Option<&SessionId>,
 ) -> Result<u64, sqlx::Error> {
+    let kept: Option<String> = match kept {
+        Some(id) => {
+            let select = "SELECT coalesce(parent, id) FROM sessions WHERE id = $1";
+            sqlx::query_scalar(select).bind(&id.0).fetch_optional(&mut **write).await?
+        }
+        None => None,
+    };
     let delete = match write.dialect() {
-        Dialect::Sqlite => "DELETE FROM sessions WHERE folded = $1 AND id IS DISTINCT FROM $2",
+        Dialect::Sqlite => "DELETE FROM sessions WHERE folded = $1 AND coalesce(parent, id) <> $2",
         Dialect::Postgres => {
             "DELETE FROM sessions WHERE id IN (\
-             SELECT id FROM sessions WHERE folded = $1 AND id IS DISTINCT FROM $2 ORDER BY id FOR UPDATE)"
+             SELECT id FROM sessions WHERE folded = $1 AND coalesce(parent, id) <> $2 ORDER BY id FOR UPDATE)"
         }
     };
-    let done = sqlx::query(delete).bind(folded_user).bind(kept.map(|id| id.0.as_str())).execute(&mut **write).await?;
+    // No session has the empty id.
+    let kept = kept.unwrap_or_default();
+    let done = sqlx::query(delete).bind(folded_user).bind(kept).execute(&mut **write).await?;
     write.record(ChangeKind::User, folded_user);
     Ok(done.rows_affected())
 }
@@ -110,7 +178,8 @@ pub(super) fn clean(dialect: Dialect) -> &'static str {
 pub(super) async fn insert(connection: &mut AnyConnection, session: &Session) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO sessions (id, folded, name, factor, domain, gate_hash, portal_hash, remembered, created_at, \
-         signed_in_at, last_used_at, user_agent, address) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+         signed_in_at, last_used_at, user_agent, address, parent) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
     .bind(&session.id.0)
     .bind(folded(&session.user))
@@ -125,6 +194,7 @@ pub(super) async fn insert(connection: &mut AnyConnection, session: &Session) ->
     .bind(session.last_used_at.unix_millis())
     .bind(&session.user_agent)
     .bind(session.address.map(|address| address.to_string()))
+    .bind(session.parent.as_ref().map(|parent| parent.0.as_str()))
     .execute(connection)
     .await?;
     Ok(())
@@ -136,7 +206,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, factor, domain, gate_hash, portal_hash, remembered, created_at, signed_in_at, last_used_at, \
-             user_agent, address FROM sessions ",
+             user_agent, address, parent FROM sessions ",
             $rest
         )
     };
@@ -157,6 +227,7 @@ pub(super) struct Row {
     last_used_at: i64,
     user_agent: String,
     address: Option<String>,
+    parent: Option<String>,
 }
 
 impl TryFrom<Row> for Session {
@@ -182,6 +253,7 @@ impl TryFrom<Row> for Session {
             last_used_at: Timestamp::from_unix_millis(row.last_used_at),
             user_agent: row.user_agent,
             address: row.address.and_then(|address| address.parse().ok()),
+            parent: row.parent.map(SessionId),
         })
     }
 }

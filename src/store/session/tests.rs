@@ -45,6 +45,7 @@ fn live(id: &str, user: &str) -> Arc<LiveSession> {
         last_used_at: at,
         user_agent: String::new(),
         address: None,
+        parent: None,
     };
     let identity = Identity::new(&user, Factor::One, at, Some(session.id.clone())).unwrap();
     Arc::new(LiveSession::new(session, Arc::new(identity), 1))

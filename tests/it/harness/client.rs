@@ -102,6 +102,12 @@ impl Person {
         Page::of(request.send().await.unwrap_or_else(|fault| panic!("{method} {url}: {fault:?}"))).await
     }
 
+    /// An answer that may never end.
+    pub(crate) async fn open(&self, url: &str, cookie: &str) -> Response {
+        let request = self.client.get(url).header("Cookie", cookie).timeout(super::DEADLINE * 4);
+        request.send().await.unwrap_or_else(|fault| panic!("{url}: {fault:?}"))
+    }
+
     /// Loads a page and follows redirects, at most ten.
     pub(crate) async fn browse(&self, url: impl AsRef<str>) -> Page {
         let mut page = self.load(url).await;
@@ -133,10 +139,11 @@ impl Person {
     /// Fills in the sign-in form of a page and sends it.
     pub(crate) async fn sign_in(&self, page: &Page, user: &str, password: &str) -> Page {
         let input = |name: &str| page.input(name).unwrap_or_default();
-        let (csrf_token, rd, rm) = (input("csrf_token"), input("rd"), input("rm"));
+        let (csrf_token, rd, rm, state) = (input("csrf_token"), input("rd"), input("rm"), input("state"));
         assert!(!csrf_token.is_empty(), "no csrf_token in the form of {}: {}", page.url, page.body);
         let mut fields = vec![("username", user), ("password", password), ("csrf_token", csrf_token.as_str())];
-        fields.extend([("rd", rd.as_str()), ("rm", rm.as_str())].into_iter().filter(|(_, value)| !value.is_empty()));
+        let more = [("rd", rd.as_str()), ("rm", rm.as_str()), ("state", state.as_str())];
+        fields.extend(more.into_iter().filter(|(_, value)| !value.is_empty()));
         self.post(page.form_action(), &fields).await
     }
 

@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod envoy;
 pub(crate) mod front;
 pub(crate) mod haproxy;
+pub(crate) mod idp;
 #[path = "../../support/late.rs"]
 pub(crate) mod late;
 pub(crate) mod nginx;

@@ -52,6 +52,8 @@ pub(crate) struct Setup {
     pub(crate) public_port: Option<u16>,
     /// Files to write below the folder before the start.
     pub(crate) files: Vec<(String, String)>,
+    /// All that the program knows of the environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
     upstream_port: u16,
 }
 
@@ -74,6 +76,7 @@ impl Setup {
             more: String::new(),
             public_port: None,
             files: Vec::new(),
+            environment: Vec::new(),
             upstream_port,
         }
     }
@@ -137,7 +140,7 @@ impl Setup {
             write(folder.path(), name, content);
         }
         fs::create_dir_all(folder.path().join("data")).expect("a data folder");
-        Server { program: None, ports, public_port, folder }
+        Server { program: None, ports, public_port, environment: self.environment, folder }
     }
 
     fn config(&self, ports: &Ports) -> String {
@@ -175,6 +178,7 @@ pub(crate) struct Server {
     program: Option<Program>,
     ports: Ports,
     public_port: u16,
+    environment: Vec<(&'static str, String)>,
     folder: TempDir,
 }
 
@@ -221,10 +225,10 @@ impl Server {
         format!("auth.{DOMAIN}:{}", self.public_port)
     }
 
-    /// The program as a command of the shell, with a cleared environment.
+    /// The program as a command of the shell, with the environment of the set-up alone.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = postern(arguments);
-        command.current_dir(self.folder.path());
+        command.current_dir(self.folder.path()).envs(self.environment.iter().cloned());
         command
     }
 

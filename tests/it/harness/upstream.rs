@@ -83,8 +83,8 @@ impl Drop for Upstream {
     }
 }
 
-/// One connection. Paths ending in `/slow` answer after 1.5 s, in `/silent` never; `/cookies` sets cookies under our names;
-/// a WebSocket handshake becomes an echo.
+/// One connection. Paths ending in `/slow` answer after 1.5 s, in `/silent` never, in `/events` begin and go on for ever; `/cookies` sets cookies
+/// under our names; a WebSocket handshake becomes an echo.
 async fn serve(stream: TcpStream, record: Arc<Mutex<Vec<Seen>>>) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
@@ -104,6 +104,12 @@ async fn serve(stream: TcpStream, record: Arc<Mutex<Vec<Seen>>>) -> Option<()> {
         }
         if path.ends_with("/silent") {
             std::future::pending::<()>().await;
+        }
+        if path.ends_with("/events") {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\nd\r\ndata: hello\n\n\r\n";
+            stream.write_all(head.as_bytes()).await.ok()?;
+            // Until it is closed from the other side.
+            stream.read_u8().await.ok()?;
         }
         let cookies = if path.ends_with("/cookies") {
             "Set-Cookie: postern_session=forged; Domain=test.localhost; Path=/\r\nSet-Cookie: __Host-postern_portal=forged; \

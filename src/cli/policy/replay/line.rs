@@ -95,6 +95,9 @@ struct Written {
     #[serde(deserialize_with = "nullable")]
     user: Option<String>,
     groups: Option<Vec<String>>,
+    /// Only where a token gave any.
+    #[serde(default)]
+    claimed_roles: Vec<String>,
     factor: Option<Factor>,
     auth_age_ms: Option<i64>,
     method: String,
@@ -112,6 +115,7 @@ struct Written {
     rule: String,
     verdict: String,
     credential: Option<String>,
+    account: Option<String>,
 }
 
 /// Serde takes an `Option` that is not there for a `null`, but not one that has a function of its own.
@@ -191,6 +195,7 @@ fn asked(written: Written) -> Option<Asked> {
         None => Credential::Settled,
         Some("failed") => Credential::Failed,
         Some("unread") => Credential::Unread,
+        Some("out_of_scope") => Credential::OutOfScope,
         Some(_) => return None,
     };
     // A line tells of the end of a request, rules of its beginning.
@@ -203,7 +208,13 @@ fn asked(written: Written) -> Option<Asked> {
             let signed_in_at = Timestamp::from_unix_millis(began.saturating_sub(written.auth_age_ms?));
             let groups = written.groups?;
             let user = User::new(name, groups);
-            Some(Identity::new(&user, written.factor?, signed_in_at, None).ok()?)
+            let identity = Identity::new(&user, written.factor?, signed_in_at, None).ok()?;
+            let identity = identity.with_claimed_roles(written.claimed_roles);
+            Some(match written.account.as_deref() {
+                None => identity,
+                Some("service") => identity.as_service(),
+                Some(_) => return None,
+            })
         }
     };
     let facts = |written: BTreeMap<String, Readings>| -> Facts {

@@ -120,6 +120,18 @@ fn requests<'i>(bob: &'i Identity, eve: &'i Identity) -> Vec<(&'static str, Opti
     ]
 }
 
+/// A machine is no user of its name, also in yesterday's log.
+#[test]
+fn a_service_account_is_replayed_as_a_client() {
+    let machines = |subject: &str| {
+        compiled(vec![RuleDraft { subject: vec![vec![subject.to_owned()]], ..rule("r", "/**", Level::OneFactor) }])
+    };
+    let (rules, ci) = (machines("client:ci"), caller("ci", &[]).as_service());
+    let log = log(&rules, &[("https://a.test/x", Some(&ci))]);
+    assert_eq!(replay(&rules, &log).unchanged, 1);
+    assert_eq!(replay(&machines("user:ci"), &log).unchanged, 0);
+}
+
 #[test]
 fn a_log_replayed_under_its_own_rules_changes_nothing() {
     let (rules, bob, eve) = (before(), caller("bob", &["dev", "ops"]), caller("eve", &[]));

@@ -258,15 +258,19 @@ impl<'d> Compiler<'d> {
     ) -> Role {
         let mut bearers = Bearers::default();
         for (other, included) in includes.iter().enumerate() {
-            if included.contains(&place)
-                && let Some(bound) = granted.get(&other)
-            {
+            if !included.contains(&place) {
+                continue;
+            }
+            if let Some(bound) = granted.get(&other) {
                 bearers.join(bound);
             }
+            let by_claim = self.draft.roles.get(other).filter(|_| self.draft.roles_by_claim);
+            bearers.claimed.extend(by_claim.map(|role| Box::from(role.name.as_str())));
         }
         let included = includes.get(place).into_iter().flatten();
         let own = included.filter_map(|role| permissions.get(*role)).flatten().cloned().collect();
-        if !granted.contains_key(&place)
+        if !self.draft.roles_by_claim
+            && !granted.contains_key(&place)
             && !includes.iter().enumerate().any(|(other, included)| other != place && included.contains(&place))
         {
             let place = Place::Role { role: place, key: None, entry: None };
@@ -293,6 +297,7 @@ impl Bearers {
         for term in &other.everyone {
             add(&mut self.everyone, term);
         }
+        self.claimed.extend(other.claimed.iter().cloned());
         for (mine, others) in
             [(&mut self.users, &other.users), (&mut self.groups, &other.groups), (&mut self.clients, &other.clients)]
         {

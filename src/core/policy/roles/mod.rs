@@ -1,13 +1,17 @@
 //! Roles, permissions and organisations: who holds what, worked out when the policies are loaded, so that a request costs a look-up
 //! by name and one by group. `subject` asks here for a rule, `RuleSet::roles_of` for a header and an explanation. It must never
-//! grant anything that no binding names.
+//! grant anything that neither a binding names nor a trusted issuer's token, whose mapping then says so (`tokens.trusted_issuers`).
 
 mod compile;
 mod permission;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 pub(super) use self::permission::Permission;
 use super::matcher::Caller;
@@ -73,7 +77,12 @@ pub(super) struct Bearers {
     users: HashMap<Box<str>, Vec<Term>>,
     groups: HashMap<Box<str>, Vec<Term>>,
     clients: HashMap<Box<str>, Vec<Term>>,
+    /// Roles whose holders by a token's claim hold it; none where no issuer gives roles.
+    claimed: HashSet<Box<str>>,
 }
+
+/// Of what a token's claim gives: everywhere, for as long as the token holds.
+static BY_CLAIM: Term = Term { org: None, until: None };
 
 /// On what terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,8 +99,11 @@ impl Bearers {
         })
     }
 
-    /// Whether anybody holds it without an organisation.
+    /// Whether anybody may hold it without an organisation.
     pub(super) fn is_bound_anywhere(&self, orgs: &[Box<str>]) -> bool {
+        if !self.claimed.is_empty() {
+            return true;
+        }
         let lists = self.users.values().chain(self.groups.values()).chain(self.clients.values());
         lists
             .flatten()
@@ -106,7 +118,8 @@ impl Bearers {
             None => (Some(&self.everyone), self.users.get(&*caller.identity.user)),
         };
         let groups = caller.identity.groups.iter().filter_map(|group| self.groups.get(group.as_str()));
-        everyone.into_iter().chain(named).chain(groups).flatten()
+        let claimed = caller.identity.claimed_roles().iter().filter(|role| self.claimed.contains(role.as_str()));
+        everyone.into_iter().chain(named).chain(groups).flatten().chain(claimed.map(|_| &BY_CLAIM))
     }
 }
 

@@ -385,3 +385,25 @@ fn nobody_signed_in_is_asked_to() {
     let case = Case { name: String::new(), request, expected: Expected::Ruling(Ruling::SignIn), rule: None };
     assert!(case.failure(&rules).is_none());
 }
+
+#[test]
+fn a_role_by_a_tokens_claim() {
+    let claiming = |roles: &[&str]| caller("foreign", &[]).with_claimed_roles(strings(roles));
+    let draft = |subject: &[&str]| PolicyDraft { roles_by_claim: true, ..with_rule(&[subject]) };
+    let rules = |subject: &[&str]| RuleSet::compile(&draft(subject)).expect("sound rules").0;
+    let nobody = caller("foreign", &[]);
+    assert!(!may(&rules(&["role:admin"]), &nobody, None, 0));
+    assert!(may(&rules(&["role:admin"]), &claiming(&["admin"]), None, 0));
+    assert!(may(&rules(&["role:viewer"]), &claiming(&["admin"]), None, 0), "a role includes those it inherits");
+    assert!(!may(&rules(&["role:admin"]), &claiming(&["viewer"]), None, 0), "and none above it");
+    assert!(!may(&rules(&["role:admin"]), &claiming(&["Admin", "unknown"]), None, 0), "names are exact");
+    assert!(!may(&rules(&["role:admin"]), &caller("foreign", &["admin"]), None, 0), "a group is no role");
+    let held = rules(&["role:viewer"]);
+    assert!(held.roles_header(&claiming(&["viewer", "unknown"]), at(0)).contains("viewer"));
+    assert!(!held.roles_header(&claiming(&["viewer", "unknown"]), at(0)).contains("unknown"));
+    let (unmapped, _) = RuleSet::compile(&with_rule(&[&["role:admin"]])).expect("sound rules");
+    assert!(!may(&unmapped, &claiming(&["admin"]), None, 0), "where no issuer gives roles");
+    let roles = vec![role("idle", &[], 1, &[])];
+    let idle = PolicyDraft { roles, bindings: Vec::new(), orgs: Vec::new(), ..draft(&["role:idle"]) };
+    assert_eq!(RuleSet::compile(&idle).expect("sound rules").1, [], "it needs no binding");
+}

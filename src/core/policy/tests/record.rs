@@ -174,15 +174,18 @@ fn resources_see_a_query_that_nobody_wrote_down() {
 }
 
 #[test]
-fn a_credential_that_failed_or_was_not_looked_at() {
+fn a_credential_that_failed_did_not_count_or_was_not_looked_at() {
     let target = Target::parse_url("https://a.test/").expect("a URL");
-    for (level, failed, unread) in [
-        (Level::Bypass, Some(Ruling::Forward), Some(Ruling::Forward)),
-        (Level::OneFactor, Some(Ruling::SignIn), None),
-        (Level::Deny, Some(Ruling::SignIn), None),
+    let (forward, sign_in, refuse) = (Some(Ruling::Forward), Some(Ruling::SignIn), Some(Ruling::Refuse));
+    for (level, failed, out_of_scope, unread) in [
+        (Level::Bypass, forward, forward, forward),
+        (Level::OneFactor, sign_in, refuse, None),
+        (Level::Deny, sign_in, refuse, None),
     ] {
         let rules = compiled(vec![rule("r", "a.test", level)]);
-        for (credential, expected) in [(Credential::Failed, failed), (Credential::Unread, unread)] {
+        for (credential, expected) in
+            [(Credential::Failed, failed), (Credential::OutOfScope, out_of_scope), (Credential::Unread, unread)]
+        {
             let record = Record { credential, ..recorded(&rules, &get(&target, None)) };
             let decided = rules.replay(&record).map(|decided| decided.ruling);
             assert_eq!(decided.clone().ok(), expected, "{level:?} {credential:?}");

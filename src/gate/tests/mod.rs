@@ -16,29 +16,41 @@ use crate::{
     },
     ports::{
         LiveSession,
-        fakes::{Flooding, NOW, OneKey, Stopped, Stores, Zeroes, cookie_of, listener, route, session, site, token},
+        fakes::{
+            Door, Flooding, NOW, OneKey, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers, route,
+            session, site, token,
+        },
     },
 };
+
+mod machines;
 
 struct Fixture {
     gate: Gate,
     stores: Arc<Stores>,
+    tokens: Arc<Tokens>,
+    door: Arc<Door>,
     site: Site,
     headers: HeaderMap,
+    credentials_from: &'static [HeaderName],
 }
 
 fn fixture() -> Fixture {
     let stores = Arc::new(Stores::default());
     let site = site(listener(Role::Edge), vec![route("app.example.com"), route("app.elsewhere.test")]);
+    let (tokens, door) = (Arc::new(Tokens::default()), Arc::new(Door::default()));
     let gate = Gate {
         sessions: Arc::clone(&stores) as _,
+        api_tokens: Arc::clone(&tokens) as _,
+        passwords: Arc::clone(&door) as _,
         keys: Arc::new(OneKey::new()),
+        foreign: no_issuers(),
         source_limit: Arc::new(Flooding),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),
         metrics: Arc::new(Metrics::new().unwrap()),
     };
-    Fixture { gate, stores, site, headers: HeaderMap::new() }
+    Fixture { gate, stores, tokens, door, site, headers: HeaderMap::new(), credentials_from: AUTHORIZATION_ONLY }
 }
 
 impl Fixture {
@@ -67,7 +79,7 @@ impl Fixture {
             peer,
             peer_trusted: false,
             client: ClientAddress::Known(peer),
-            credentials_from: AUTHORIZATION_ONLY,
+            credentials_from: self.credentials_from,
         };
         self.gate.check(&self.site, &facts).await
     }

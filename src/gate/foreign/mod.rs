@@ -1,0 +1,130 @@
+//! JWTs of trusted issuers (CONTRACT 4; RFC 7519, 8725, 9068): from a Bearer that names one to an identity, or to 401. Called by
+//! `identify`, after `credential` saw whose the token is.
+//!
+//! A token verified before costs a hash and a look into memory. Nothing in a token ever says where its key is: `jwk`, `jku`, `x5u` and
+//! `x5c` refuse it, `kid` only chooses among the keys that the configured address gave (THREATS 45, 48).
+
+mod verify;
+mod weight;
+
+use std::sync::Arc;
+
+use super::Gate;
+use crate::{
+    core::{
+        identity::Identity,
+        issuer::{KeySource, TrustedIssuer, claims::BadClaims, jwks::KeySet},
+        time::Timestamp,
+    },
+    ports::{ForeignTokens, IssuerKeys, NameCheck, Unavailable, VerifiedToken},
+};
+use verify::{Refused, Token};
+
+/// What `check` asks about tokens of other issuers.
+pub struct Foreign {
+    pub keys: Arc<dyn IssuerKeys>,
+    pub tokens: Arc<dyn ForeignTokens>,
+}
+
+enum Failure {
+    Refused(Refused),
+    Unavailable(Unavailable),
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<BadClaims> for Failure {
+    fn from(bad: BadClaims) -> Self {
+        Self::Refused(bad.into())
+    }
+}
+
+impl From<Unavailable> for Failure {
+    fn from(unavailable: Unavailable) -> Self {
+        Self::Unavailable(unavailable)
+    }
+}
+
+impl Gate {
+    /// Whom a token that names this issuer is of; `None` where it failed.
+    ///
+    /// # Errors
+    /// The issuer's keys or the local users are not known now.
+    pub(super) async fn holder_of_foreign(
+        &self,
+        issuer: &Arc<TrustedIssuer>,
+        token: &str,
+    ) -> Result<Option<Arc<Identity>>, Unavailable> {
+        let now = self.clock.now();
+        let key = issuer.key_of(token);
+        if let Some(known) = self.foreign.tokens.peek(&key)
+            && self.still_counts(&known, issuer, now)
+        {
+            return Ok(Some(Arc::clone(&known.identity)));
+        }
+        match self.verified(issuer, token, now).await {
+            Ok(verified) => {
+                let identity = Arc::clone(&verified.identity);
+                // What cannot be told stale later is not kept.
+                if now < verified.until && verified.free_name.is_some() {
+                    self.foreign.tokens.remember(key, Arc::new(verified));
+                }
+                Ok(Some(identity))
+            }
+            Err(Failure::Refused(error)) => {
+                tracing::debug!(issuer = issuer.issuer, %error, "a token of a trusted issuer was refused");
+                Ok(None)
+            }
+            Err(Failure::Unavailable(unavailable)) => Err(unavailable),
+        }
+    }
+
+    fn still_counts(&self, known: &VerifiedToken, issuer: &Arc<TrustedIssuer>, now: Timestamp) -> bool {
+        let current = match &issuer.keys {
+            KeySource::Fixed(keys) => Some(Arc::clone(keys)),
+            KeySource::Fetched(address) => self.foreign.keys.peek(address),
+        };
+        now < known.until
+            && Arc::ptr_eq(&known.issuer, issuer)
+            && current.is_some_and(|keys| Arc::ptr_eq(&keys, &known.keys))
+            && known.free_name.as_ref().is_some_and(|name| name.is_still_free())
+    }
+
+    async fn verified(
+        &self,
+        issuer: &Arc<TrustedIssuer>,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<VerifiedToken, Failure> {
+        let read = Token::read(token, issuer)?;
+        let keys = self.keys_for(issuer, &read).await?;
+        let (claims, until) = read.verified(&keys, issuer, now)?;
+        let weight = weight::of(&claims);
+        let identity = Arc::new(issuer.claims.read(claims)?);
+        // Also where a prefix stands before it: `adm` and `in` are a local name too.
+        let free_name = match self.foreign.tokens.check_name(&identity.user).await? {
+            NameCheck::Taken => return Err(Refused::LocalName.into()),
+            NameCheck::Free(name) => name,
+        };
+        Ok(VerifiedToken { identity, issuer: Arc::clone(issuer), keys, until, free_name, weight })
+    }
+
+    /// Keys that may hold the token's. Only the very first request, and one with an unknown `kid` while no fetch was made lately, wait.
+    async fn keys_for(&self, issuer: &TrustedIssuer, token: &Token<'_>) -> Result<Arc<KeySet>, Unavailable> {
+        let address = match &issuer.keys {
+            KeySource::Fixed(keys) => return Ok(Arc::clone(keys)),
+            KeySource::Fetched(address) => address,
+        };
+        match self.foreign.keys.peek(address).filter(|keys| token.may_be_of(keys)) {
+            Some(keys) => Ok(keys),
+            None => self.foreign.keys.refreshed(address).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! The one door for passwords: the sign-in form, the login API and Basic all go through it, so that regulation counts them together (THREATS 37).
+//! Called by `sign_in`, and by `gate` through [`Passwords`].
+//!
+//! Must never tell why it refused, not by its answer and not by how long it took (THREATS 39): an unknown, a disabled and a known user run through
+//! the same look-ups and one hash of the same cost. Never answers by a password that was wrong before.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    core::{
+        identity::{Factor, Identity},
+        user::{MAX_NAME, User, folded},
+    },
+    observe::metrics::Metrics,
+    ports::{
+        AuditEvent, AuditSink, Barred, Clock, Credentials, HashError, Hasher, Mark, PasswordKey, PasswordTurn,
+        Passwords, Presentation, Regulation, Told, Try, Unavailable, Users, VerifiedPasswords,
+    },
+};
+
+/// Basic that is being verified at once, at most: below the room in the hasher's queue, so that programs with a wrong password keep nobody from
+/// the sign-in page.
+const MOST_BASIC: usize = 48;
+
+/// What verifying a password needs; one a process.
+pub struct PasswordDoor {
+    pub users: Arc<dyn Users>,
+    pub credentials: Arc<dyn Credentials>,
+    pub hasher: Arc<dyn Hasher>,
+    pub regulation: Arc<dyn Regulation>,
+    pub verified: Arc<dyn VerifiedPasswords>,
+    pub clock: Arc<dyn Clock>,
+    pub audit: Arc<dyn AuditSink>,
+    pub metrics: Arc<Metrics>,
+    /// Basic that is being verified now.
+    pub under_way: AtomicUsize,
+}
+
+/// A password that somebody typed or a program sent.
+pub(super) struct Knock<'k> {
+    pub(super) user: &'k str,
+    pub(super) password: SecretString,
+    /// Label of `auth_login_total`.
+    pub(super) provider: &'static str,
+    pub(super) address: Option<IpAddr>,
+    pub(super) request_id: Option<&'k str>,
+    /// Of Basic, which repeats itself with every request: a wrong one counts once.
+    pub(super) pair: Option<PasswordKey>,
+}
+
+impl PasswordDoor {
+    /// The user whose password it is; `None`, put on record, whatever the reason.
+    pub(super) async fn opened(&self, knock: Knock<'_>) -> Result<Option<User>, Barred> {
+        let (address, request_id) = (knock.address, knock.request_id);
+        let typed = knock.user.trim();
+        match self.verified_as(knock).await? {
+            Ok(user) => Ok(Some(user)),
+            Err(reason) => {
+                self.audit.record(AuditEvent {
+                    event: "sign_in_failed",
+                    // What was typed as a name may be a password: it is put on record only where it is a name we know.
+                    user: (reason != "unknown_user").then(|| typed.to_owned()),
+                    address,
+                    request_id: request_id.map(str::to_owned),
+                    detail: reason,
+                });
+                Ok(None)
+            }
+        }
+    }
+
+    /// The user, or the stable word for the audit log that says why not.
+    async fn verified_as(&self, knock: Knock<'_>) -> Result<Result<User, &'static str>, Barred> {
+        let Knock { user: name, password, provider, address, request_id: _, pair } = knock;
+        let known = name_in(name);
+        let user = self.users.find(known).await?;
+        let account = folded(user.as_ref().map_or(known, |user| &user.name));
+        let tried = Try { account: &account, address, provider };
+        self.regulation.admit(tried).await?;
+        let stored = self.credentials.password_hash(known).await?;
+        let has_password = stored.is_some();
+        let compared = stored.clone().or_else(|| self.credentials.decoy());
+        let right = self.hasher.verify(password, compared).await.map_err(|error| match error {
+            HashError::Busy => Barred::Busy,
+            HashError::Failed(detail) => Barred::Unavailable(Unavailable { store: "hasher", detail }),
+        })?;
+        let verified = match user {
+            None => Err("unknown_user"),
+            Some(user) if user.disabled => Err("disabled"),
+            Some(user) if right && has_password => self.unchanged(known, user, stored).await?.ok_or("bad_password"),
+            Some(_) => Err("bad_password"),
+        };
+        if verified.is_ok() || pair.is_none_or(|pair| self.verified.is_newly_wrong(&pair)) {
+            self.regulation.settled(tried, verified.is_ok()).await;
+        }
+        Ok(verified)
+    }
+
+    /// The user as read anew: what changed while the password was hashed, and was acknowledged, holds already.
+    async fn unchanged(
+        &self,
+        known: &str,
+        user: User,
+        stored: Option<SecretString>,
+    ) -> Result<Option<User>, Unavailable> {
+        let now = self.users.find(known).await?;
+        let stored_now = self.credentials.password_hash(known).await?;
+        let is_same =
+            stored.as_ref().map(ExposeSecret::expose_secret) == stored_now.as_ref().map(ExposeSecret::expose_secret);
+        Ok(now.filter(|now| is_same && !now.disabled && now.token_version == user.token_version))
+    }
+
+    async fn identified(&self, presented: Presentation, key: PasswordKey, mark: &Mark) -> Told {
+        let Presentation { user, password, address } = presented;
+        let knock = Knock { user: &user, password, provider: BASIC, address, request_id: None, pair: Some(key) };
+        let Some(user) = self.opened(knock).await? else { return Ok(None) };
+        let identity = Identity::new(&user, Factor::One, self.clock.now(), None)
+            .map_err(|error| Unavailable { store: "users", detail: error.to_string() })?;
+        let identity = Arc::new(identity);
+        self.verified.remember(key, &identity, mark);
+        self.audit.record(AuditEvent {
+            event: "sign_in",
+            user: Some(user.name),
+            address,
+            request_id: None,
+            detail: BASIC,
+        });
+        Ok(Some(identity))
+    }
+
+    /// What came of it, and since when changes of the user would have overtaken it.
+    async fn led(&self, presented: Presentation, key: PasswordKey) -> (Told, Option<Mark>) {
+        let Some(_turn) = Turn::take(&self.under_way) else { return (Err(Barred::Busy), None) };
+        // Before the user is read: what changes from here on keeps the answer from being remembered.
+        match self.verified.mark(name_in(&presented.user)).await {
+            Ok(mark) => (self.identified(presented, key, &mark).await, Some(mark)),
+            Err(unavailable) => (Err(unavailable.into()), None),
+        }
+    }
+}
+
+/// What is looked for: no user has a name as long as some that are sent.
+fn name_in(typed: &str) -> &str {
+    let name = typed.trim();
+    if (1..=MAX_NAME).contains(&name.chars().count()) { name } else { "" }
+}
+
+/// Label of `auth_login_total`, and the word of the audit log.
+const BASIC: &str = "basic";
+
+#[async_trait]
+impl Passwords for PasswordDoor {
+    fn recall(&self, presented: &Presentation) -> Option<Arc<Identity>> {
+        self.verified.recall(&self.verified.key(presented), self.clock.now())
+    }
+
+    async fn identify(&self, presented: Presentation) -> Told {
+        // A program may open many connections at once: one of them verifies the password for all, also one that is wrong.
+        let key = self.verified.key(&presented);
+        let found = match self.verified.turn(&key).await {
+            PasswordTurn::Told(Ok(Some(identity))) => return Ok(Some(identity)),
+            PasswordTurn::Told(told) => told,
+            PasswordTurn::Lead(lead) => {
+                if let Some(identity) = self.verified.recall(&key, self.clock.now()) {
+                    return Ok(Some(identity));
+                }
+                let (found, mark) = self.led(presented, key).await;
+                lead.tell(found.clone(), mark);
+                found
+            }
+        };
+        let status = match &found {
+            Ok(Some(_)) => "success",
+            Ok(None) => "failure",
+            Err(barred) => status_of(barred),
+        };
+        self.metrics.login(BASIC, status);
+        found
+    }
+}
+
+/// Label of `auth_login_total`.
+const fn status_of(barred: &Barred) -> &'static str {
+    match barred {
+        Barred::SlowDown(_) => "slow_down",
+        Barred::Busy => "busy",
+        Barred::Unavailable(_) => "unavailable",
+    }
+}
+
+/// A place among those who are being verified; free again when it is dropped, also half-way.
+struct Turn<'t>(&'t AtomicUsize);
+
+impl<'t> Turn<'t> {
+    fn take(under_way: &'t AtomicUsize) -> Option<Self> {
+        let before = under_way.fetch_add(1, Ordering::AcqRel);
+        let turn = Self(under_way);
+        (before < MOST_BASIC).then_some(turn)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_given_back_whether_it_was_had_or_not() {
+        let under_way = AtomicUsize::new(0);
+        let turns: Vec<_> = (0..MOST_BASIC).map_while(|_| Turn::take(&under_way)).collect();
+        assert_eq!(turns.len(), MOST_BASIC);
+        assert!(Turn::take(&under_way).is_none() && Turn::take(&under_way).is_none());
+        drop(turns);
+        assert_eq!(under_way.load(Ordering::Acquire), 0);
+        assert!(Turn::take(&under_way).is_some());
+    }
+}

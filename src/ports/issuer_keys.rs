@@ -1,0 +1,63 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::Unavailable;
+use crate::core::{
+    identity::Identity,
+    issuer::{ForeignTokenKey, KeyAddress, TrustedIssuer, jwks::KeySet},
+    time::Timestamp,
+};
+
+/// Keys of trusted issuers, fetched from the configured addresses and from nowhere else, ahead of need.
+#[async_trait]
+pub trait IssuerKeys: Send + Sync {
+    /// What memory holds; never waits. `None`: nothing was fetched yet, or so long ago that it does not count any more.
+    fn peek(&self, address: &KeyAddress) -> Option<Arc<KeySet>>;
+    /// The keys after a fetch that is under way or that may be made now: at most one in `address.interval`, whoever asks. Waits for it,
+    /// but no longer than a few seconds. Without a fetch to wait for, what `peek` says.
+    ///
+    /// # Errors
+    /// There are no keys.
+    async fn refreshed(&self, address: &KeyAddress) -> Result<Arc<KeySet>, Unavailable>;
+}
+
+/// What was found out about a token of another issuer.
+pub struct VerifiedToken {
+    pub identity: Arc<Identity>,
+    /// The very issuer of the configuration in force when it was verified, and the very keys: others, and it is verified anew.
+    pub issuer: Arc<TrustedIssuer>,
+    pub keys: Arc<KeySet>,
+    /// `exp`: from then on it is verified anew, by whatever clock skew is allowed.
+    pub until: Timestamp,
+    /// `None`: that nobody here is called so is true now and cannot be remembered, so neither is the token.
+    pub free_name: Option<Arc<dyn FreeName>>,
+    /// Bytes that it takes in memory, roughly.
+    pub weight: u32,
+}
+
+/// A name that was no local user's.
+pub trait FreeName: Send + Sync {
+    /// Whether memory is sure that it still is none's; never waits.
+    fn is_still_free(&self) -> bool;
+}
+
+/// What a look at the users said of a name.
+pub enum NameCheck {
+    /// A local user, disabled ones too, is called that.
+    Taken,
+    /// Nobody is. `None`: that is true now and cannot be remembered.
+    Free(Option<Arc<dyn FreeName>>),
+}
+
+/// Verified tokens of other issuers in memory, and what they need of the local users.
+#[async_trait]
+pub trait ForeignTokens: Send + Sync {
+    /// Never waits. The caller looks whether what is found still counts.
+    fn peek(&self, key: &ForeignTokenKey) -> Option<Arc<VerifiedToken>>;
+    fn remember(&self, key: ForeignTokenKey, token: Arc<VerifiedToken>);
+    /// Ignoring case, as local users sign in.
+    async fn check_name(&self, name: &str) -> Result<NameCheck, Unavailable>;
+    /// Of another configuration.
+    fn forget_all(&self);
+}

@@ -1,0 +1,115 @@
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use super::Unavailable;
+use crate::core::{identity::Identity, time::Timestamp};
+
+/// A user name and a password that came with a request (Basic, RFC 7617).
+pub struct Presentation {
+    pub user: String,
+    pub password: SecretString,
+    pub address: Option<IpAddr>,
+}
+
+/// Why a password was not even looked at. Never to be read as "wrong".
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Barred {
+    /// By regulation of sign-ins.
+    #[error("too many sign-ins; again in {0:?}")]
+    SlowDown(Duration),
+    /// The threads that hash passwords have their hands full.
+    #[error("too many sign-ins at once")]
+    Busy,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Identifies the callers of Basic. Goes through the same door as the portal's sign-in (`identity::passwords`).
+#[async_trait]
+pub trait Passwords: Send + Sync {
+    /// Somebody whose password was verified a moment ago; never waits. `None`: ask [`Passwords::identify`].
+    fn recall(&self, presented: &Presentation) -> Option<Arc<Identity>>;
+    /// Verifies the password and remembers whom it named; `None`: unknown, disabled, or wrong.
+    async fn identify(&self, presented: Presentation) -> Result<Option<Arc<Identity>>, Barred>;
+}
+
+/// What a verified password is remembered by: a keyed hash, worth nothing outside this process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PasswordKey(pub [u8; 32]);
+
+/// What says whether a user changed since it was taken, which is before the user is read.
+#[derive(Debug, Clone)]
+pub struct Mark {
+    /// Folded.
+    pub user: Box<str>,
+    pub dropped: Arc<AtomicBool>,
+    pub era: u64,
+}
+
+/// What came of a password: [`Passwords::identify`].
+pub type Told = Result<Option<Arc<Identity>>, Barred>;
+
+/// Whose turn it is to verify a password that many bring at once.
+pub enum PasswordTurn {
+    /// The caller's.
+    Lead(Lead),
+    /// Somebody else's, who has told what came of it; or it took too long.
+    Told(Told),
+}
+
+/// Leave to verify a password while nobody else verifies the very same. Dropped untold, it is somebody else's turn.
+pub struct Lead(pub Box<dyn FnOnce(Told, Option<Mark>) + Send>);
+
+impl Lead {
+    /// Tells all who wait. `mark`: they take no word that a change of the user has overtaken.
+    pub fn tell(self, told: Told, mark: Option<Mark>) {
+        (self.0)(told, mark);
+    }
+}
+
+/// Passwords that were right a moment ago, so that Basic does not cost a hash a request. A change of the user ends them, on this node at once, on
+/// others by the log of changes; without a look at that log nothing is remembered. A wrong one never counts for anything here but for not being told to
+/// regulation twice.
+#[async_trait]
+pub trait VerifiedPasswords: Send + Sync {
+    /// Of the name, the password and where they came from (IPv6 by /64): elsewhere the same pair is another, so that memory answers nobody whom
+    /// regulation would bar.
+    fn key(&self, presented: &Presentation) -> PasswordKey;
+    /// The first who brings it verifies; the others wait, not for ever and not by the thousand ([`Barred::Busy`]).
+    async fn turn(&self, key: &PasswordKey) -> PasswordTurn;
+    /// The caller, who counts as having presented the password now. Never waits.
+    fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Arc<Identity>>;
+    /// Fails where nobody can tell whether users have changed: then no password counts.
+    async fn mark(&self, user: &str) -> Result<Mark, Unavailable>;
+    /// Counts for as long as the user does not change after `read_at`.
+    fn remember(&self, key: PasswordKey, identity: &Arc<Identity>, read_at: &Mark);
+    /// Whether this pair was not found wrong a moment ago. Browsers and programs repeat a wrong one with every request.
+    fn is_newly_wrong(&self, key: &PasswordKey) -> bool;
+}
+
+/// One try to sign in, as regulation counts it.
+#[derive(Debug, Clone, Copy)]
+pub struct Try<'t> {
+    /// The folded name of the user, however it was typed; what was typed, folded, where there is none (THREATS 38).
+    pub account: &'t str,
+    pub address: Option<IpAddr>,
+    /// `password`, `basic`.
+    pub provider: &'static str,
+}
+
+/// Regulation of sign-ins: asked before a password costs a hash, told what came of it. The sign-in form, the login API and Basic all go through it
+/// (THREATS 37).
+#[async_trait]
+pub trait Regulation: Send + Sync {
+    /// # Errors
+    /// [`Barred::SlowDown`], or a store that cannot answer: then no password is looked at. Takes nothing: a try that nobody judged in the end, or a
+    /// wrong one that Basic repeats, is never settled.
+    async fn admit(&self, tried: Try<'_>) -> Result<(), Barred>;
+    async fn settled(&self, tried: Try<'_>, was_right: bool);
+}

@@ -1,0 +1,91 @@
+//! Names of other issuers' users, and the local users who must not be taken for them (THREATS 69): what is remembered of a free name ends
+//! when somebody is called so, on whatever node that was said.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use postern::{
+    config::UsersSource,
+    ports::{FreeName, NameCheck, UserChange},
+    store::Stores,
+};
+
+use crate::harness::{Node, Place, eventually, user};
+
+crate::for_every_store!(
+    threat_69_a_name_is_free_until_somebody_on_any_node_is_called_so,
+    threat_69_a_name_that_a_users_file_takes,
+    nothing_is_remembered_where_nobody_follows_the_log,
+);
+
+async fn watch(stores: &Stores, name: &str) -> Option<Arc<dyn FreeName>> {
+    match stores.foreign_tokens.check_name(name).await.unwrap() {
+        NameCheck::Taken => panic!("{name} is taken"),
+        NameCheck::Free(watch) => watch,
+    }
+}
+
+async fn is_taken(stores: &Stores, name: &str) -> bool {
+    matches!(stores.foreign_tokens.check_name(name).await.unwrap(), NameCheck::Taken)
+}
+
+/// As soon as the follower has read the log for the first time.
+async fn settled(node: &Node, name: &str) -> Arc<dyn FreeName> {
+    eventually("the name is remembered as free", Duration::from_secs(5), || async {
+        watch(&node.stores, name).await.is_some_and(|watch| watch.is_still_free())
+    })
+    .await;
+    watch(&node.stores, name).await.unwrap()
+}
+
+async fn threat_69_a_name_is_free_until_somebody_on_any_node_is_called_so(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    let carol = settled(&here, "carol").await;
+    let dave = settled(&here, "dave").await;
+    there.add_user("CAROL").await;
+    eventually("the other node is told", Duration::from_secs(1), || async { !carol.is_still_free() }).await;
+    assert!(dave.is_still_free(), "nothing was said of others");
+    for name in ["carol", "Carol", "CAROL"] {
+        assert!(is_taken(&here.stores, name).await, "{name}");
+    }
+    let disabled = UserChange { disabled: Some(true), ..UserChange::default() };
+    there.stores.users.update("carol", disabled).await.unwrap();
+    assert!(is_taken(&here.stores, "carol").await, "a disabled user keeps the name");
+    there.stores.users.delete("carol").await.unwrap();
+    assert!(!is_taken(&here.stores, "carol").await);
+    // On the very node it holds before the command has answered.
+    let dave = settled(&here, "dave").await;
+    here.stores.users.insert(user("dave"), None).await.unwrap();
+    assert!(!dave.is_still_free());
+    here.stop().await;
+    there.stop().await;
+}
+
+async fn threat_69_a_name_that_a_users_file_takes(mut place: Place) {
+    let path = place.folder.path().join("users.yaml");
+    let write = |names: &[&str]| {
+        let hash = "$5$abcdefgh$ZLdkj8mkc2XVSrPVjskDAgZPGjtj1VGVaa1aUkrMTU/";
+        let entries: String =
+            names.iter().map(|name| format!("  {name}: {{ displayname: {name}, password: '{hash}' }}\n")).collect();
+        fs::write(&path, format!("users:\n{entries}")).unwrap();
+    };
+    write(&["ann"]);
+    place.users = UsersSource::File(path.clone());
+    let node = place.node().await;
+    assert!(is_taken(&node.stores, "ANN").await);
+    let carol = settled(&node, "carol").await;
+    write(&["ann", "carol"]);
+    node.stores.users_file.as_ref().unwrap().reload().await.unwrap();
+    assert!(!carol.is_still_free());
+    assert!(is_taken(&node.stores, "carol").await);
+    node.stop().await;
+}
+
+async fn nothing_is_remembered_where_nobody_follows_the_log(place: Place) {
+    let stores = place.open().await.unwrap();
+    assert!(!watch(&stores, "carol").await.is_some_and(|watch| watch.is_still_free()));
+    stores.close().await;
+    let node = place.node().await;
+    let carol = settled(&node, "carol").await;
+    node.stop().await;
+    assert!(!carol.is_still_free(), "nor where it was followed once");
+}
