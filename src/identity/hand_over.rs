@@ -1,6 +1,6 @@
 //! Handing a sign-in over from the portal of one cookie domain to another's (`session.hand_over`). Called by the portal alone.
 //!
-//! A code is 256 random bits, known by its hash, redeemed once and within [`HOLDS`]. It says whose sign-in it is, to which domain, for which browser
+//! A code is 256 random bits, known by its hash, redeemed once and within `HOLDS`. It says whose sign-in it is, to which domain, for which browser
 //! and for which page; whoever has it without that browser has nothing. What is handed over is no more than what was there: same user, factor and
 //! age, and it ends together with the session that it came from.
 

@@ -148,7 +148,7 @@ pub async fn open_with(
     let api_tokens = Arc::new(DatabaseApiTokens::new(database.clone(), users.clone(), cache.clone()));
     let verified_passwords = Arc::new(passwords::RememberedPasswords::new(cache.clone(), changes.clone(), &*entropy));
     let issuer_keys = Arc::new(FetchedKeys::new(clock.clone()));
-    let foreign_tokens = Arc::new(MemoryTokens::new(cache.clone(), users.clone()));
+    let foreign_tokens = Arc::new(MemoryTokens::new(cache.clone(), users.clone(), api_tokens.clone()));
     let background = Arc::new(Background {
         database,
         cache,

@@ -45,7 +45,7 @@ fn service(name: &str) -> Owner {
     Owner::Service(name.to_owned())
 }
 
-fn draft(owner: Owner, secret: &str) -> ApiToken {
+pub(crate) fn draft(owner: Owner, secret: &str) -> ApiToken {
     ApiToken {
         hash: TokenHash::of(secret),
         owner,

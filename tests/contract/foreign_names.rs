@@ -5,14 +5,19 @@ use std::{fs, sync::Arc, time::Duration};
 
 use postern::{
     config::UsersSource,
-    ports::{FreeName, NameCheck, UserChange},
+    core::api_token::Owner,
+    ports::{FreeName, NameCheck, Revoke, UserChange},
     store::Stores,
 };
 
-use crate::harness::{Node, Place, eventually, user};
+use crate::{
+    api_tokens::draft,
+    harness::{Node, Place, eventually, user},
+};
 
 crate::for_every_store!(
     threat_69_a_name_is_free_until_somebody_on_any_node_is_called_so,
+    threat_69_a_name_is_free_until_a_service_account_has_it,
     threat_69_a_name_that_a_users_file_takes,
     nothing_is_remembered_where_nobody_follows_the_log,
 );
@@ -30,11 +35,35 @@ async fn is_taken(stores: &Stores, name: &str) -> bool {
 
 /// As soon as the follower has read the log for the first time.
 async fn settled(node: &Node, name: &str) -> Arc<dyn FreeName> {
+    let found = std::sync::Mutex::new(None);
     eventually("the name is remembered as free", Duration::from_secs(5), || async {
-        watch(&node.stores, name).await.is_some_and(|watch| watch.is_still_free())
+        let watch = watch(&node.stores, name).await.filter(|watch| watch.is_still_free());
+        let is_found = watch.is_some();
+        *found.lock().unwrap() = watch;
+        is_found
     })
     .await;
-    watch(&node.stores, name).await.unwrap()
+    found.into_inner().unwrap().unwrap()
+}
+
+/// An application tells callers apart by name: nobody else is to be taken for the machine.
+async fn threat_69_a_name_is_free_until_a_service_account_has_it(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    let robot = settled(&here, "robot").await;
+    there
+        .stores
+        .api_tokens
+        .create(draft(Owner::Service("Robot".to_owned()), "of the robot"), Some(Vec::new()))
+        .await
+        .unwrap();
+    eventually("the other node is told", Duration::from_secs(1), || async { !robot.is_still_free() }).await;
+    for name in ["robot", "ROBOT"] {
+        assert!(is_taken(&here.stores, name).await, "{name}");
+    }
+    there.stores.api_tokens.revoke(Revoke::AllOf(&Owner::Service("robot".to_owned()))).await.unwrap();
+    assert!(!is_taken(&here.stores, "robot").await);
+    here.stop().await;
+    there.stop().await;
 }
 
 async fn threat_69_a_name_is_free_until_somebody_on_any_node_is_called_so(place: Place) {

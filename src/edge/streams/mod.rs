@@ -1,7 +1,7 @@
 //! Streams that are open: an upgraded connection, a long answer, a long upload. What an identity let through ends once its session is over,
 //! also where no byte moves (THREATS 36), and keeps the session in use until then.
 //!
-//! Every request that an identity let through is entered in [`Streams`] when it goes on and leaves it when it is over; [`watch`] looks each second at
+//! Every request that an identity let through is entered in [`Streams`] when it goes on and leaves it when it is over; [`watch()`] looks each second at
 //! those that have been there for a while. To end one is to drop the future that serves it: HTTP/1.1 loses its connection, HTTP/2 has the stream
 //! reset, and the upstream loses its connection too. What nobody's identity let through (`bypass`) is never entered.
 //!

@@ -104,6 +104,16 @@ impl DatabaseApiTokens {
         Ok(Some(identity))
     }
 
+    /// Whether a service account has this name, which the log tells as a user's change where that changes.
+    pub(in crate::store) async fn has_account(&self, folded: &str) -> Result<bool, Unavailable> {
+        self.database
+            .run(STORE, "has_account", async {
+                let mut connection = self.database.pool().acquire().await?;
+                rows::has_account(&mut connection, folded).await
+            })
+            .await
+    }
+
     /// Writes the last uses noted since the last time. What could not be written is noted again.
     pub(in crate::store) async fn write_uses(&self) -> Result<(), Unavailable> {
         let taken: Vec<_> = std::mem::take(&mut *self.uses()).into_iter().collect();

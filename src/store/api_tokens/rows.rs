@@ -92,6 +92,15 @@ pub(super) async fn count(connection: &mut AnyConnection, owner: &Owner) -> Resu
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
+/// Whether a service account has this name.
+pub(super) async fn has_account(connection: &mut AnyConnection, folded: &str) -> Result<bool, sqlx::Error> {
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM service_accounts WHERE folded = $1")
+        .bind(folded)
+        .fetch_one(connection)
+        .await?;
+    Ok(count > 0)
+}
+
 /// Makes the account where it is missing; `groups` in place of those before.
 pub(super) async fn save_account(write: &mut Write, name: &str, groups: Option<&[String]>) -> Result<(), sqlx::Error> {
     let save = match groups {

@@ -12,7 +12,11 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 use crate::{
     core::{issuer::ForeignTokenKey, user::folded},
     ports::{ForeignTokens, FreeName, NameCheck, Unavailable, Users, VerifiedToken},
-    store::session::{SessionCache, UserWatch},
+    store::{
+        api_tokens::DatabaseApiTokens,
+        database::can_be_stored,
+        session::{SessionCache, UserWatch},
+    },
 };
 
 /// Memory for tokens, in bytes, roughly.
@@ -24,6 +28,7 @@ pub(in crate::store) struct MemoryTokens {
     verified: Cache<ForeignTokenKey, Arc<VerifiedToken>>,
     cache: Arc<SessionCache>,
     users: Arc<dyn Users>,
+    accounts: Arc<DatabaseApiTokens>,
 }
 
 struct Watched {
@@ -38,14 +43,18 @@ impl FreeName for Watched {
 }
 
 impl MemoryTokens {
-    pub(in crate::store) fn new(cache: Arc<SessionCache>, users: Arc<dyn Users>) -> Self {
+    pub(in crate::store) fn new(
+        cache: Arc<SessionCache>,
+        users: Arc<dyn Users>,
+        accounts: Arc<DatabaseApiTokens>,
+    ) -> Self {
         let verified = Cache::builder()
             .max_capacity(CAPACITY)
             .weigher(|_, token: &Arc<VerifiedToken>| token.weight)
             .eviction_policy(EvictionPolicy::lru())
             .time_to_idle(FORGET)
             .build();
-        Self { verified, cache, users }
+        Self { verified, cache, users, accounts }
     }
 }
 
@@ -62,7 +71,10 @@ impl ForeignTokens for MemoryTokens {
     async fn check_name(&self, name: &str) -> Result<NameCheck, Unavailable> {
         // Before the look: a user who is made meanwhile is not overlooked.
         let read_at = self.cache.generation();
-        if self.users.find(name).await?.is_some() {
+        // An application tells callers apart by name: nobody is taken for a person or a machine of ours.
+        if self.users.find(name).await?.is_some()
+            || (can_be_stored(name) && self.accounts.has_account(&folded(name)).await?)
+        {
             return Ok(NameCheck::Taken);
         }
         let watch = self.cache.watch(&folded(name), read_at);
