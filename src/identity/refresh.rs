@@ -118,6 +118,8 @@ impl Refreshing<'_> {
             self.site.lifetimes.standing(&live.session, live.last_used(), now) == Standing::Live
         };
         let session = session.filter(is_live).ok_or(RefreshError::Refused)?;
+        // Before the exchange: a token that is spent must not be lost for want of a key.
+        let access_token = self.access_token(&session, now).await?;
         let (value, next) = self.fresh(&session, now);
         let place = place_of(self.address, self.user_agent);
         let end_of_session = self.site.lifetimes.end_of(&session.session);
@@ -142,7 +144,6 @@ impl Refreshing<'_> {
             }
         };
         self.sessions.used(&session, now);
-        let access_token = self.access_token(&session, now).await?;
         Ok((Some(Refreshed { session, access_token, refresh_token: Some(value.into()) }), status))
     }
 
