@@ -388,13 +388,10 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(folder).expect("a folder of sources") {
         let path = entry.expect("a folder's entry").path();
         if path.is_dir() {
-            if !path.ends_with("tests") {
+            if !path.ends_with("tests") && !path.ends_with("fakes") {
                 files.extend(sources(&path));
             }
-        } else if path.extension().is_some_and(|extension| extension == "rs")
-            && !path.ends_with("tests.rs")
-            && !path.ends_with("fakes.rs")
-        {
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
             files.push(path);
         }
     }

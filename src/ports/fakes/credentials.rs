@@ -1,0 +1,189 @@
+//! Stand-ins for what identifies a caller without a session: API tokens, passwords, tokens of other issuers.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use secrecy::ExposeSecret as _;
+
+use super::NOW;
+use crate::{
+    core::{
+        api_token::{self, ApiToken, Owner, Scopes},
+        identity::{Factor, Identity},
+        issuer::{ForeignTokenKey, KeyAddress, jwks::KeySet},
+        session::TokenHash,
+        time::Timestamp,
+        user::{User, folded},
+    },
+    ports::{
+        ApiTokenError, ApiTokens, Barred, ForeignTokens, FreeName, IssuerKeys, LiveApiToken, NameCheck, Passwords,
+        Presentation, Revoke, Unavailable, VerifiedToken,
+    },
+};
+
+/// API tokens in a list, in the store alone or in memory too; counts what is asked of the store.
+#[derive(Default)]
+pub(crate) struct Tokens {
+    stored: Mutex<Vec<Arc<LiveApiToken>>>,
+    remembered: Mutex<Vec<Arc<LiveApiToken>>>,
+    pub(crate) down: AtomicBool,
+    pub(crate) reads: AtomicI64,
+    pub(crate) uses: AtomicI64,
+}
+
+impl Tokens {
+    /// Stores a token of `owner`, and gives its secret.
+    pub(crate) fn issue(&self, owner: Owner, scopes: &[&str], expires_at: Option<Timestamp>) -> String {
+        let mut random = [0; 32];
+        random[0] = u8::try_from(self.stored.lock().unwrap().len()).unwrap() + 1;
+        let secret = api_token::compose(&owner, random).expose_secret().to_owned();
+        let identity =
+            Identity::new(&User::new(owner.name(), vec!["staff".to_owned()]), Factor::One, NOW, None).unwrap();
+        let identity = if matches!(owner, Owner::Service(_)) { identity.as_service() } else { identity };
+        let token = ApiToken {
+            hash: TokenHash::of(&secret),
+            owner,
+            name: "a token".to_owned(),
+            scopes: Scopes::parse(scopes.iter().copied()).unwrap(),
+            created_at: NOW,
+            expires_at,
+            last_used_at: None,
+            created_by: None,
+            version: 1,
+        };
+        self.stored.lock().unwrap().push(Arc::new(LiveApiToken::new(token, Arc::new(identity))));
+        secret
+    }
+}
+
+#[async_trait]
+impl ApiTokens for Tokens {
+    fn peek(&self, hash: &TokenHash) -> Option<Arc<LiveApiToken>> {
+        self.remembered.lock().unwrap().iter().find(|live| live.token.hash == *hash).cloned()
+    }
+    async fn find(&self, hash: &TokenHash) -> Result<Option<Arc<LiveApiToken>>, Unavailable> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Unavailable { store: "api_tokens", detail: "down".to_owned() });
+        }
+        let found = self.stored.lock().unwrap().iter().find(|live| live.token.hash == *hash).cloned();
+        self.remembered.lock().unwrap().extend(found.clone());
+        Ok(found)
+    }
+    async fn create(&self, _: ApiToken, _: Option<Vec<String>>) -> Result<ApiToken, ApiTokenError> {
+        unreachable!("nothing here makes a token")
+    }
+    fn used(&self, _: &Arc<LiveApiToken>, _: Timestamp) {
+        self.uses.fetch_add(1, Ordering::SeqCst);
+    }
+    async fn list(&self, _: Option<&Owner>) -> Result<Vec<ApiToken>, Unavailable> {
+        unreachable!("nothing here lists tokens")
+    }
+    async fn revoke(&self, _: Revoke<'_>) -> Result<u64, Unavailable> {
+        unreachable!("nothing here revokes a token")
+    }
+}
+
+/// Bob's password is `open`; `barred` says what stands in the way.
+#[derive(Default)]
+pub(crate) struct Door {
+    pub(crate) barred: Mutex<Option<Barred>>,
+    pub(crate) asked: AtomicI64,
+    pub(crate) remembers: AtomicBool,
+}
+
+impl Door {
+    fn bob(presented: &Presentation) -> Option<Arc<Identity>> {
+        let is_bob = presented.user == "bob" && presented.password.expose_secret() == "open";
+        let user = User::new("bob", vec!["staff".to_owned()]);
+        is_bob.then(|| Arc::new(Identity::new(&user, Factor::One, NOW, None).unwrap()))
+    }
+}
+
+#[async_trait]
+impl Passwords for Door {
+    fn recall(&self, presented: &Presentation) -> Option<Arc<Identity>> {
+        self.remembers.load(Ordering::SeqCst).then(|| Self::bob(presented)).flatten()
+    }
+    async fn identify(&self, presented: Presentation) -> Result<Option<Arc<Identity>>, Barred> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        match self.barred.lock().unwrap().take() {
+            Some(barred) => Err(barred),
+            None => Ok(Self::bob(&presented)),
+        }
+    }
+}
+
+/// Keys, verified tokens and local names as a test sets them; nothing where it sets none.
+#[derive(Default)]
+pub(crate) struct Issuers {
+    pub(crate) keys: Mutex<Option<Arc<KeySet>>>,
+    /// What a fetch would bring.
+    pub(crate) fetched: Mutex<Option<Arc<KeySet>>>,
+    pub(crate) fetches: AtomicI64,
+    pub(crate) remembered: Mutex<HashMap<ForeignTokenKey, Arc<VerifiedToken>>>,
+    pub(crate) local_names: Mutex<Vec<String>>,
+    pub(crate) names_asked: AtomicI64,
+    pub(crate) users_down: AtomicBool,
+    /// Whether memory is sure of the users.
+    pub(crate) sure: Arc<AtomicBool>,
+}
+
+struct Sure(Arc<AtomicBool>);
+
+impl FreeName for Sure {
+    fn is_still_free(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl IssuerKeys for Issuers {
+    fn peek(&self, _: &KeyAddress) -> Option<Arc<KeySet>> {
+        self.keys.lock().unwrap().clone()
+    }
+    async fn refreshed(&self, _: &KeyAddress) -> Result<Arc<KeySet>, Unavailable> {
+        self.fetches.fetch_add(1, Ordering::SeqCst);
+        if let Some(fetched) = self.fetched.lock().unwrap().take() {
+            *self.keys.lock().unwrap() = Some(fetched);
+        }
+        let keys = self.keys.lock().unwrap().clone();
+        keys.ok_or_else(|| Unavailable { store: "issuer_keys", detail: "none".to_owned() })
+    }
+}
+
+#[async_trait]
+impl ForeignTokens for Issuers {
+    fn peek(&self, key: &ForeignTokenKey) -> Option<Arc<VerifiedToken>> {
+        self.remembered.lock().unwrap().get(key).cloned()
+    }
+    fn remember(&self, key: ForeignTokenKey, token: Arc<VerifiedToken>) {
+        self.remembered.lock().unwrap().insert(key, token);
+    }
+    async fn check_name(&self, name: &str) -> Result<NameCheck, Unavailable> {
+        self.names_asked.fetch_add(1, Ordering::SeqCst);
+        if self.users_down.load(Ordering::SeqCst) {
+            return Err(Unavailable { store: "users", detail: "down".to_owned() });
+        }
+        let is_taken = self.local_names.lock().unwrap().iter().any(|local| folded(local) == folded(name));
+        Ok(if is_taken { NameCheck::Taken } else { NameCheck::Free(Some(Arc::new(Sure(Arc::clone(&self.sure))))) })
+    }
+    fn forget_all(&self) {
+        self.remembered.lock().unwrap().clear();
+    }
+}
+
+/// What a gate asks where no issuer is trusted.
+pub(crate) fn no_issuers() -> crate::gate::Foreign {
+    foreign(&Arc::default())
+}
+
+pub(crate) fn foreign(issuers: &Arc<Issuers>) -> crate::gate::Foreign {
+    crate::gate::Foreign { keys: Arc::clone(issuers) as _, tokens: Arc::clone(issuers) as _ }
+}
