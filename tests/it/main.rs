@@ -23,6 +23,7 @@ mod journey_edge;
 mod journey_proxies;
 mod journeys;
 mod jupyter;
+mod kill;
 mod lifecycle;
 mod limits;
 mod machines;

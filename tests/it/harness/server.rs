@@ -193,6 +193,24 @@ pub(crate) struct SignedIn {
     pub(crate) session_id: String,
 }
 
+impl From<&Reply> for SignedIn {
+    fn from(reply: &Reply) -> Self {
+        let cookie = |names: &[&str]| {
+            let found = names.iter().find_map(|name| reply.set_cookie(name).map(|value| format!("{name}={value}")));
+            found.unwrap_or_else(|| panic!("none of the cookies {names:?} in {reply:?}"))
+        };
+        let body = reply.json();
+        let text = |key: &str| body[key].as_str().unwrap_or_else(|| panic!("no {key} in {body}")).to_owned();
+        Self {
+            gate: cookie(&["postern_session"]),
+            portal: cookie(&["postern_portal", "__Host-postern_portal"]),
+            access_token: text("access_token"),
+            refresh_token: body["refresh_token"].as_str().unwrap_or_default().to_owned(),
+            session_id: text("session_id"),
+        }
+    }
+}
+
 impl SignedIn {
     /// Both cookies, as a browser sends them to the portal.
     pub(crate) fn both(&self) -> String {
@@ -254,6 +272,10 @@ impl Server {
         self.program.as_mut().expect("a running server")
     }
 
+    pub(crate) fn program(&self) -> &Program {
+        self.program.as_ref().expect("a running server")
+    }
+
     pub(crate) fn log(&self) -> String {
         self.program.as_ref().map(Program::log).unwrap_or_default()
     }
@@ -283,19 +305,7 @@ impl Server {
     pub(crate) async fn sign_in_with(&self, user: &str, headers: &[(&str, &str)]) -> SignedIn {
         let reply = self.login(user, PASSWORD, headers).await;
         assert_eq!(reply.status, 200, "sign-in of {user}: {reply:?}");
-        let cookie = |names: &[&str]| {
-            let found = names.iter().find_map(|name| reply.set_cookie(name).map(|value| format!("{name}={value}")));
-            found.unwrap_or_else(|| panic!("none of the cookies {names:?} in {reply:?}"))
-        };
-        let body = reply.json();
-        let text = |key: &str| body[key].as_str().unwrap_or_else(|| panic!("no {key} in {body}")).to_owned();
-        SignedIn {
-            gate: cookie(&["postern_session"]),
-            portal: cookie(&["postern_portal", "__Host-postern_portal"]),
-            access_token: text("access_token"),
-            refresh_token: body["refresh_token"].as_str().unwrap_or_default().to_owned(),
-            session_id: text("session_id"),
-        }
+        SignedIn::from(&reply)
     }
 
     pub(crate) async fn login(&self, user: &str, password: &str, headers: &[(&str, &str)]) -> Reply {
