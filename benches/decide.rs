@@ -13,7 +13,7 @@ use postern::{
         policy::{AttributeType, BindingDraft, Level, PolicyDraft, Question, RoleDraft, RuleDraft, RuleSet, Ruling},
         target::Target,
         time::Timestamp,
-        user::User,
+        user::{Attributes, User},
     },
 };
 
@@ -44,7 +44,11 @@ fn draft(size: usize, own_host: bool) -> PolicyDraft {
 }
 
 fn staff() -> Identity {
-    let user = User { display_name: "Alice".to_owned(), ..User::new("alice", vec!["staff".to_owned()]) };
+    staff_with(Attributes::default())
+}
+
+fn staff_with(attributes: Attributes) -> Identity {
+    let user = User { display_name: "Alice".to_owned(), attributes, ..User::new("alice", vec!["staff".to_owned()]) };
     Identity::new(&user, Factor::One, Timestamp::default(), None).expect("a plain name")
 }
 
@@ -83,8 +87,7 @@ fn decide(criterion: &mut Criterion) {
 
 /// What a role and an expression cost beside a group.
 fn one_rule(criterion: &mut Criterion) {
-    let mut alice = staff();
-    alice.attributes = [("tier".to_owned(), "premium".into())].into();
+    let alice = staff_with([("tier".to_owned(), "premium".into())].into());
     let target = Target::parse_url("https://app.example.com/some/page?id=17").expect("a URL");
     let roles = RoleDraft { name: "admin".to_owned(), level: Some(60), ..RoleDraft::default() };
     let binding = BindingDraft {

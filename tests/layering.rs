@@ -62,11 +62,9 @@ const LAYERS: &[Layer] = &[
         name: "store",
         of_the_crate: &["core", "ports", "config", "observe"],
         of_the_world: &[
-            "argon2", "async_trait", "bcrypt", "chacha20poly1305", "ed25519_dalek", "getrandom", "governor",
-            "http_body_util", "hyper", "hyper_rustls", "hyper_util", "jsonwebtoken", "moka", "pbkdf2", "rand", "redis", "rustls",
-            "scrypt", "serde_yaml", "sha1", "sha_crypt", "sqlx", "tempfile", "tokio", "tracing",
-            "jsonwebtoken", "moka", "p256", "pbkdf2", "rand", "redis", "ring", "rsa", "scrypt", "serde_yaml", "sha1", "sha_crypt", "sqlx",
-            "tempfile", "tokio", "tracing",
+            "argon2", "async_trait", "bcrypt", "chacha20poly1305", "dashmap", "ed25519_dalek", "getrandom", "governor",
+            "http_body_util", "hyper", "hyper_rustls", "hyper_util", "jsonwebtoken", "moka", "p256", "pbkdf2", "rand", "redis", "ring",
+            "rsa", "rustls", "scrypt", "serde_yaml", "sha1", "sha_crypt", "sqlx", "tempfile", "tokio", "tracing",
         ],
     },
     Layer {

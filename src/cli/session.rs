@@ -78,7 +78,7 @@ async fn act(stores: &Stores, command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Revoke { id: Some(id), .. } => {
-            let ended = stores.sessions.end(End::One(&SessionId(id.clone()))).await?;
+            let ended = stores.sessions.end(End::One(&SessionId::new(id.clone()))).await?;
             if ended == 0 {
                 anyhow::bail!("there is no session {id:?}: `postern session list` shows all");
             }
@@ -107,7 +107,7 @@ fn print(out: &mut impl Write, sessions: &[Session]) -> anyhow::Result<()> {
         writeln!(
             out,
             "{:43}  {:20}  {:20}  {:20}  {:15}  {}",
-            session.id.0,
+            session.id.as_str(),
             session.user,
             readable(session.signed_in_at),
             readable(session.last_used_at),
@@ -120,7 +120,7 @@ fn print(out: &mut impl Write, sessions: &[Session]) -> anyhow::Result<()> {
 
 fn json(session: &Session) -> serde_json::Value {
     serde_json::json!({
-        "id": session.id.0,
+        "id": session.id.as_str(),
         "user": session.user,
         "factor": session.factor.as_str(),
         "domain": session.domain,

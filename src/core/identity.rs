@@ -1,7 +1,7 @@
 //! Who is asking, once that is known. Built when a session or a token is loaded, then shared by reference:
 //! the header values are rendered once, not on every request.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
@@ -33,25 +33,39 @@ impl Factor {
 /// A caller whose session or credential was verified.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    pub user: Arc<str>,
-    pub display_name: String,
-    pub email: Option<String>,
-    pub groups: Vec<String>,
-    /// Of the user as of a token's claims.
-    pub attributes: Attributes,
+    profile: Arc<Profile>,
     pub factor: Factor,
     /// When the credentials were last presented; `max_auth_age` of a rule counts from here.
     pub signed_in_at: Timestamp,
     /// The session this identity lives and dies with; none for an API token, a password or another issuer's token presented with the request, and for a
     /// caller made up by `policy explain`.
     pub session: Option<SessionId>,
+}
+
+/// Who they are, whatever they have signed in with: one for all sessions of a user, since there may be a million of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    pub user: Arc<str>,
+    pub display_name: String,
+    pub email: Option<String>,
+    pub groups: Vec<String>,
+    /// Of the user as of a token's claims.
+    pub attributes: Attributes,
     is_service: bool,
     claimed_roles: Vec<String>,
     headers: IdentityHeaders,
 }
 
+impl Deref for Identity {
+    type Target = Profile;
+
+    fn deref(&self) -> &Profile {
+        &self.profile
+    }
+}
+
 /// The values of CONTRACT 6, ready to be put on a request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityHeaders {
     pub user: HeaderValue,
     pub name: HeaderValue,
@@ -90,19 +104,28 @@ impl Identity {
             email: value("email", user.email.as_deref().unwrap_or_default())?,
             groups: value("groups", &user.groups.join(","))?,
         };
-        Ok(Self {
+        let profile = Profile {
             user: Arc::from(user.name.as_str()),
             display_name: user.display_name.clone(),
             email: user.email.clone(),
             groups: user.groups.clone(),
             attributes: user.attributes.clone(),
-            factor,
-            signed_in_at,
-            session,
             is_service: false,
             claimed_roles: Vec::new(),
             headers,
-        })
+        };
+        Ok(Self { profile: Arc::new(profile), factor, signed_in_at, session })
+    }
+
+    #[must_use]
+    pub fn profile(&self) -> &Arc<Profile> {
+        &self.profile
+    }
+
+    /// The same caller, in one piece with the others of this profile, if it is the caller's.
+    #[must_use]
+    pub fn sharing(self, profile: &Arc<Profile>) -> Self {
+        if *self.profile == **profile { Self { profile: Arc::clone(profile), ..self } } else { self }
     }
 
     /// Whether what was decided on and told of this caller is still so. `now`: the same caller, known later.
@@ -119,14 +142,9 @@ impl Identity {
 
     /// A service account: to the rules it is `client:NAME`, and never `user:NAME`.
     #[must_use]
-    pub fn as_service(self) -> Self {
-        Self { is_service: true, ..self }
-    }
-
-    /// The name by which `client:` knows the caller; `None` for a person.
-    #[must_use]
-    pub fn client(&self) -> Option<&str> {
-        self.is_service.then_some(&*self.user)
+    pub fn as_service(mut self) -> Self {
+        Arc::make_mut(&mut self.profile).is_service = true;
+        self
     }
 
     /// The same caller, who has just presented the credentials again.
@@ -137,8 +155,17 @@ impl Identity {
 
     /// Roles that a trusted issuer's token gives, where its mapping says so.
     #[must_use]
-    pub fn with_claimed_roles(self, claimed_roles: Vec<String>) -> Self {
-        Self { claimed_roles, ..self }
+    pub fn with_claimed_roles(mut self, claimed_roles: Vec<String>) -> Self {
+        Arc::make_mut(&mut self.profile).claimed_roles = claimed_roles;
+        self
+    }
+}
+
+impl Profile {
+    /// The name by which `client:` knows the caller; `None` for a person.
+    #[must_use]
+    pub fn client(&self) -> Option<&str> {
+        self.is_service.then_some(&*self.user)
     }
 
     /// Held beside those that bindings of the rules give; one that the rules do not define means nothing.

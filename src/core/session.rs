@@ -1,6 +1,6 @@
 //! A session and the rules of its life. Stores keep sessions; whether one still counts is decided here.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -27,7 +27,19 @@ impl fmt::Debug for TokenHash {
 /// The public name of a session (`session_id`, `sid`): stays when a cookie's value changes, opens nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct SessionId(pub String);
+pub struct SessionId(Arc<str>);
+
+impl SessionId {
+    #[must_use]
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        Self(id.into())
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,6 +76,58 @@ impl Session {
     pub fn sign_in(&self) -> &SessionId {
         self.parent.as_ref().unwrap_or(&self.id)
     }
+
+    #[must_use]
+    pub fn age(&self) -> Age {
+        Age { remembered: self.remembered, created_at: self.created_at, last_used_at: self.last_used_at }
+    }
+}
+
+/// What every request needs of a session: memory keeps no more, since there may be a million. The identity knows the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionFacts {
+    pub id: SessionId,
+    /// The user's name in its stored spelling.
+    pub user: Arc<str>,
+    pub domain: Box<str>,
+    pub gate_hash: TokenHash,
+    pub portal_hash: TokenHash,
+    pub remembered: bool,
+    pub created_at: Timestamp,
+    /// As stored.
+    pub last_used_at: Timestamp,
+    pub parent: Option<SessionId>,
+}
+
+impl From<&Session> for SessionFacts {
+    fn from(session: &Session) -> Self {
+        Self {
+            id: session.id.clone(),
+            user: session.user.as_str().into(),
+            domain: session.domain.as_str().into(),
+            gate_hash: session.gate_hash,
+            portal_hash: session.portal_hash,
+            remembered: session.remembered,
+            created_at: session.created_at,
+            last_used_at: session.last_used_at,
+            parent: session.parent.clone(),
+        }
+    }
+}
+
+impl SessionFacts {
+    #[must_use]
+    pub fn age(&self) -> Age {
+        Age { remembered: self.remembered, created_at: self.created_at, last_used_at: self.last_used_at }
+    }
+}
+
+/// What the life of a session is counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age {
+    pub remembered: bool,
+    pub created_at: Timestamp,
+    pub last_used_at: Timestamp,
 }
 
 /// How long sessions live (`session.idle`, `.lifetime`, `.remember_me`).
@@ -89,7 +153,7 @@ pub enum Standing {
 impl Lifetimes {
     /// `last_used` may be later than the record's own.
     #[must_use]
-    pub fn standing(&self, session: &Session, last_used: Timestamp, now: Timestamp) -> Standing {
+    pub fn standing(&self, session: Age, last_used: Timestamp, now: Timestamp) -> Standing {
         let (idle, lifetime) =
             if session.remembered { (self.remember_me, self.remember_me) } else { (self.idle, self.lifetime) };
         if now.since(session.created_at) >= lifetime {
@@ -103,7 +167,7 @@ impl Lifetimes {
 
     /// When the session dies at the latest.
     #[must_use]
-    pub fn end_of(&self, session: &Session) -> Timestamp {
+    pub fn end_of(&self, session: Age) -> Timestamp {
         session.created_at.after(if session.remembered { self.remember_me } else { self.lifetime })
     }
 }

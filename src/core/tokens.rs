@@ -98,13 +98,13 @@ const AFTER_SESSION: char = '.';
 /// The `jti` of a token of this session: its revocations can be counted by it.
 #[must_use]
 pub fn jti_of(session: &SessionId, chance: &str) -> String {
-    format!("{}{AFTER_SESSION}{chance}", session.0)
+    format!("{}{AFTER_SESSION}{chance}", session.as_str())
 }
 
 /// The session in a `jti`; `None` where it is of another make.
 #[must_use]
 pub fn session_in(jti: &str) -> Option<SessionId> {
-    jti.split_once(AFTER_SESSION).map(|(session, _)| SessionId(session.to_owned()))
+    jti.split_once(AFTER_SESSION).map(|(session, _)| SessionId::new(session.to_owned()))
 }
 
 /// Where a request came from, as one hash; `None` where the address is unknown, which is like no place.
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_jti_tells_its_session() {
-        let session = SessionId("0123abcd".to_owned());
+        let session = SessionId::new("0123abcd".to_owned());
         assert_eq!(session_in(&jti_of(&session, "x-_y")), Some(session));
         assert_eq!(session_in("x-_y"), None);
     }

@@ -93,7 +93,7 @@ impl Gate {
         let now = self.clock.now();
         let last_used = live.last_used();
         // Never idle: it is being used.
-        if site.lifetimes.standing(&live.session, last_used, now) == Standing::Expired {
+        if site.lifetimes.standing(live.session.age(), last_used, now) == Standing::Expired {
             return Hold::Over(Over::Lifetime);
         }
         if !identity.is_still(&live.identity) {
@@ -102,6 +102,6 @@ impl Gate {
         if now.since(last_used) >= USE.min(site.lifetimes.idle / 4) {
             self.sessions.used(live, now);
         }
-        Hold::Stands { until: site.lifetimes.end_of(&live.session) }
+        Hold::Stands { until: site.lifetimes.end_of(live.session.age()) }
     }
 }

@@ -82,7 +82,7 @@ impl Gate {
         let mut values = cookie::values(headers, &scope.name).filter(|value| value.len() == COOKIE_LENGTH);
         for value in values.by_ref().take(MOST_COOKIES) {
             let Some(session) = self.live(site, &TokenHash::of(value), now).await? else { continue };
-            if session.session.domain != scope.domain {
+            if *session.session.domain != *scope.domain {
                 continue;
             }
             match &first {
@@ -136,7 +136,7 @@ impl Gate {
         if self.is_revoked(&claims.jti).await? {
             return Ok(None);
         }
-        let id = SessionId(claims.sid);
+        let id = SessionId::new(claims.sid);
         let session = match self.sessions.peek_id(&id) {
             Peek::Gone => return Ok(None),
             Peek::Hit(session) if self.stands(site, &session, now) == Standing::Live => Some(session),
@@ -171,6 +171,6 @@ impl Gate {
     }
 
     fn stands(&self, site: &Site, session: &LiveSession, now: Timestamp) -> Standing {
-        site.lifetimes.standing(&session.session, session.last_used(), now)
+        site.lifetimes.standing(session.session.age(), session.last_used(), now)
     }
 }

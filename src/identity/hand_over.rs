@@ -93,7 +93,7 @@ impl HandingOver {
             Err(error) => Err(error),
         };
         let (user, detail) = match &accepted {
-            Ok(handed_over) => (Some(handed_over.session.session.user.clone()), "accepted"),
+            Ok(handed_over) => (Some(handed_over.session.session.user.to_string()), "accepted"),
             Err(HandOverError::Refused(why)) => (None, *why),
             Err(HandOverError::Unavailable(_)) => return accepted,
         };
@@ -129,7 +129,7 @@ impl HandingOver {
         }
         // As the store has it now: nothing that was ended since the code was given is handed over.
         let Some(from) = self.sessions.find_id(&session).await? else { return refused("session_ended") };
-        if site.lifetimes.standing(&from.session, from.last_used(), now) != Standing::Live {
+        if site.lifetimes.standing(from.session.age(), from.last_used(), now) != Standing::Live {
             return refused("session_ended");
         }
         Ok((from, asked))
@@ -140,15 +140,15 @@ impl HandingOver {
         let portal_cookie = random_value(&*self.entropy);
         let session = Session {
             id: session_id(&*self.entropy),
-            user: from.session.user.clone(),
-            factor: from.session.factor,
+            user: from.session.user.to_string(),
+            factor: from.identity.factor,
             domain: asked.domain.clone(),
             gate_hash: TokenHash::of(&gate_cookie),
             portal_hash: TokenHash::of(&portal_cookie),
             remembered: from.session.remembered,
             // As old as the sign-in itself: to be handed over does not make it younger.
             created_at: from.session.created_at,
-            signed_in_at: from.session.signed_in_at,
+            signed_in_at: from.identity.signed_in_at,
             last_used_at: self.clock.now(),
             user_agent: kept_user_agent(bearer.user_agent),
             address: bearer.address,

@@ -115,14 +115,14 @@ impl Refreshing<'_> {
         // By the store, whatever memory says: seldom asked, and it must not be behind.
         let session = self.sessions.find_id(&found.session).await?;
         let is_live = |live: &Arc<LiveSession>| {
-            self.site.lifetimes.standing(&live.session, live.last_used(), now) == Standing::Live
+            self.site.lifetimes.standing(live.session.age(), live.last_used(), now) == Standing::Live
         };
         let session = session.filter(is_live).ok_or(RefreshError::Refused)?;
         // Before the exchange: a token that is spent must not be lost for want of a key.
         let access_token = self.access_token(&session, now).await?;
         let (value, next) = self.fresh(&session, now);
         let place = place_of(self.address, self.user_agent);
-        let end_of_session = self.site.lifetimes.end_of(&session.session);
+        let end_of_session = self.site.lifetimes.end_of(session.session.age());
         let exchange = Exchange { presented: hash, next, now, end_of_session, place };
         let status = match self.tokens.exchange(exchange).await? {
             Exchanged::Done => "success",
@@ -200,7 +200,7 @@ impl Refreshing<'_> {
     fn record(&self, event: &'static str, session: &LiveSession, detail: &'static str) {
         self.audit.record(AuditEvent {
             event,
-            user: Some(session.session.user.clone()),
+            user: Some(session.session.user.to_string()),
             address: self.address,
             request_id: Some(self.request_id.to_owned()),
             detail,
@@ -216,7 +216,7 @@ impl Refreshing<'_> {
     fn fresh(&self, live: &LiveSession, now: Timestamp) -> (String, RefreshToken) {
         let value = random_value(self.entropy);
         let session: &SessionId = &live.session.id;
-        let expires_at = end_of_refresh(&self.site.tokens, now, self.site.lifetimes.end_of(&live.session));
+        let expires_at = end_of_refresh(&self.site.tokens, now, self.site.lifetimes.end_of(live.session.age()));
         let token = RefreshToken { hash: TokenHash::of(&value), session: session.clone(), expires_at };
         (value, token)
     }

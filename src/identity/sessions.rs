@@ -39,7 +39,7 @@ impl OwnSessions<'_> {
                 session.last_used_at = session.last_used_at.max(caller.last_used());
             }
         }
-        sessions.retain(|session| lifetimes.standing(session, session.last_used_at, now) == Standing::Live);
+        sessions.retain(|session| lifetimes.standing(session.age(), session.last_used_at, now) == Standing::Live);
         Ok(one_a_sign_in(sessions, &caller.session.id))
     }
 

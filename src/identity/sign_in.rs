@@ -177,7 +177,7 @@ pub(super) fn kept_user_agent(user_agent: &str) -> String {
 pub(super) fn session_id(entropy: &dyn Entropy) -> SessionId {
     let mut bytes = [0_u8; 16];
     entropy.fill(&mut bytes);
-    SessionId(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    SessionId::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
 /// 256 bits in base64url: 43 characters that can stand in a cookie, a header and a URL.

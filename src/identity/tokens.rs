@@ -59,7 +59,7 @@ pub fn issue(
         exp: now.after(settings.access).unix_seconds(),
         nbf: None,
         jti: jti_of(&live.session.id, &random_value(entropy)),
-        sid: live.session.id.0.clone(),
+        sid: live.session.id.to_string(),
         groups: live.identity.groups.clone(),
         ver: live.token_version,
     };

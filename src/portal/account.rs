@@ -116,7 +116,7 @@ pub(super) async fn end_one(visit: Visit, Path(id): Path<String>, body: Bytes) -
         Ok(live) => live,
         Err(response) => return response,
     };
-    match visit.own_sessions().end_one(&live, &SessionId(id)).await {
+    match visit.own_sessions().end_one(&live, &SessionId::new(id)).await {
         // One that is gone already is what was asked for.
         Ok(_) => visit.redirect(&format!("{}/account?ended", visit.base)),
         Err(error) => unavailable(&visit, &error),
@@ -161,7 +161,7 @@ fn row(session: Session, live: &LiveSession, now: Timestamp) -> Row {
         created: ago(now.since(session.created_at)),
         last_used: ago(now.since(session.last_used_at)),
         is_current: session.id == live.session.id,
-        id: session.id.0,
+        id: session.id.to_string(),
     }
 }
 

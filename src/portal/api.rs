@@ -117,9 +117,9 @@ pub(super) async fn me(visit: Visit) -> Response<String> {
         "email": identity.email,
         "groups": identity.groups,
         "factor": identity.factor.as_str(),
-        "session_id": live.session.id.0,
-        "signed_in_at": time(live.session.signed_in_at),
-        "expires_at": time(visit.arrival.site.lifetimes.end_of(&live.session)),
+        "session_id": live.session.id.as_str(),
+        "signed_in_at": time(live.identity.signed_in_at),
+        "expires_at": time(visit.arrival.site.lifetimes.end_of(live.session.age())),
     }))
 }
 
@@ -139,7 +139,7 @@ pub(super) async fn sessions(visit: Visit) -> Response<String> {
                 .iter()
                 .map(|session| {
                     json!({
-                        "id": session.id.0,
+                        "id": session.id.as_str(),
                         "current": session.id == live.session.id,
                         "device": device::system(&session.user_agent),
                         "browser": device::browser(&session.user_agent),
@@ -163,7 +163,7 @@ pub(super) async fn end_session(visit: Visit, Path(id): Path<String>) -> Respons
         Ok(live) => live,
         Err(response) => return response,
     };
-    let id = SessionId(id);
+    let id = SessionId::new(id);
     match visit.own_sessions().end_one(&live, &id).await {
         Ok(true) if id == live.session.id => signed_out(&visit, empty()),
         Ok(true) => empty(),

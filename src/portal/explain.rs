@@ -86,7 +86,7 @@ pub(super) fn on_the_portal(site: &Site, question: &Question<'_>) -> Option<Expl
 
 fn explained(site: &Site, question: &Question<'_>, tells_other_hosts: bool) -> Option<Explained> {
     question.caller.filter(|caller| may_read(site, caller))?;
-    let explanation = site.rules.explain_within(question, question.caller.and_then(Identity::client), LISTED);
+    let explanation = site.rules.explain_within(question, question.caller.and_then(|caller| caller.client()), LISTED);
     // A moment has passed since the rules refused: what they would say now by another time of day explains nothing.
     (explanation.ruling == Ruling::Refuse).then(|| told(question, &explanation, tells_other_hosts))
 }

@@ -99,8 +99,8 @@ pub(super) fn told(visit: &Visit, refreshed: &Refreshed) -> Value {
         "access_token": refreshed.access_token.expose_secret(),
         "token_type": "Bearer",
         "expires_in": visit.arrival.site.tokens.access.as_secs(),
-        "session_id": session.id.0,
-        "factor": session.factor.as_str(),
+        "session_id": session.id.as_str(),
+        "factor": refreshed.session.identity.factor.as_str(),
     });
     if let (Some(token), Some(fields)) = (&refreshed.refresh_token, body.as_object_mut()) {
         fields.insert("refresh_token".to_owned(), token.expose_secret().into());
@@ -135,7 +135,7 @@ pub(super) async fn revoke(State(portal): State<Arc<Portal>>, visit: Visit, body
         match tokens::verify(token.expose_secret(), &keys, settings, portal.clock.now()) {
             Ok(claims) => {
                 let until = Timestamp::from_unix_millis(claims.exp.saturating_mul(1000));
-                refreshing.revoke_access(&claims.sub, &SessionId(claims.sid), &claims.jti, until).await
+                refreshing.revoke_access(&claims.sub, &SessionId::new(claims.sid), &claims.jti, until).await
             }
             Err(_) => Ok(false),
         }

@@ -125,7 +125,7 @@ pub(super) fn life_of(days: Option<u64>) -> Option<Duration> {
 }
 
 pub(super) fn wish_of(live: &LiveSession, name: String, scopes: Scopes, life: Option<Duration>) -> Wish {
-    let user = live.session.user.clone();
+    let user = live.session.user.to_string();
     Wish { owner: Owner::User(user.clone()), name, scopes, life, groups: None, created_by: Some(user) }
 }
 
@@ -141,7 +141,7 @@ pub(super) fn desk(visit: &Visit) -> TokenDesk<'_> {
 }
 
 pub(super) fn own(live: &LiveSession) -> Owner {
-    Owner::User(live.session.user.clone())
+    Owner::User(live.session.user.to_string())
 }
 
 /// The person's tokens, for the account page.

@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use super::Unavailable;
 use crate::core::{
     identity::Identity,
-    session::{Session, SessionId, TokenHash},
+    session::{Session, SessionFacts, SessionId, TokenHash},
     time::Timestamp,
 };
 
 /// A session with its user as they are now, shared by all requests that use it.
 #[derive(Debug)]
 pub struct LiveSession {
-    pub session: Session,
+    pub session: SessionFacts,
     pub identity: Arc<Identity>,
     /// The user's token version now; an access token with an older `ver` is dead.
     pub token_version: u64,
@@ -24,8 +24,16 @@ pub struct LiveSession {
 
 impl LiveSession {
     #[must_use]
-    pub fn new(session: Session, identity: Arc<Identity>, token_version: u64) -> Self {
+    pub fn new(session: &Session, identity: Arc<Identity>, token_version: u64) -> Self {
         let last_used = AtomicI64::new(session.last_used_at.unix_millis());
+        let mut session = SessionFacts::from(session);
+        // One text for both, where it is the same.
+        if *identity.user == *session.user {
+            session.user = identity.user.clone();
+        }
+        if let Some(id) = identity.session.as_ref().filter(|id| **id == session.id) {
+            session.id = id.clone();
+        }
         Self { session, identity, token_version, last_used }
     }
 

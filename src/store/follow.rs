@@ -280,7 +280,7 @@ impl Follower {
             for change in &step {
                 match change.kind {
                     ChangeKind::Session => {
-                        self.background.cache.drop_session(&crate::core::session::SessionId(change.id.clone()));
+                        self.background.cache.drop_session(&crate::core::session::SessionId::new(change.id.clone()));
                     }
                     ChangeKind::ApiToken => {
                         self.background.api_tokens.drop_token(&crate::core::api_token::ApiTokenId(change.id.clone()));

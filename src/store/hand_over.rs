@@ -39,7 +39,7 @@ struct Row {
 impl From<Row> for HandOver {
     fn from(row: Row) -> Self {
         Self {
-            session: SessionId(row.session),
+            session: SessionId::new(row.session),
             domain: row.domain,
             state: row.state,
             rd: row.rd,
@@ -70,7 +70,7 @@ impl HandOvers for DatabaseHandOvers {
                      VALUES ($1, $2, $3, $4, $5, $6, $7)",
                 )
                 .bind(code.0.as_slice())
-                .bind(&session.0)
+                .bind(session.as_str())
                 .bind(&domain)
                 .bind(&state)
                 .bind(&rd)

@@ -16,7 +16,7 @@ async fn every_change_is_in_the_log_in_order(place: Place) {
     node.stores.users.delete("ann").await.unwrap();
     let found = changes.after(start).await.unwrap().unwrap();
     let user = (ChangeKind::User, "ann");
-    let expected = [user, (ChangeKind::Session, made.id.0.as_str()), user, user, user];
+    let expected = [user, (ChangeKind::Session, made.id.as_str()), user, user, user];
     let seen: Vec<_> = found.iter().map(|change| (change.kind, change.id.as_str())).collect();
     assert_eq!(seen, expected);
     let numbers: Vec<_> = found.iter().map(|change| change.seq).collect();

@@ -104,8 +104,8 @@ async fn the_emergency_comes_to_its_end_with_many_sessions(place: Place) {
     }
     let before = stores.changes.latest().await.unwrap();
     assert_eq!(stores.users.revoke(Whom::One("ann")).await.unwrap(), EACH);
-    assert!(stores.sessions.find_id(&SessionId("ann-1".to_owned())).await.unwrap().is_none());
-    assert!(stores.sessions.find_id(&SessionId("bob-1".to_owned())).await.unwrap().is_some());
+    assert!(stores.sessions.find_id(&SessionId::new("ann-1".to_owned())).await.unwrap().is_none());
+    assert!(stores.sessions.find_id(&SessionId::new("bob-1".to_owned())).await.unwrap().is_some());
     assert_eq!(stores.users.revoke(Whom::Everybody).await.unwrap(), EACH);
     assert!(stores.sessions.list(None).await.unwrap().is_empty());
     // In steps that are short, whatever the database can do in the time of one.

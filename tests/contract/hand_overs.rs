@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postern::{
-    core::session::{Session, SessionId, TokenHash},
+    core::session::{Session, SessionFacts, SessionId, TokenHash},
     ports::{End, HandOver},
 };
 
@@ -73,7 +73,7 @@ async fn a_handed_over_session_ends_with_the_one_that_it_came_from(place: Place)
         let parent = node.sign_in("ann").await;
         let (first, second, foreign) = (child(&parent), child(&parent), node.sign_in("ann").await);
         for made in [&first, &second] {
-            assert_eq!(sessions.create(made.clone(), &[]).await.unwrap().session, *made);
+            assert_eq!(sessions.create(made.clone(), &[]).await.unwrap().session, SessionFacts::from(made));
             other.warm(made).await;
         }
         let ended = if by_child { &second } else { &parent };
@@ -119,7 +119,7 @@ async fn a_session_that_is_over_hands_nothing_over(place: Place) {
     let late = child(&parent);
     assert!(node.stores.sessions.create(late.clone(), &[]).await.is_err());
     assert!(node.stores.sessions.find(&late.gate_hash).await.unwrap().is_none());
-    let unknown = Session { parent: Some(SessionId("unknown".to_owned())), ..session("ann") };
+    let unknown = Session { parent: Some(SessionId::new("unknown".to_owned())), ..session("ann") };
     assert!(node.stores.sessions.create(unknown, &[]).await.is_err());
     node.stop().await;
 }
@@ -147,9 +147,9 @@ async fn sessions_of_a_version_that_handed_nothing_over_live_on(place: Place) {
         .await;
     let node = place.node().await;
     let found = node.stores.sessions.find(&ann.gate_hash).await.unwrap().unwrap();
-    assert_eq!(found.session, ann);
+    assert_eq!(found.session, SessionFacts::from(&ann));
     let made = child(&ann);
-    assert_eq!(node.stores.sessions.create(made.clone(), &[]).await.unwrap().session, made);
+    assert_eq!(node.stores.sessions.create(made.clone(), &[]).await.unwrap().session, SessionFacts::from(&made));
     assert_eq!(node.stores.sessions.end(End::One(&ann.id)).await.unwrap(), 2);
     node.stop().await;
 }

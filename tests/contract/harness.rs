@@ -224,7 +224,7 @@ pub(crate) fn session(user: &str) -> Session {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let now = Timestamp::from_unix_millis(jiff::Timestamp::now().as_millisecond());
     Session {
-        id: SessionId(format!("session-{number}")),
+        id: SessionId::new(format!("session-{number}")),
         user: user.to_owned(),
         factor: Factor::One,
         domain: "example.com".to_owned(),

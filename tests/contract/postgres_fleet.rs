@@ -32,7 +32,7 @@ async fn numbers_of_the_log_are_committed_in_order_and_without_a_gap() {
     let start = nodes[0].changes.latest().await.unwrap();
     let write = |stores: Stores, writer: usize| async move {
         for number in 0..EACH {
-            stores.sessions.end(End::One(&SessionId(format!("{writer}-{number}")))).await.unwrap();
+            stores.sessions.end(End::One(&SessionId::new(format!("{writer}-{number}")))).await.unwrap();
             // Rolled back: the user exists.
             let _ = stores.users.insert(user("ann"), None).await;
         }

@@ -50,7 +50,11 @@ impl Scene {
 }
 
 fn named(id: &str, parent: Option<&str>) -> Session {
-    Session { id: SessionId(id.to_owned()), parent: parent.map(|id| SessionId(id.to_owned())), ..session("ann") }
+    Session {
+        id: SessionId::new(id.to_owned()),
+        parent: parent.map(|id| SessionId::new(id.to_owned())),
+        ..session("ann")
+    }
 }
 
 /// The other one takes rows in the order of their ids, as whoever writes uses does.
@@ -67,7 +71,7 @@ async fn whoever_ends_a_sign_in_and_whoever_writes_its_uses_do_not_wait_for_each
             .await
             .unwrap();
         let sessions = scene.node.stores.sessions.clone();
-        let ended = SessionId(if by_child { "b-child" } else { "z-parent" }.to_owned());
+        let ended = SessionId::new(if by_child { "b-child" } else { "z-parent" }.to_owned());
         let ending = tokio::spawn(async move { sessions.end(End::One(&ended)).await });
         scene.somebody_waits().await;
         scene
@@ -91,7 +95,7 @@ async fn whoever_hands_over_and_whoever_writes_uses_do_not_wait_for_each_other()
         .await
         .unwrap();
     let sessions = scene.node.stores.sessions.clone();
-    let replaced = [SessionId("a-replaced".to_owned())];
+    let replaced = [SessionId::new("a-replaced".to_owned())];
     let creating = tokio::spawn(async move { sessions.create(named("new", Some("z-parent")), &replaced).await });
     scene.somebody_waits().await;
     scene.other.execute("UPDATE sessions SET last_used_at = last_used_at WHERE id = 'z-parent'; COMMIT").await.unwrap();
@@ -130,7 +134,7 @@ async fn threat_36_what_is_being_handed_over_ends_with_the_session_that_it_comes
         .await
         .unwrap();
     let sessions = scene.node.stores.sessions.clone();
-    let ending = tokio::spawn(async move { sessions.end(End::One(&SessionId("parent".to_owned()))).await });
+    let ending = tokio::spawn(async move { sessions.end(End::One(&SessionId::new("parent".to_owned()))).await });
     scene.somebody_waits().await;
     scene.other.execute("COMMIT").await.unwrap();
     assert_eq!(ending.await.unwrap().unwrap(), 2);
@@ -143,7 +147,7 @@ async fn threat_36_what_is_being_handed_over_ends_with_the_session_that_it_comes
 async fn whoever_gives_a_code_passes_over_expired_ones_that_another_one_is_at() {
     let mut scene = Scene::new().await;
     let given = |expires_at| HandOver {
-        session: SessionId("parent".to_owned()),
+        session: SessionId::new("parent".to_owned()),
         domain: "example.net".to_owned(),
         state: String::new(),
         rd: String::new(),

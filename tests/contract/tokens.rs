@@ -42,7 +42,7 @@ fn now() -> Timestamp {
 fn token(name: &str, family: &str) -> RefreshToken {
     RefreshToken {
         hash: TokenHash::of(name),
-        session: SessionId(family.to_owned()),
+        session: SessionId::new(family.to_owned()),
         expires_at: now().after(Duration::from_secs(3600)),
     }
 }
@@ -66,7 +66,7 @@ async fn a_refresh_token_is_exchanged_once(place: Place) {
     let tokens = &*stores.tokens;
     tokens.insert_refresh(token("1", "family")).await.unwrap();
     let found = tokens.find_refresh(&TokenHash::of("1")).await.unwrap().unwrap();
-    assert_eq!(found.session, SessionId("family".to_owned()));
+    assert_eq!(found.session, SessionId::new("family".to_owned()));
     assert!(tokens.find_refresh(&TokenHash::of("2")).await.unwrap().is_none());
     assert_eq!(exchanged(tokens, "2", "x").await, Exchanged::Unknown);
     assert_eq!(exchanged(tokens, "1", "2").await, Exchanged::Done);
@@ -207,13 +207,13 @@ async fn scene(place: &Place) -> (Node, Session) {
     let node = place.node().await;
     node.add_user("ann").await;
     let made = node.sign_in("ann").await;
-    node.stores.tokens.insert_refresh(token("1", &made.id.0)).await.unwrap();
+    node.stores.tokens.insert_refresh(token("1", made.id.as_str())).await.unwrap();
     node.warm(&made).await;
     (node, made)
 }
 
 fn of(session: &Session, presented: &str, next: &str) -> Exchange {
-    Exchange { next: token(next, &session.id.0), ..exchange(presented, "") }
+    Exchange { next: token(next, session.id.as_str()), ..exchange(presented, "") }
 }
 
 async fn a_family_that_grows_too_large_ends_with_its_session(place: Place) {

@@ -48,7 +48,7 @@ async fn a_name_with_a_nul_is_nobodys(place: Place) {
     for name in ["\0", "ann\0", "a\0nn"] {
         assert!(node.stores.users.find(name).await.unwrap().is_none());
         assert!(node.stores.credentials.password_hash(name).await.unwrap().is_none());
-        let id = SessionId(name.to_owned());
+        let id = SessionId::new(name.to_owned());
         assert!(node.stores.sessions.find_id(&id).await.unwrap().is_none());
         assert_eq!(node.stores.sessions.end(End::One(&id)).await.unwrap(), 0);
     }

@@ -19,6 +19,15 @@ const KEPT: usize = 3;
 /// Ended sessions that a client asks for after each start.
 const REMEMBERED: usize = 3;
 
+#[expect(clippy::disallowed_methods, reason = "a test kills at random; it makes no secrets")]
+fn rng() -> rand::rngs::ThreadRng {
+    rand::rng()
+}
+
+fn below(end: usize) -> usize {
+    rng().random_range(0..end)
+}
+
 /// Signs in, refreshes and signs out until the program is gone, and keeps what it was told.
 struct Client {
     user: &'static str,
@@ -68,14 +77,15 @@ impl Client {
 
     async fn step(&mut self, server: &Server) -> Option<()> {
         if self.alive.len() < KEPT {
-            let login = Request::new("POST", "/auth/login").json(&json!({ "username": self.user, "password": PASSWORD }));
+            let login =
+                Request::new("POST", "/auth/login").json(&json!({ "username": self.user, "password": PASSWORD }));
             let reply = ask(server, login).await?;
             assert_eq!(reply.status, 200, "{reply:?}");
             self.alive.push(SignedIn::from(&reply));
             return Some(());
         }
-        let chosen = rand::rng().random_range(0..self.alive.len());
-        if rand::rng().random_range(0..3) > 0 {
+        let chosen = below(self.alive.len());
+        if below(3) > 0 {
             let session = &mut self.alive[chosen];
             let reply = ask(server, refreshing(session)).await?;
             assert_eq!(reply.status, 200, "a refresh of a session that lives: {reply:?}");
@@ -146,7 +156,7 @@ async fn what_was_acknowledged_outlives_a_hundred_kills() {
         }
         let shared = Arc::new(server);
         let working: Vec<_> = clients.drain(..).map(|client| tokio::spawn(client.work(Arc::clone(&shared)))).collect();
-        tokio::time::sleep(LIFE.mul_f64(rand::rng().random())).await;
+        tokio::time::sleep(LIFE.mul_f64(rng().random())).await;
         shared.program().signal("KILL");
         for client in working {
             clients.push(client.await.expect("a client"));

@@ -27,7 +27,7 @@ async fn lists_ones_own_sessions_and_ends_one_of_them() {
     let (own, other) = (id(true), id(false));
 
     // A foreign id and one that nobody has are the same 404.
-    let alices = world.stores.sessions.list(Some("alice")).await.unwrap()[0].id.0.clone();
+    let alices = world.stores.sessions.list(Some("alice")).await.unwrap()[0].id.to_string();
     for gone in [alices.as_str(), "nobodys", "'OR'1'='1", "end-others"] {
         let reply = here.api("DELETE", &format!("/auth/sessions/{gone}")).await;
         assert_eq!((reply.status.as_u16(), reply.code().as_str()), (404, "not_found"), "{gone}");
@@ -67,7 +67,7 @@ async fn by_forms_too() {
     assert_eq!(u8::from(there.is_signed_in().await) + u8::from(third.is_signed_in().await), 1);
     // Once more, and somebody else's: nothing happens.
     assert_eq!(here.post(&format!("/account/sessions/{id}/end"), &[("csrf_token", &token)]).await.status, 303);
-    let alices = world.stores.sessions.list(Some("alice")).await.unwrap()[0].id.0.clone();
+    let alices = world.stores.sessions.list(Some("alice")).await.unwrap()[0].id.to_string();
     assert_eq!(here.post(&format!("/account/sessions/{alices}/end"), &[("csrf_token", &token)]).await.status, 303);
     assert!(foreign.is_signed_in().await);
 
@@ -121,7 +121,7 @@ async fn threat_59_the_session_cookie_alone_opens_nothing() {
     let world = World::https().await;
     let mut victim = Browser::signed_in(&world, HTTPS, "bob").await;
     let foreign = Browser::signed_in(&world, HTTPS, "alice").await;
-    let id = world.stores.sessions.list(Some("bob")).await.unwrap()[0].id.0.clone();
+    let id = world.stores.sessions.list(Some("bob")).await.unwrap()[0].id.to_string();
     let gate = format!("postern_session={}", victim.jar("postern_session").unwrap());
     let with_foreign = format!("{gate}; __Host-postern_portal={}", foreign.jar("__Host-postern_portal").unwrap());
     let with_itself = format!("{gate}; __Host-postern_portal={}", victim.jar("postern_session").unwrap());

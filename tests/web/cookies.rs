@@ -140,7 +140,7 @@ async fn values_are_opaque() {
     assert_ne!(gate, portal);
     assert!(!reply.body.contains(&gate) && !reply.body.contains(&portal));
     let stored = &world.stores.sessions.list(Some("bob")).await.unwrap()[0];
-    assert_ne!(stored.id.0, gate);
+    assert_ne!(stored.id.as_str(), gate);
     assert_eq!(stored.gate_hash, postern::core::session::TokenHash::of(&gate));
 }
 

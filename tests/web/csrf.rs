@@ -20,7 +20,7 @@ async fn threat_42_nothing_that_changes_something_is_taken_from_another_origin()
     let token = browser.load("/logout").await.field("csrf_token");
     let other = Browser::signed_in(&world, HTTPS, "bob").await;
     drop(other);
-    let id = world.stores.sessions.list(Some("bob")).await.unwrap()[0].id.0.clone();
+    let id = world.stores.sessions.list(Some("bob")).await.unwrap()[0].id.to_string();
     let changing = [
         ("POST", "/".to_owned()),
         ("POST", "/logout".to_owned()),
@@ -88,7 +88,7 @@ async fn threat_42_a_form_without_its_own_token_does_nothing() {
     let mut browser = Browser::signed_in(&world, HTTPS, "bob").await;
     let others = Browser::at(&world, HTTPS).load("/").await.field("csrf_token");
     let own_cookie = browser.jar("__Host-postern_csrf").unwrap().to_owned();
-    let id = world.stores.sessions.list(Some("bob")).await.unwrap()[0].id.0.clone();
+    let id = world.stores.sessions.list(Some("bob")).await.unwrap()[0].id.to_string();
     for token in ["", "x", others.as_str(), own_cookie.as_str()] {
         for path in [
             "/".to_owned(),

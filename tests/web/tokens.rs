@@ -69,7 +69,7 @@ async fn one_dies_with_its_session_its_user_and_the_users_groups() {
     let me = |token: &str| Ask::get(format!("{HTTPS}/auth/me")).bearer(token);
 
     let signed_in = sign_in(&world, "bob").await;
-    let id = postern::core::session::SessionId(signed_in["session_id"].as_str().unwrap().to_owned());
+    let id = postern::core::session::SessionId::new(signed_in["session_id"].as_str().unwrap().to_owned());
     world.stores.sessions.end(End::One(&id)).await.unwrap();
     assert_eq!(world.send(me(&token(&signed_in))).await.status, 401, "its session was ended");
 

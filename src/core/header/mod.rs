@@ -79,7 +79,7 @@ fn begins(name: &str, prefix: &str) -> bool {
 /// The identity headers in order, for a caller or for nobody (empty values).
 pub fn identity_headers(identity: Option<&Identity>) -> [(HeaderName, HeaderValue); 4] {
     let empty = || HeaderValue::from_static("");
-    let headers = identity.map(Identity::headers);
+    let headers = identity.map(|identity| identity.headers());
     [
         (REMOTE_USER, headers.map_or_else(empty, |headers| headers.user.clone())),
         (REMOTE_NAME, headers.map_or_else(empty, |headers| headers.name.clone())),

@@ -156,7 +156,7 @@ impl RuleSet {
     /// The strictest reading of the path holds.
     #[must_use]
     pub fn decide<'p>(&'p self, question: &Question<'_>) -> Decided<'p> {
-        let client = question.caller.and_then(Identity::client);
+        let client = question.caller.and_then(|caller| caller.client());
         sure(strictest(question.target.readings(), |path| Ok(self.decide_path(question, path, client))))
     }
 

@@ -14,8 +14,8 @@ use crate::{
     ports::{
         Clock, LiveSession,
         fakes::{
-            Door, Flooding, NOW, OneKey, Revocations, Stores, Tokens, Zeroes, listener, no_issuers, route, session,
-            site,
+            Door, Flooding, NOW, OneKey, Revocations, Stores, Tokens, Zeroes, listener, no_issuers, route, row,
+            session, site,
         },
     },
 };
@@ -191,8 +191,8 @@ async fn threat_36_a_stream_ends_when_its_user_is_another() {
     {
         let live = session('a', 1);
         let again = |user: &User| {
-            let identity = Identity::new(user, Factor::One, live.session.signed_in_at, live.identity.session.clone());
-            Arc::new(LiveSession::new(live.session.clone(), Arc::new(identity.unwrap()), live.token_version))
+            let identity = Identity::new(user, Factor::One, live.identity.signed_in_at, live.identity.session.clone());
+            Arc::new(LiveSession::new(&row('a', 1), Arc::new(identity.unwrap()), live.token_version))
         };
         let scene = Scene::with(&again(&now));
         let open = scene.open(&again(&before));

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::*;
 use crate::{
     core::{
+        session::Session,
         site::AUTHORIZATION_ONLY,
         target::{Scheme, Target},
     },
@@ -18,7 +19,7 @@ use crate::{
         LiveSession, SigningKeys,
         fakes::{
             Door, Flooding, NOW, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of, key, listener,
-            no_issuers, route, session, site, token,
+            no_issuers, route, row, session, site, token,
         },
     },
 };
@@ -161,10 +162,9 @@ async fn idle_is_declared_only_after_the_store_was_read() {
 #[tokio::test]
 async fn a_session_counts_only_on_its_own_domain() {
     let f = fixture().cookie("a");
-    let mut foreign = session('a', 1).session.clone();
-    foreign.domain = "example.org".to_owned();
+    let foreign = Session { domain: "example.org".to_owned(), ..row('a', 1) };
     let identity = Arc::clone(&session('a', 1).identity);
-    f.stores.store(&Arc::new(LiveSession::new(foreign, identity, 4)));
+    f.stores.store(&Arc::new(LiveSession::new(&foreign, identity, 4)));
     assert_eq!(f.verdict("/staff/x").await, "sign_in");
 }
 

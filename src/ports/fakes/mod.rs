@@ -24,7 +24,7 @@ use crate::core::{
     policy::{Level, PolicyDraft, RuleDraft, RuleSet},
     request::Role,
     route::{HostPattern, Route, RouteTable, Upstream, UpstreamTimeouts},
-    session::{Lifetimes, Session, SessionId, TokenHash},
+    session::{Lifetimes, Session, SessionFacts, SessionId, TokenHash},
     site::{CookieScope, ListenerSite, Mount, PortalSite, SameSite, Site},
     target::{EncodedSlashes, Scheme},
     time::Timestamp,
@@ -79,7 +79,7 @@ impl Stores {
         self.stored.lock().unwrap().clear();
     }
 
-    fn read(&self, wanted: impl Fn(&Session) -> bool) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+    fn read(&self, wanted: impl Fn(&SessionFacts) -> bool) -> Result<Option<Arc<LiveSession>>, Unavailable> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         if self.down.load(Ordering::SeqCst) {
             return Err(Unavailable { store: "sessions", detail: "down".to_owned() });
@@ -87,7 +87,7 @@ impl Stores {
         Ok(self.stored.lock().unwrap().iter().find(|live| wanted(&live.session)).cloned())
     }
 
-    fn peeked(&self, wanted: impl Fn(&Session) -> bool) -> Peek {
+    fn peeked(&self, wanted: impl Fn(&SessionFacts) -> bool) -> Peek {
         self.remembered
             .lock()
             .unwrap()
@@ -286,19 +286,12 @@ pub(crate) fn rule(name: &str, path: &str, policy: Level, subject: &[&str]) -> R
     }
 }
 
-/// A session of bob's, used `idle` seconds ago, whose cookie is `cookie_of(mark)`.
-pub(crate) fn session(mark: char, idle: u64) -> Arc<LiveSession> {
-    let user = User {
-        display_name: "Bob".to_owned(),
-        token_version: 4,
-        ..User::new("bob", vec!["staff".to_owned(), "admins".to_owned()])
-    };
+/// The row of [`session`].
+pub(crate) fn row(mark: char, idle: u64) -> Session {
     let created = Timestamp::from_unix_millis(NOW.unix_millis() - 1_000_000);
-    let id = SessionId(format!("session-{mark}"));
-    let identity = Identity::new(&user, Factor::One, created, Some(id.clone())).unwrap();
-    let session = Session {
-        id,
-        user: user.name.clone(),
+    Session {
+        id: SessionId::new(format!("session-{mark}")),
+        user: "bob".to_owned(),
         factor: Factor::One,
         domain: "example.com".to_owned(),
         gate_hash: TokenHash::of(&cookie_of(mark)),
@@ -310,8 +303,19 @@ pub(crate) fn session(mark: char, idle: u64) -> Arc<LiveSession> {
         user_agent: String::new(),
         address: None,
         parent: None,
+    }
+}
+
+/// A session of bob's, used `idle` seconds ago, whose cookie is `cookie_of(mark)`.
+pub(crate) fn session(mark: char, idle: u64) -> Arc<LiveSession> {
+    let user = User {
+        display_name: "Bob".to_owned(),
+        token_version: 4,
+        ..User::new("bob", vec!["staff".to_owned(), "admins".to_owned()])
     };
-    Arc::new(LiveSession::new(session, Arc::new(identity), 4))
+    let session = row(mark, idle);
+    let identity = Identity::new(&user, session.factor, session.signed_in_at, Some(session.id.clone())).unwrap();
+    Arc::new(LiveSession::new(&session, Arc::new(identity), 4))
 }
 
 pub(crate) fn cookie_of(mark: char) -> String {

@@ -98,7 +98,7 @@ async fn a_change_of_somebody_else_keeps_nothing_from_being_remembered() {
     let recalled = || passwords.recall(&key, Timestamp::default()).is_some();
     let mark = passwords.mark("bob").await.unwrap();
     sessions.drop_user("ann");
-    sessions.drop_session(&crate::core::session::SessionId("of ann".to_owned()));
+    sessions.drop_session(&crate::core::session::SessionId::new("of ann".to_owned()));
     passwords.remember(key, &bob(0), &mark);
     assert!(recalled());
     for change in [|sessions: &SessionCache| sessions.drop_user("bob"), SessionCache::drop_all] {

@@ -11,16 +11,20 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use dashmap::DashMap;
 use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
-    core::session::{SessionId, TokenHash},
+    core::{
+        identity::{Identity, Profile},
+        session::{SessionId, TokenHash},
+    },
     ports::{Clock, LiveSession},
 };
 
@@ -61,15 +65,29 @@ struct Entry {
 #[derive(Default)]
 struct Ledger {
     generation: u64,
-    /// By folded user name: the flag that all entries of the user share.
-    users: HashMap<Box<str>, Arc<AtomicBool>>,
+    /// By folded user name.
+    users: HashMap<Box<str>, Known>,
     /// How many of them were left when `leash` last cleaned.
     cleaned_at: usize,
 }
 
+/// What all entries of a user share.
+#[derive(Default)]
+struct Known {
+    dropped: Arc<AtomicBool>,
+    profile: Weak<Profile>,
+}
+
+impl Known {
+    fn is_nobodys(&self) -> bool {
+        Arc::strong_count(&self.dropped) == 1
+    }
+}
+
 pub(in crate::store) struct SessionCache {
     by_hash: Cache<TokenHash, Arc<Entry>>,
-    by_id: Cache<SessionId, Arc<Entry>>,
+    /// What `by_hash` holds and no more: a second cache would weigh as much as the first.
+    by_id: Arc<DashMap<SessionId, Arc<Entry>>>,
     ledger: Mutex<Ledger>,
     /// Goes up when everything is dropped.
     era: AtomicU64,
@@ -80,15 +98,18 @@ pub(in crate::store) struct SessionCache {
 
 impl SessionCache {
     pub(in crate::store) fn new(clock: Arc<dyn Clock>) -> Self {
-        let by_id = Cache::builder()
+        let by_id: Arc<DashMap<SessionId, Arc<Entry>>> = Arc::default();
+        let index = by_id.clone();
+        let by_hash = Cache::builder()
             .max_capacity(CAPACITY)
             .eviction_policy(EvictionPolicy::lru())
             .time_to_idle(FORGET)
-            // Whatever leaves `by_id` can no longer be dropped by id, so it must not be found by hash either.
-            .eviction_listener(|_id, entry: Arc<Entry>, _cause| entry.dropped.store(true, Ordering::Release))
+            .eviction_listener(move |_hash, entry: Arc<Entry>, _cause| {
+                // Nothing can drop it by id from now on, so nobody may hold it for alive either.
+                entry.dropped.store(true, Ordering::Release);
+                index.remove_if(&entry.live.session.id, |_, held| Arc::ptr_eq(held, &entry));
+            })
             .build();
-        let by_hash =
-            Cache::builder().max_capacity(CAPACITY).eviction_policy(EvictionPolicy::lru()).time_to_idle(FORGET).build();
         Self {
             by_hash,
             by_id,
@@ -107,7 +128,9 @@ impl SessionCache {
 
     pub(super) fn by_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, ()> {
         self.trusted()?;
-        Ok(self.by_id.get(id).and_then(|entry| self.alive(&entry)))
+        // A session that is looked up by id alone is forgotten sooner than it need be, and read again.
+        let entry = self.by_id.get(id).map(|entry| entry.value().clone());
+        Ok(entry.and_then(|entry| self.alive(&entry)))
     }
 
     /// Whether what is tied to it still counts.
@@ -125,10 +148,10 @@ impl SessionCache {
     pub(in crate::store) fn leash(&self, folded_user: &str) -> Leash {
         let mut ledger = self.ledger();
         if ledger.users.len() >= ledger.cleaned_at.saturating_mul(2).max(FEW_USERS) {
-            ledger.users.retain(|_, flag| Arc::strong_count(flag) > 1);
+            ledger.users.retain(|_, known| !known.is_nobodys());
             ledger.cleaned_at = ledger.users.len();
         }
-        let user_dropped = ledger.users.entry(folded_user.into()).or_default().clone();
+        let user_dropped = ledger.users.entry(folded_user.into()).or_default().dropped.clone();
         Leash { user_dropped, era: self.era.load(Ordering::Acquire) }
     }
 
@@ -138,7 +161,7 @@ impl SessionCache {
         if ledger.generation != read_at.0 {
             return;
         }
-        let user_dropped = ledger.users.entry(folded_user.into()).or_default().clone();
+        let user_dropped = ledger.users.entry(folded_user.into()).or_default().dropped.clone();
         keep(Leash { user_dropped, era: self.era.load(Ordering::Acquire) });
     }
 
@@ -171,18 +194,31 @@ impl SessionCache {
         Generation(self.ledger().generation)
     }
 
+    /// One profile for all sessions of a user, as long as it says the same.
+    pub(super) fn shared(&self, folded_user: &str, identity: Identity) -> Identity {
+        let mut ledger = self.ledger();
+        let known = ledger.users.entry(folded_user.into()).or_default();
+        let identity = match known.profile.upgrade() {
+            Some(profile) => identity.sharing(&profile),
+            None => identity,
+        };
+        known.profile = Arc::downgrade(identity.profile());
+        identity
+    }
+
     /// Remembers what the store said, unless anything was dropped since `read_at`: then the answer may be older than the drop.
     pub(super) fn remember(&self, live: &Arc<LiveSession>, folded_user: &str, read_at: Generation) {
         let mut ledger = self.ledger();
         if ledger.generation != read_at.0 {
             return;
         }
-        if let Some(before) = self.by_id.remove(&live.session.id) {
+        if let Some((_, before)) = self.by_id.remove(&live.session.id) {
             before.dropped.store(true, Ordering::Release);
+            self.by_hash.invalidate(&before.live.session.gate_hash);
             // A use that is noted in memory only must survive the new reading.
             live.touch(before.live.last_used());
         }
-        let user_dropped = ledger.users.entry(folded_user.into()).or_default().clone();
+        let user_dropped = ledger.users.entry(folded_user.into()).or_default().dropped.clone();
         let era = self.era.load(Ordering::Acquire);
         let entry = Arc::new(Entry { live: live.clone(), dropped: AtomicBool::new(false), user_dropped, era });
         self.by_id.insert(live.session.id.clone(), entry.clone());
@@ -195,7 +231,7 @@ impl SessionCache {
         if ledger.generation != read_at.0 {
             return None;
         }
-        let dropped = ledger.users.entry(folded_user.into()).or_default().clone();
+        let dropped = ledger.users.entry(folded_user.into()).or_default().dropped.clone();
         Some(UserWatch { dropped, era: self.era.load(Ordering::Acquire) })
     }
 
@@ -209,7 +245,7 @@ impl SessionCache {
     pub(in crate::store) fn drop_session(&self, id: &SessionId) {
         let mut ledger = self.ledger();
         ledger.generation += 1;
-        if let Some(entry) = self.by_id.remove(id) {
+        if let Some((_, entry)) = self.by_id.remove(id) {
             entry.dropped.store(true, Ordering::Release);
             self.by_hash.invalidate(&entry.live.session.gate_hash);
         }
@@ -218,8 +254,8 @@ impl SessionCache {
     pub(in crate::store) fn drop_user(&self, folded_user: &str) {
         let mut ledger = self.ledger();
         ledger.generation += 1;
-        if let Some(flag) = ledger.users.remove(folded_user) {
-            flag.store(true, Ordering::Release);
+        if let Some(known) = ledger.users.remove(folded_user) {
+            known.dropped.store(true, Ordering::Release);
         }
     }
 
@@ -228,7 +264,7 @@ impl SessionCache {
         ledger.generation += 1;
         ledger.users.clear();
         self.era.fetch_add(1, Ordering::AcqRel);
-        self.by_id.invalidate_all();
+        self.by_id.clear();
         self.by_hash.invalidate_all();
     }
 
@@ -243,9 +279,8 @@ impl SessionCache {
 
     /// Frees what belongs to nobody any more. Now and then.
     pub(in crate::store) fn clean(&self) {
-        self.by_id.run_pending_tasks();
         self.by_hash.run_pending_tasks();
-        self.ledger().users.retain(|_, flag| Arc::strong_count(flag) > 1);
+        self.ledger().users.retain(|_, known| !known.is_nobodys());
     }
 
     #[cfg(test)]

@@ -116,7 +116,7 @@ impl DatabaseSessions {
                         Key::GateHash(hash) => {
                             sqlx::query_as(rows::select!("WHERE gate_hash = $1")).bind(hash.0.as_slice())
                         }
-                        Key::Id(id) => sqlx::query_as(rows::select!("WHERE id = $1")).bind(&id.0),
+                        Key::Id(id) => sqlx::query_as(rows::select!("WHERE id = $1")).bind(id.as_str()),
                     };
                     query.fetch_optional(&self.database.pool()).await
                 })
@@ -139,7 +139,8 @@ impl DatabaseSessions {
         };
         let identity = Identity::new(&user, session.factor, session.signed_in_at, Some(session.id.clone()))
             .map_err(|error| Unavailable { store: "users", detail: error.to_string() })?;
-        let live = Arc::new(LiveSession::new(session, Arc::new(identity), user.token_version));
+        let identity = self.cache.shared(&folded(&user.name), identity);
+        let live = Arc::new(LiveSession::new(&session, Arc::new(identity), user.token_version));
         {
             let mut uses = self.uses();
             if uses.arrivals != read_at.arrivals {
@@ -224,13 +225,13 @@ impl DatabaseSessions {
 
     /// With what it was handed over from, and all that was handed over from that. Adds them to `ids`, which holds the one.
     async fn end_one(&self, ids: &mut Vec<SessionId>) -> Result<u64, sqlx::Error> {
-        let id = ids.first().filter(|id| can_be_stored(&id.0)).map(|id| id.0.clone());
+        let id = ids.first().filter(|id| can_be_stored(id.as_str())).map(ToString::to_string);
         // No session is ever given another parent.
         let parent: Option<Option<String>> = sqlx::query_scalar("SELECT parent FROM sessions WHERE id = $1")
             .bind(id)
             .fetch_optional(&self.database.pool())
             .await?;
-        ids.extend(parent.flatten().map(SessionId));
+        ids.extend(parent.flatten().map(SessionId::new));
         let mut write = self.database.begin(Guard::Rows).await?;
         let held = rows::hold_with_children(&mut write, ids, None).await?;
         let ended = rows::delete_with_children(&mut write, ids, held).await?;
@@ -269,7 +270,7 @@ impl Sessions for DatabaseSessions {
     }
 
     async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable> {
-        if !can_be_stored(&id.0) {
+        if !can_be_stored(id.as_str()) {
             return Ok(None);
         }
         self.found("find_id", Key::Id(id)).await

@@ -21,7 +21,7 @@ use crate::{
 
 /// Ends sessions by their ids. The row of the log is written even where nothing was deleted: a node may still remember what cleaning took away.
 pub(super) async fn delete_each(write: &mut Write, ids: &[SessionId]) -> Result<u64, sqlx::Error> {
-    let mut ids: Vec<&str> = ids.iter().map(|id| id.0.as_str()).filter(|id| can_be_stored(id)).collect();
+    let mut ids: Vec<&str> = ids.iter().map(|id| id.as_str()).filter(|id| can_be_stored(id)).collect();
     ids.sort_unstable();
     let mut deleted = 0;
     for id in ids {
@@ -55,7 +55,7 @@ pub(super) async fn hold_with_children(
     };
     let held: Vec<String> =
         sqlx::query_scalar(select).bind(list(ids.iter().chain(parent))).bind(list(ids)).fetch_all(&mut **write).await?;
-    Ok(held.into_iter().map(SessionId).collect())
+    Ok(held.into_iter().map(SessionId::new).collect())
 }
 
 /// Ends sessions with all that was handed over from them; adds those to `ids`. `held`: of [`hold_with_children`].
@@ -69,7 +69,7 @@ pub(super) async fn delete_with_children(
     }
     let parents = list(&*ids);
     ids.extend(held);
-    ids.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    ids.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     ids.dedup();
     let mut deleted = delete_each(write, ids).await?;
     // What was being handed over while we waited for its parent is there now, and more does not come.
@@ -80,29 +80,29 @@ pub(super) async fn delete_with_children(
         }
     };
     let late: Vec<String> = sqlx::query_scalar(select).bind(parents).fetch_all(&mut **write).await?;
-    let late: Vec<SessionId> = late.into_iter().map(SessionId).collect();
+    let late: Vec<SessionId> = late.into_iter().map(SessionId::new).collect();
     deleted += delete_each(write, &late).await?;
     ids.extend(late);
     Ok(deleted)
 }
 
 fn list<'i>(ids: impl IntoIterator<Item = &'i SessionId>) -> String {
-    let ids: serde_json::Value = ids.into_iter().map(|id| id.0.as_str()).filter(|id| can_be_stored(id)).collect();
+    let ids: serde_json::Value = ids.into_iter().map(|id| id.as_str()).filter(|id| can_be_stored(id)).collect();
     ids.to_string()
 }
 
 /// Ends one session within what somebody else does: with what it was handed over from, and all that was handed over from that.
 pub(in crate::store) async fn delete_session(write: &mut Write, id: &SessionId) -> Result<u64, sqlx::Error> {
-    if !can_be_stored(&id.0) {
+    if !can_be_stored(id.as_str()) {
         return Ok(0);
     }
     // No session is ever given another parent.
     let parent: Option<Option<String>> = sqlx::query_scalar("SELECT parent FROM sessions WHERE id = $1")
-        .bind(&id.0)
+        .bind(id.as_str())
         .fetch_optional(&mut **write)
         .await?;
     let mut ids = vec![id.clone()];
-    ids.extend(parent.flatten().map(SessionId));
+    ids.extend(parent.flatten().map(SessionId::new));
     let held = hold_with_children(write, &ids, None).await?;
     delete_with_children(write, &mut ids, held).await
 }
@@ -116,7 +116,7 @@ pub(in crate::store) async fn delete_of_user(
     let kept: Option<String> = match kept {
         Some(id) => {
             let select = "SELECT coalesce(parent, id) FROM sessions WHERE id = $1";
-            sqlx::query_scalar(select).bind(&id.0).fetch_optional(&mut **write).await?
+            sqlx::query_scalar(select).bind(id.as_str()).fetch_optional(&mut **write).await?
         }
         None => None,
     };
@@ -197,7 +197,7 @@ pub(super) async fn write_uses(write: &mut Write, uses: &[Arc<LiveSession>]) -> 
     };
     let uses: serde_json::Value = uses
         .iter()
-        .map(|live| serde_json::json!({ "id": live.session.id.0, "at": live.last_used().unix_millis() }))
+        .map(|live| serde_json::json!({ "id": live.session.id.as_str(), "at": live.last_used().unix_millis() }))
         .collect();
     sqlx::query(update).bind(uses.to_string()).execute(&mut **write).await?;
     Ok(())
@@ -227,7 +227,7 @@ pub(super) async fn insert(connection: &mut AnyConnection, session: &Session) ->
          signed_in_at, last_used_at, user_agent, address, parent) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
-    .bind(&session.id.0)
+    .bind(session.id.as_str())
     .bind(folded(&session.user))
     .bind(&session.user)
     .bind(session.factor.as_str())
@@ -240,7 +240,7 @@ pub(super) async fn insert(connection: &mut AnyConnection, session: &Session) ->
     .bind(session.last_used_at.unix_millis())
     .bind(&session.user_agent)
     .bind(session.address.map(|address| address.to_string()))
-    .bind(session.parent.as_ref().map(|parent| parent.0.as_str()))
+    .bind(session.parent.as_ref().map(|parent| parent.as_str()))
     .execute(connection)
     .await?;
     Ok(())
@@ -283,7 +283,7 @@ impl TryFrom<Row> for Session {
         let hash =
             |bytes: Vec<u8>| bytes.try_into().map(TokenHash).map_err(|_| "a session's hash is damaged".to_owned());
         Ok(Self {
-            id: SessionId(row.id),
+            id: SessionId::new(row.id),
             user: row.name,
             factor: match row.factor.as_str() {
                 "one" => Factor::One,
@@ -299,7 +299,7 @@ impl TryFrom<Row> for Session {
             last_used_at: Timestamp::from_unix_millis(row.last_used_at),
             user_agent: row.user_agent,
             address: row.address.and_then(|address| address.parse().ok()),
-            parent: row.parent.map(SessionId),
+            parent: row.parent.map(SessionId::new),
         })
     }
 }

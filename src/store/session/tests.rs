@@ -33,7 +33,7 @@ fn live(id: &str, user: &str) -> Arc<LiveSession> {
     let at = Timestamp::from_unix_millis(0);
     let user = User::new(user, Vec::new());
     let session = Session {
-        id: SessionId(id.to_owned()),
+        id: SessionId::new(id.to_owned()),
         user: user.name.clone(),
         factor: Factor::One,
         domain: String::new(),
@@ -48,7 +48,7 @@ fn live(id: &str, user: &str) -> Arc<LiveSession> {
         parent: None,
     };
     let identity = Identity::new(&user, Factor::One, at, Some(session.id.clone())).unwrap();
-    Arc::new(LiveSession::new(session, Arc::new(identity), 1))
+    Arc::new(LiveSession::new(&session, Arc::new(identity), 1))
 }
 
 fn trusted() -> (Arc<FakeClock>, SessionCache) {
@@ -60,7 +60,7 @@ fn trusted() -> (Arc<FakeClock>, SessionCache) {
 
 fn holds(cache: &SessionCache, id: &str) -> bool {
     let by_hash = cache.by_hash(&TokenHash::of(id)).unwrap().is_some();
-    let by_id = cache.by_id(&SessionId(id.to_owned())).unwrap().is_some();
+    let by_id = cache.by_id(&SessionId::new(id.to_owned())).unwrap().is_some();
     assert_eq!(by_hash, by_id, "{id}");
     by_hash
 }
@@ -77,7 +77,7 @@ fn what_was_remembered_is_found_by_both_names() {
 fn threat_36_a_read_from_before_a_drop_is_not_remembered() {
     let (_, cache) = trusted();
     let drops: [fn(&SessionCache); 3] = [
-        |cache| cache.drop_session(&SessionId("a".to_owned())),
+        |cache| cache.drop_session(&SessionId::new("a".to_owned())),
         |cache| cache.drop_user("ann"),
         |cache| cache.drop_all(),
     ];
@@ -95,7 +95,7 @@ fn a_drop_takes_one_session_all_of_a_user_or_all() {
     for (id, user) in [("a1", "ann"), ("a2", "ann"), ("b1", "bob")] {
         cache.remember(&live(id, user), user, cache.generation());
     }
-    cache.drop_session(&SessionId("a1".to_owned()));
+    cache.drop_session(&SessionId::new("a1".to_owned()));
     assert!(!holds(&cache, "a1") && holds(&cache, "a2") && holds(&cache, "b1"));
     cache.drop_user("ann");
     assert!(!holds(&cache, "a2") && holds(&cache, "b1"));

@@ -26,13 +26,13 @@ pub(super) async fn find(pool: &AnyPool, hash: &TokenHash) -> Result<Option<Refr
     let row = row_of(pool, hash).await?;
     Ok(row.map(|row| RefreshToken {
         hash: *hash,
-        session: SessionId(row.session),
+        session: SessionId::new(row.session),
         expires_at: Timestamp::from_unix_millis(row.expires_at),
     }))
 }
 
 pub(super) async fn exchange(family: &mut Write, exchange: &Exchange) -> Result<Exchanged, sqlx::Error> {
-    let session = &exchange.next.session.0;
+    let session = exchange.next.session.as_str();
     let Some(row) = row_of(&mut **family, &exchange.presented).await? else { return Ok(Exchanged::Unknown) };
     // Only of one that nobody used: a second use tells of a thief however old the token is.
     let has_expired = row.spent_at.is_none() && row.expires_at <= exchange.now.unix_millis();
@@ -104,7 +104,7 @@ async fn close(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sq
     sqlx::query("UPDATE refresh_tokens SET spent_at = $1, expires_at = $2 WHERE session = $3 AND spent_at IS NULL")
         .bind(exchange.now.unix_millis())
         .bind(exchange.end_of_session.unix_millis())
-        .bind(&exchange.next.session.0)
+        .bind(exchange.next.session.as_str())
         .execute(family)
         .await?;
     Ok(())
@@ -117,7 +117,7 @@ pub(super) async fn insert(
 ) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO refresh_tokens (hash, session, generation, expires_at) VALUES ($1, $2, $3, $4)")
         .bind(token.hash.0.as_slice())
-        .bind(&token.session.0)
+        .bind(token.session.as_str())
         .bind(generation)
         .bind(token.expires_at.unix_millis())
         .execute(family)

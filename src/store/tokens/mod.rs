@@ -222,7 +222,7 @@ impl Tokens for DatabaseTokens {
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged, Unavailable> {
         let work = async {
             // No row of the log but for a session that ends: no node remembers a refresh token.
-            let mut write = self.database.begin(Guard::Family(&exchange.next.session.0)).await?;
+            let mut write = self.database.begin(Guard::Family(exchange.next.session.as_str())).await?;
             let exchanged = family::exchange(&mut write, &exchange).await?;
             write.commit().await?;
             Ok(exchanged)

@@ -128,11 +128,7 @@ proptest! {
         route in prop::sample::select(vec![None, Some("r")]),
     ) {
         let rules = sound(drafts, default);
-        let who = who.map(|name| {
-            let mut who = caller(name, if name == "b" { &["b"] } else { &[] }, Factor::One);
-            who.attributes = claim.into_iter().map(|claim| ("t".to_owned(), claim)).collect();
-            who
-        });
+        let who = who.map(|name| claiming(name, claim));
         let mut headers = http::HeaderMap::new();
         for value in header {
             headers.append("x-h", http::HeaderValue::from_static(value));

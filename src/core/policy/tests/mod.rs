@@ -75,6 +75,14 @@ fn caller(name: &str, groups: &[&str], factor: Factor) -> Identity {
     Identity::new(&user, factor, Timestamp::default(), None).expect("a plain name")
 }
 
+/// One factor, and in the group `b` who is called so.
+fn claiming(name: &str, claim: Option<serde_json::Value>) -> Identity {
+    let groups = if name == "b" { vec!["b".to_owned()] } else { Vec::new() };
+    let attributes = claim.into_iter().map(|claim| ("t".to_owned(), claim)).collect();
+    let user = User { attributes, ..User::new(name, groups) };
+    Identity::new(&user, Factor::One, Timestamp::default(), None).expect("a plain name")
+}
+
 /// What the rules say to a GET from 10.1.2.3.
 fn said(rules: &RuleSet, url: &str, caller: Option<&Identity>) -> (Ruling, String) {
     asked(rules, url, "GET", Some("10.1.2.3"), caller)

@@ -217,11 +217,7 @@ proptest! {
         let (then, now) = (sound(then, default), sound(now, default));
         let url = format!("https://{host}{path}{query}");
         let target = Target::parse_url_with(&url, EncodedSlashes::Strictest).expect("a URL");
-        let who = who.map(|name| {
-            let mut who = caller(name, if name == "b" { &["b"] } else { &[] }, Factor::One);
-            who.attributes = [("t".to_owned(), serde_json::json!(name))].into();
-            who
-        });
+        let who = who.map(|name| claiming(name, Some(serde_json::json!(name))));
         let mut headers = HeaderMap::new();
         headers.extend(header.map(|value| (http::HeaderName::from_static("x-h"), value.parse::<http::HeaderValue>().expect("a value"))));
         let client = ip.map_or(ClientAddress::Unknown, |ip| ClientAddress::Known(ip.parse().expect("an address")));

@@ -34,8 +34,7 @@ fn no_expression_takes_long() {
     }
     // Nor does a claim that is one, held against whatever there is.
     let empty: Vec<serde_json::Value> = (0..8000).map(|_| json!([])).collect();
-    let mut alice = alice();
-    alice.attributes.insert("many".to_owned(), json!(empty));
+    let alice = alice_with(json!({ "many": empty }));
     let held = "user.claims.many == x";
     let against = format!("user.claims.many.exists(x, {})", [held; 10].join(" || "));
     match ask(&against, Some(&alice), None) {

@@ -68,11 +68,19 @@ fn attributes() -> Attributes {
 }
 
 fn alice() -> Identity {
-    let claims = json!({
+    alice_with(json!({}))
+}
+
+/// With these claims beside her own.
+fn alice_with(more: serde_json::Value) -> Identity {
+    let mut claims = json!({
         "tier": "premium", "country": "DE", "seats": 5, "score": 1, "beta": true, "tags": ["a", "b"], "wrong": "text",
         "nested": {"list": [1, 2.5, "x", null], "deep": {"on": true}}, "big": 9_007_199_254_740_993_i64,
         "twins": [{"a": true, "b": 1}, {"a": "true", "b": 1.0}, {"a": true, "b": 1.0}, {"a": "true", "b": 2}],
     });
+    if let (Some(claims), serde_json::Value::Object(more)) = (claims.as_object_mut(), more) {
+        claims.extend(more);
+    }
     let user = User {
         display_name: "Alice Ä.".to_owned(),
         email: Some("alice@example.com".to_owned()),
