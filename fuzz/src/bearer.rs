@@ -39,7 +39,7 @@ static KEYS: LazyLock<SigningKeys> = LazyLock::new(|| {
         signer: Box::new(Unused),
         decoding: DecodingKey::from_ed_components(PUBLIC).expect("a key"),
         jwk: Value::Null,
-        times: KeyTimes { created_at: NOW, signs_from: NOW, retires_at: None },
+        times: KeyTimes { created_at: NOW, signs_from: NOW, retires_at: None, token_life: Duration::ZERO },
     }])
 });
 static SETTINGS: LazyLock<TokenSettings> = LazyLock::new(|| TokenSettings {

@@ -147,6 +147,7 @@ async fn act(stores: &Stores, command: Command, wish: Option<Wish>) -> anyhow::R
         clock: &*stores.clock,
         entropy: &*stores.entropy,
         audit: &*stores.audit,
+        metrics: None,
         address: None,
         request_id: None,
     };

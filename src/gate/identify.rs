@@ -125,8 +125,7 @@ impl Gate {
     /// The store cannot answer.
     pub async fn session_of_token(&self, site: &Site, token: &str) -> Result<Option<Arc<LiveSession>>, Unavailable> {
         let now = self.clock.now();
-        let keys = self.keys.sure().await?;
-        let claims = match tokens::verify(token, &keys, &site.tokens, now) {
+        let claims = match tokens::verified(token, &*self.keys, &site.tokens, now).await? {
             Ok(claims) => claims,
             Err(error) => {
                 tracing::debug!(%error, "an access token of ours was refused");

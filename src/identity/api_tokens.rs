@@ -11,6 +11,7 @@ use crate::{
         api_token::{self, ApiToken, ApiTokenId, MAX_NAME, Owner, Scopes},
         session::TokenHash,
     },
+    observe::metrics::Metrics,
     ports::{ApiTokenError, ApiTokens, AuditEvent, AuditSink, Clock, Entropy, Revoke, Unavailable},
 };
 
@@ -23,6 +24,8 @@ pub struct TokenDesk<'a> {
     pub clock: &'a dyn Clock,
     pub entropy: &'a dyn Entropy,
     pub audit: &'a dyn AuditSink,
+    /// `None`: the command line, whose counters nobody reads.
+    pub metrics: Option<&'a Metrics>,
     pub address: Option<IpAddr>,
     pub request_id: Option<&'a str>,
 }
@@ -110,7 +113,13 @@ impl TokenDesk<'_> {
             return Ok(false);
         }
         let revoked = self.tokens.revoke(Revoke::One(id)).await?;
-        self.record("token_revoked", owner.name(), "by_owner");
+        // Of two at once one has revoked it.
+        if revoked > 0 {
+            if let Some(metrics) = self.metrics {
+                metrics.token_revoked();
+            }
+            self.record("token_revoked", owner.name(), "by_owner");
+        }
         Ok(revoked > 0)
     }
 

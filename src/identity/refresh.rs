@@ -9,7 +9,7 @@
 //! anything that came of it was used, is answered with a fresh pair, beside the one of the first answer: a request that was given up may be worked on after
 //! the one that followed it, so nobody can say which answer arrived. The first use of either spends the other. It costs this: a thief at the same address, with the
 //! same browser and as quick, is answered where without the grace the session would have ended at once; it ends at the next use by whoever of both is second, and
-//! not before. So it is put on record, and a use is answered again a few times only.
+//! not before. So it is put on record, and a use is answered again a few times only: whoever asks more often from there is refused, and nothing ends.
 //!
 //! Must never log a token or answer why one was refused.
 
@@ -27,8 +27,8 @@ use crate::{
     },
     observe::metrics::Metrics,
     ports::{
-        AuditEvent, AuditSink, Clock, End, Entropy, Exchange, Exchanged, Keys, LiveSession, RefreshToken, Sessions,
-        Tokens, Unavailable,
+        AuditEvent, AuditSink, Clock, End, Entropy, Exchange, Exchanged, Keys, LiveSession, RefreshToken, Revoked,
+        Sessions, Tokens, Unavailable,
     },
 };
 
@@ -106,7 +106,7 @@ impl Refreshing<'_> {
         Ok(Refreshed { access_token: result?, refresh_token: None, session })
     }
 
-    /// `None`: the session was ended for it.
+    /// `None`: refused for what was counted and put on record here.
     async fn exchanged(&self, presented: &str) -> Result<(Option<Refreshed>, &'static str), RefreshError> {
         let now = self.clock.now();
         let hash = TokenHash::of(presented);
@@ -130,6 +130,10 @@ impl Refreshing<'_> {
                 // Whoever lost the answer, or a thief at the same address: an administrator may want to know.
                 self.record("refresh_repeated", &session, "within_grace");
                 "repeated"
+            }
+            Exchanged::TooOften => {
+                self.record("refresh_repeated", &session, "too_often");
+                return Ok((None, "failure"));
             }
             Exchanged::Unknown => return Err(RefreshError::Refused),
             Exchanged::Reused => {
@@ -179,28 +183,30 @@ impl Refreshing<'_> {
         if self.sessions.find_id(session).await?.is_none() {
             return Ok(false);
         }
-        let is_new = self.tokens.revoke(jti, until).await?;
-        if is_new {
+        let revoked = self.tokens.revoke(jti, until).await?;
+        if revoked != Revoked::Before {
             self.revoked(user, "access_token");
         }
-        Ok(is_new)
+        if let Revoked::WithSession(ended) = revoked {
+            self.metrics.sessions_revoked(ended);
+            self.told(user, "revocation_limit", "session_ended");
+        }
+        Ok(revoked != Revoked::Before)
     }
 
     fn revoked(&self, user: &str, detail: &'static str) {
         self.metrics.token_revoked();
-        self.audit.record(AuditEvent {
-            event: "token_revoked",
-            user: Some(user.to_owned()),
-            address: self.address,
-            request_id: Some(self.request_id.to_owned()),
-            detail,
-        });
+        self.told(user, "token_revoked", detail);
     }
 
     fn record(&self, event: &'static str, session: &LiveSession, detail: &'static str) {
+        self.told(&session.session.user, event, detail);
+    }
+
+    fn told(&self, user: &str, event: &'static str, detail: &'static str) {
         self.audit.record(AuditEvent {
             event,
-            user: Some(session.session.user.to_string()),
+            user: Some(user.to_owned()),
             address: self.address,
             request_id: Some(self.request_id.to_owned()),
             detail,

@@ -139,6 +139,8 @@ impl SignIn {
             address: attempt.address,
             parent: None,
         };
+        // Before the session: one that nobody has the secrets of must not be left behind for want of a key, nor the older ones ended.
+        let keys = self.keys.sure().await?;
         let live = self.sessions.create(session, &attempt.replaced).await?;
         if live.token_version != user.token_version {
             // The password was changed after it was verified, and before this session was there to be ended with the others.
@@ -146,8 +148,13 @@ impl SignIn {
             self.record("sign_in_failed", Some(&live.session.user), &attempt, "changed_meanwhile");
             return Err(SignInError::Refused);
         }
-        let keys = self.keys.sure().await?;
-        let access_token = tokens::issue(&keys, &site.tokens, &live, now, &*self.entropy).map_err(Unavailable::from)?;
+        let access_token = match tokens::issue(&keys, &site.tokens, &live, now, &*self.entropy) {
+            Ok(token) => token,
+            Err(error) => {
+                self.sessions.end(End::One(&live.session.id)).await?;
+                return Err(Unavailable::from(error).into());
+            }
+        };
         self.record("sign_in", Some(&live.session.user), &attempt, "password");
         Ok(SignedIn {
             session: live,

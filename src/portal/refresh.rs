@@ -128,16 +128,14 @@ pub(super) async fn revoke(State(portal): State<Arc<Portal>>, visit: Visit, body
     let refreshing = refreshing(&visit);
     let settings = &visit.arrival.site.tokens;
     let done = if tokens::is_ours(token.expose_secret(), &settings.issuer) {
-        let keys = match portal.keys.sure().await {
-            Ok(keys) => keys,
-            Err(error) => return unavailable(&visit, &error),
-        };
-        match tokens::verify(token.expose_secret(), &keys, settings, portal.clock.now()) {
-            Ok(claims) => {
+        let verified = tokens::verified(token.expose_secret(), &*portal.keys, settings, portal.clock.now());
+        match verified.await {
+            Err(error) => Err(error),
+            Ok(Ok(claims)) => {
                 let until = Timestamp::from_unix_millis(claims.exp.saturating_mul(1000));
                 refreshing.revoke_access(&claims.sub, &SessionId::new(claims.sid), &claims.jti, until).await
             }
-            Err(_) => Ok(false),
+            Ok(Err(_)) => Ok(false),
         }
     } else {
         refreshing.revoke(&token).await

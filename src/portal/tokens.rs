@@ -135,6 +135,7 @@ pub(super) fn desk(visit: &Visit) -> TokenDesk<'_> {
         clock: &*visit.portal.clock,
         entropy: &*visit.portal.entropy,
         audit: &*visit.portal.audit,
+        metrics: Some(&visit.portal.metrics),
         address: visit.arrival.client.known(),
         request_id: Some(&visit.arrival.request_id),
     }

@@ -27,6 +27,8 @@ pub struct KeyTimes {
     pub signs_from: Timestamp,
     /// When the last token that it signed has expired; `None`: no other key follows it yet.
     pub retires_at: Option<Timestamp>,
+    /// The longest life of a token that it signs, of all nodes and configurations until now.
+    pub token_life: Duration,
 }
 
 /// What a key does.
@@ -128,24 +130,25 @@ pub enum Takeover {
 pub struct Rotation {
     pub algorithm: SigningAlgorithm,
     pub takeover: Takeover,
-    /// The longest life of a token that the older ones sign.
+    /// The longest life of a token that whoever asks lets them sign. Longer ones that were signed before are known to the store.
     pub access: Duration,
 }
 
 /// Our signing keys, kept encrypted under `storage.key_file`. A missing one is made at the first start.
 #[async_trait]
 pub trait Keys: Send + Sync {
-    /// The keys in memory, however old; never waits. Not to verify or sign by: [`Keys::sure`](#method.sure).
+    /// The keys in memory, however old; never waits. To publish, or to refuse by; not to let in or sign by: [`Keys::sure`](#method.sure).
     fn signing(&self) -> Arc<SigningKeys>;
     /// The same where memory is sure; never waits.
     fn peek(&self) -> Option<Arc<SigningKeys>>;
-    /// As the store has them, whatever memory says.
+    /// As the store has them, whatever memory says. Many who ask at once cost one reading.
     async fn read(&self) -> Result<Arc<SigningKeys>, Unavailable>;
     /// Reads them again after a change.
     async fn reload(&self) -> Result<(), Unavailable>;
     /// Makes a key, publishes it on every node, and answers its `kid`.
     async fn rotate(&self, rotation: Rotation) -> Result<String, Unavailable>;
-    /// The same where the newest key is of another algorithm; else nothing.
+    /// The same where the newest key is of another algorithm; else no key is made. From now on this process signs tokens that live for
+    /// `rotation.access`: no key retires before them.
     async fn adopt(&self, rotation: Rotation) -> Result<Option<String>, Unavailable>;
 }
 
@@ -175,7 +178,7 @@ mod tests {
     fn keys(times: &[(i64, Option<i64>)]) -> SigningKeys {
         let made = times.iter().zip(1..).map(|((signs_from, retires_at), seed)| {
             let mut key = key(seed);
-            key.times = KeyTimes { created_at: NOW, signs_from: at(*signs_from), retires_at: retires_at.map(at) };
+            key.times = KeyTimes { signs_from: at(*signs_from), retires_at: retires_at.map(at), ..key.times };
             key
         });
         SigningKeys::new(made.collect())

@@ -26,7 +26,7 @@ pub use passwords::{
 };
 pub use sessions::{End, LiveSession, Peek, Sessions};
 pub use system::{AuditEvent, AuditSink, Clock, Entropy, SourceLimit};
-pub use tokens::{Exchange, Exchanged, RefreshToken, Revocation, Tokens};
+pub use tokens::{Exchange, Exchanged, RefreshToken, Revocation, Revoked, Tokens};
 pub use users::{UserChange, UserError, Users, Whom};
 
 /// A store cannot answer now. Never to be read as "no": the request fails closed (invariant 1).

@@ -85,6 +85,16 @@ pub trait Sessions: Send + Sync {
     /// Reads the store, whatever memory says, and remembers the answer.
     async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable>;
     async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable>;
+    /// Which of these the store does not have, whatever memory says: for tidying up after them.
+    async fn absent(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Unavailable> {
+        let mut absent = Vec::new();
+        for id in ids {
+            if self.find_id(id).await?.is_none() {
+                absent.push(id.clone());
+            }
+        }
+        Ok(absent)
+    }
     /// Stores a session and ends those that the request's cookies named, with what was handed over from them, in one transaction. One that was
     /// handed over itself is only stored where the session that it came from still is.
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable>;

@@ -25,7 +25,7 @@ pub trait SourceLimit: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEvent {
     /// `sign_in`, `sign_in_failed`, `sign_out`, `session_ended`, `user_changed`, `hand_over`, `refresh_reused`, `refresh_repeated`,
-    /// `refresh_limit`, `token_created`, `token_revoked`.
+    /// `refresh_limit`, `revocation_limit`, `token_created`, `token_revoked`.
     pub event: &'static str,
     pub user: Option<String>,
     pub address: Option<IpAddr>,

@@ -43,12 +43,24 @@ pub enum Exchanged {
     Done,
     /// The same use once more, by whoever lost the answer: the next token holds beside that of the lost answer, until one of them is used.
     Again,
+    /// The same use once more, more often than it is answered. Nothing ends: what was answered before holds.
+    TooOften,
     /// A second use. Its session was ended, and with it the family.
     Reused,
     /// More uses than a family has. Its session was ended too.
     TooMany,
     /// It expired, or was never one of that family.
     Unknown,
+}
+
+/// What became of a revocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revoked {
+    /// It was revoked before.
+    Before,
+    Done,
+    /// So many of its session's were revoked that the session ended too, with all that belongs to the same sign-in: how many ended.
+    WithSession(u64),
 }
 
 /// Refresh tokens, and which access tokens were revoked; shared by all nodes.
@@ -59,8 +71,8 @@ pub trait Tokens: Send + Sync {
     /// The same, asked of the store.
     async fn is_revoked(&self, jti: &str) -> Result<bool, Unavailable>;
     /// An access token holds no longer, on any node; where too many of its session were revoked, the session ends too. `until`: when
-    /// it expires anyway. `false`: it was revoked before.
-    async fn revoke(&self, jti: &str, until: Timestamp) -> Result<bool, Unavailable>;
+    /// it expires anyway.
+    async fn revoke(&self, jti: &str, until: Timestamp) -> Result<Revoked, Unavailable>;
     /// The first token of a family.
     async fn insert_refresh(&self, token: RefreshToken) -> Result<(), Unavailable>;
     /// Also one that was spent or has expired.

@@ -382,7 +382,7 @@ impl Background {
         self.sessions.write_uses().await?;
         self.sessions.clean(**self.lifetimes.load()).await?;
         self.api_tokens.clean().await?;
-        self.tokens.clean().await?;
+        self.tokens.clean(&*self.sessions).await?;
         self.keys.clean().await?;
         let keep = i64::try_from(KEEP_CHANGES.as_millis()).unwrap_or(i64::MAX);
         let before = self.database.clock.now().unix_millis().saturating_sub(keep);

@@ -17,6 +17,7 @@ crate::for_every_store!(
     threat_36_the_emergency_ends_everything_of_a_user_or_of_all,
     threat_36_the_emergency_holds_for_users_of_a_file,
     the_emergency_comes_to_its_end_with_many_sessions,
+    the_emergency_raises_the_versions_of_many_users_in_steps,
 );
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -116,4 +117,45 @@ async fn the_emergency_comes_to_its_end_with_many_sessions(place: Place) {
         assert_eq!(stores.users.find(name).await.unwrap().unwrap().token_version, version);
     }
     stores.close().await;
+}
+
+/// Of users of the database and of those of a file, whose versions are beside it.
+async fn the_emergency_raises_the_versions_of_many_users_in_steps(mut place: Place) {
+    const MANY: usize = 10_000;
+    place.open().await.unwrap().close().await;
+    let rows = format!("WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {MANY})");
+    place
+        .execute(&format!(
+            "{rows} INSERT INTO users (folded, name, display_name, token_version) SELECT 'user-' || n, 'user-' || n, '', n FROM numbers"
+        ))
+        .await;
+    let stores = place.open().await.unwrap();
+    let before = stores.changes.latest().await.unwrap();
+    assert_eq!(stores.users.revoke(Whom::Everybody).await.unwrap(), 0);
+    let changes = stores.changes.after(before).await.unwrap().unwrap();
+    assert!(changes.len() >= MANY / 2_000, "{} steps", changes.len());
+    assert!(changes.iter().all(|change| change.kind == ChangeKind::AllUsers));
+    let users = stores.users.list().await.unwrap();
+    assert_eq!(users.len(), MANY);
+    for user in users {
+        let number: u64 = user.name.strip_prefix("user-").unwrap().parse().unwrap();
+        assert_eq!(user.token_version, number + 1, "once, each");
+    }
+    stores.close().await;
+
+    let file = place.folder.path().join("users.yaml");
+    let hash = "$5$abcdefgh$ZLdkj8mkc2XVSrPVjskDAgZPGjtj1VGVaa1aUkrMTU/";
+    std::fs::write(&file, format!("users:\n  ann: {{ displayname: ann, password: '{hash}' }}\n")).unwrap();
+    let fingerprint = if place.is_sqlite() { "x''" } else { "''::bytea" };
+    place
+        .execute(&format!(
+            "{rows} INSERT INTO file_users (folded, fingerprint) SELECT CASE WHEN n = 1 THEN 'a' WHEN n = 2 THEN 'zz' \
+             ELSE 'gone-' || n END, {fingerprint} FROM numbers"
+        ))
+        .await;
+    place.users = UsersSource::File(file);
+    let node = place.node().await;
+    assert_eq!(node.stores.users.revoke(Whom::Everybody).await.unwrap(), 0);
+    assert_eq!(version(&node, "ann").await, 2);
+    node.stop().await;
 }

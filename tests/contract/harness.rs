@@ -113,14 +113,19 @@ impl Place {
         matches!(self.address, DatabaseAddress::Sqlite(_))
     }
 
-    /// Statements that no port has.
-    pub(crate) async fn execute(&self, sql: &str) {
+    /// For what no port has.
+    pub(crate) async fn connect(&self) -> AnyConnection {
         sqlx::any::install_default_drivers();
         let url = match &self.address {
             DatabaseAddress::Sqlite(path) => format!("sqlite://{}", path.display()),
             DatabaseAddress::Postgres(url) => url.expose().to_owned(),
         };
-        let mut connection = AnyConnection::connect(&url).await.unwrap();
+        AnyConnection::connect(&url).await.unwrap()
+    }
+
+    /// Statements that no port has.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let mut connection = self.connect().await;
         connection.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
         connection.close().await.unwrap();
     }

@@ -18,6 +18,9 @@ crate::for_every_store!(
     another_algorithm_makes_one_key_however_many_nodes_ask,
     threat_36_what_memory_holds_is_not_believed_without_a_follower,
     a_key_of_a_newer_version_keeps_no_removed_one_alive,
+    a_key_verifies_until_the_longest_of_its_tokens_has_expired,
+    a_longer_life_that_is_told_of_later_counts_for_keys_that_still_sign,
+    a_key_that_another_process_made_is_told_of_the_life_of_tokens,
 );
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -164,4 +167,72 @@ async fn another_algorithm_makes_one_key_however_many_nodes_ask(place: Place) {
     let algorithms: Vec<&str> = keys.verifying(again.clock.now()).map(|key| key.algorithm.as_str()).collect();
     assert_eq!(algorithms, ["RS256", "EdDSA"]);
     again.close().await;
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// As a server does at its start and at a reload.
+async fn lets_tokens_live(stores: &Stores, access: Duration) {
+    let rotation = Rotation { access, ..after(6 * MINUTE) };
+    assert_eq!(stores.keys.adopt(rotation).await.unwrap(), None);
+}
+
+async fn verifies(place: &Place, kid: &str, seconds: u64) -> bool {
+    let stores = place.open_at(Later::by(seconds)).await.unwrap();
+    let verifies = states(&stores).iter().any(|(known, _)| known == kid);
+    stores.close().await;
+    verifies
+}
+
+async fn a_key_verifies_until_the_longest_of_its_tokens_has_expired(place: Place) {
+    let stores = place.open().await.unwrap();
+    let old = signing(&stores);
+    lets_tokens_live(&stores, DAY).await;
+    // What it signed until now lives on, whatever is said from now on.
+    lets_tokens_live(&stores, 15 * MINUTE).await;
+    stores.keys.rotate(after(MINUTE)).await.unwrap();
+    stores.close().await;
+    for (seconds, holds) in [(60, true), (86_400 + 90, true), (86_400 + 125, false)] {
+        assert_eq!(verifies(&place, &old, seconds).await, holds, "after {seconds} s");
+    }
+}
+
+async fn a_longer_life_that_is_told_of_later_counts_for_keys_that_still_sign(place: Place) {
+    let stores = place.open().await.unwrap();
+    let old = signing(&stores);
+    let new = stores.keys.rotate(after(MINUTE)).await.unwrap();
+    lets_tokens_live(&stores, DAY).await;
+    let times: Vec<_> = stores.keys.signing().states(stores.clock.now()).map(|(key, _)| key.times.token_life).collect();
+    assert_eq!(times, [DAY, DAY], "known at once");
+    stores.close().await;
+    // The new one signs by now; the old one does not, and is not kept for longer.
+    let later = place.open_at(Later::by(300)).await.unwrap();
+    assert_eq!(signing(&later), new);
+    lets_tokens_live(&later, 3 * DAY).await;
+    later.keys.rotate(after(MINUTE)).await.unwrap();
+    later.close().await;
+    for (kid, seconds, holds) in [
+        (&old, 86_400 + 90, true),
+        (&old, 86_400 + 125, false),
+        (&new, 3 * 86_400 + 390, true),
+        (&new, 3 * 86_400 + 430, false),
+    ] {
+        assert_eq!(verifies(&place, kid, seconds).await, holds, "after {seconds} s");
+    }
+}
+
+async fn a_key_that_another_process_made_is_told_of_the_life_of_tokens(place: Place) {
+    let (server, command) = (place.open().await.unwrap(), place.open().await.unwrap());
+    lets_tokens_live(&server, DAY).await;
+    let kid = command.keys.rotate(after(MINUTE)).await.unwrap();
+    server.keys.reload().await.unwrap();
+    // Cleaning is the first thing that it does in the background.
+    let node = Node::following(server);
+    eventually("the store knows", Duration::from_secs(5), || async {
+        let keys = command.keys.read().await.unwrap();
+        keys.newest().is_some_and(|key| key.kid == kid && key.times.token_life == DAY)
+    })
+    .await;
+    node.stop().await;
+    command.close().await;
 }

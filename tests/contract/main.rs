@@ -21,6 +21,7 @@ mod postgres_outage;
 mod sessions;
 mod sign_in;
 mod tokens;
+mod upgrade;
 mod users;
 mod users_file;
 

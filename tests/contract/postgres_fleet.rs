@@ -181,6 +181,25 @@ async fn a_session_that_is_made_while_the_password_changes_does_not_outlive_the_
     there.close().await;
 }
 
+/// Whoever changes a user is told the version that is stored, whoever raised it between the reading and the writing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_change_of_a_user_answers_the_version_that_is_stored() {
+    let place = Place::postgres().await;
+    let stores = place.open().await.unwrap();
+    stores.users.insert(user("ann"), None).await.unwrap();
+    let mut holder = PgConnection::connect(place.url()).await.unwrap();
+    holder.execute("BEGIN; UPDATE users SET token_version = 7 WHERE folded = 'ann'").await.unwrap();
+    let changing = tokio::spawn({
+        let users = stores.users.clone();
+        async move { users.update("ann", UserChange { disabled: Some(true), ..Default::default() }).await }
+    });
+    is_waited_for(&mut holder, "transactionid", "the change waits for the row").await;
+    holder.execute("COMMIT").await.unwrap();
+    assert_eq!(changing.await.unwrap().unwrap().token_version, 8);
+    assert_eq!(stores.users.find("ann").await.unwrap().unwrap().token_version, 8);
+    stores.close().await;
+}
+
 async fn is_waited_for(connection: &mut PgConnection, lock: &str, what: &str) {
     let asking = async {
         while waiting(connection, lock).await == 0 {

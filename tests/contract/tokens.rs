@@ -8,10 +8,11 @@ use postern::{
         time::Timestamp,
         tokens::jti_of,
     },
-    ports::{Exchange, Exchanged, RefreshToken, Revocation, Tokens},
+    ports::{End, Exchange, Exchanged, RefreshToken, Revocation, Revoked, Tokens},
+    store::Stores,
 };
 
-use crate::harness::{Later, Node, Place, eventually};
+use crate::harness::{Later, Node, Place, eventually, session, user};
 
 crate::for_every_store!(
     a_refresh_token_is_exchanged_once,
@@ -20,6 +21,8 @@ crate::for_every_store!(
     threat_36_a_second_use_is_known_however_often_the_token_was_followed,
     threat_36_a_second_use_is_known_after_the_token_would_have_expired,
     one_use_is_answered_again_a_few_times,
+    beyond_those_times_a_second_use_is_still_one,
+    a_family_is_cleaned_away_once_its_session_is_over,
     a_family_that_grows_too_large_ends_with_its_session,
     a_second_use_ends_the_session_in_the_same_step,
     a_session_whose_tokens_are_revoked_too_often_ends,
@@ -59,6 +62,12 @@ fn exchange(presented: &str, next: &str) -> Exchange {
 
 async fn exchanged(tokens: &dyn Tokens, presented: &str, next: &str) -> Exchanged {
     tokens.exchange(exchange(presented, next)).await.unwrap()
+}
+
+/// A session of Ann's of this id, for thirty days.
+async fn remembered(stores: &Stores, id: &str) {
+    let made = Session { id: SessionId(id.to_owned()), remembered: true, ..session("ann") };
+    stores.sessions.create(made, &[]).await.unwrap();
 }
 
 async fn a_refresh_token_is_exchanged_once(place: Place) {
@@ -165,6 +174,10 @@ async fn threat_36_a_second_use_is_known_after_the_token_would_have_expired(plac
         asked.next.expires_at = now().after(days(30));
         asked
     };
+    stores.users.insert(user("ann"), None).await.unwrap();
+    for family in ["family", "other"] {
+        remembered(&stores, family).await;
+    }
     tokens.insert_refresh(token("1", "family")).await.unwrap();
     tokens.insert_refresh(token("unused", "other")).await.unwrap();
     assert_eq!(tokens.exchange(kept(exchange("1", "2"))).await.unwrap(), Exchanged::Done);
@@ -190,16 +203,45 @@ async fn threat_36_a_second_use_is_known_after_the_token_would_have_expired(plac
 }
 
 async fn one_use_is_answered_again_a_few_times(place: Place) {
-    let stores = place.open().await.unwrap();
-    let tokens = &*stores.tokens;
-    tokens.insert_refresh(token("1", "family")).await.unwrap();
-    assert_eq!(exchanged(tokens, "1", "2").await, Exchanged::Done);
+    let (node, made) = scene(&place).await;
+    let tokens = &*node.stores.tokens;
+    assert_eq!(tokens.exchange(of(&made, "1", "2")).await.unwrap(), Exchanged::Done);
     for number in 0..8 {
-        assert_eq!(exchanged(tokens, "1", &format!("2-{number}")).await, Exchanged::Again);
+        let again = of(&made, "1", &format!("2-{number}"));
+        assert_eq!(tokens.exchange(again).await.unwrap(), Exchanged::Again);
     }
-    assert_eq!(exchanged(tokens, "1", "x").await, Exchanged::Reused);
-    assert_eq!(exchanged(tokens, "2", "x").await, Exchanged::Reused, "nothing of the family holds");
-    stores.close().await;
+    for _ in 0..3 {
+        assert_eq!(tokens.exchange(of(&made, "1", "x")).await.unwrap(), Exchanged::TooOften);
+    }
+    assert!(tokens.find_refresh(&TokenHash::of("x")).await.unwrap().is_none());
+    assert!(!is_over(&node, &made).await, "nothing ends");
+    assert_eq!(tokens.exchange(of(&made, "2-3", "3")).await.unwrap(), Exchanged::Done, "and the answers hold");
+    assert_eq!(tokens.exchange(of(&made, "1", "x")).await.unwrap(), Exchanged::Reused);
+    assert!(is_over(&node, &made).await);
+    node.stop().await;
+}
+
+/// However often it was answered: a thief is not hidden by many tabs.
+async fn beyond_those_times_a_second_use_is_still_one(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let elsewhere = |asked: Exchange| Exchange { place: Some(TokenHash::of("elsewhere")), ..asked };
+    let late = |asked: Exchange| Exchange { now: asked.now.after(Duration::from_secs(11)), ..asked };
+    let changes: [&(dyn Fn(Exchange) -> Exchange + Sync); 2] = [&elsewhere, &late];
+    for (round, change) in changes.into_iter().enumerate() {
+        let name = |number: &str| format!("{round}-{number}");
+        let made = node.sign_in("ann").await;
+        let tokens = &*node.stores.tokens;
+        tokens.insert_refresh(token(&name("1"), &made.id.0)).await.unwrap();
+        for number in 0..9 {
+            tokens.exchange(of(&made, &name("1"), &name(&format!("2-{number}")))).await.unwrap();
+        }
+        let over = of(&made, &name("1"), &name("x"));
+        assert_eq!(tokens.exchange(over.clone()).await.unwrap(), Exchanged::TooOften);
+        assert_eq!(tokens.exchange(change(over)).await.unwrap(), Exchanged::Reused, "{round}");
+        assert!(is_over(&node, &made).await, "{round}");
+    }
+    node.stop().await;
 }
 
 /// A node that knows a session of Ann's, and the first refresh token of it.
@@ -252,14 +294,15 @@ async fn a_session_whose_tokens_are_revoked_too_often_ends(place: Place) {
     let until = now().after(Duration::from_secs(900));
     let jti = |number: i32| jti_of(&made.id, &number.to_string());
     for number in 0..50 {
-        assert!(here.stores.tokens.revoke(&jti(number), until).await.unwrap());
+        assert_eq!(here.stores.tokens.revoke(&jti(number), until).await.unwrap(), Revoked::Done);
     }
-    assert!(!here.stores.tokens.revoke(&jti(0), until).await.unwrap(), "it was already");
-    assert!(here.stores.tokens.revoke("of-another-make", until).await.unwrap());
+    assert_eq!(here.stores.tokens.revoke(&jti(0), until).await.unwrap(), Revoked::Before);
+    assert_eq!(here.stores.tokens.revoke("of-another-make", until).await.unwrap(), Revoked::Done);
     assert!(!is_over(&here, &made).await);
-    assert!(here.stores.tokens.revoke(&jti(50), until).await.unwrap());
+    assert_eq!(here.stores.tokens.revoke(&jti(50), until).await.unwrap(), Revoked::WithSession(1));
     assert!(is_over(&here, &made).await, "at once here");
     eventually("and there", SECOND, || is_over(&there, &made)).await;
+    assert_eq!(here.stores.tokens.revoke(&jti(51), until).await.unwrap(), Revoked::Done, "there is none to end");
     here.stop().await;
     there.stop().await;
 }
@@ -346,8 +389,8 @@ async fn a_revoked_token_is_known_at_once_here_and_within_a_second_elsewhere(pla
         .await;
     }
     let until = now().after(Duration::from_secs(900));
-    assert!(here.stores.tokens.revoke("a", until).await.unwrap());
-    assert!(!here.stores.tokens.revoke("a", until).await.unwrap(), "it was already");
+    assert_eq!(here.stores.tokens.revoke("a", until).await.unwrap(), Revoked::Done);
+    assert_eq!(here.stores.tokens.revoke("a", until).await.unwrap(), Revoked::Before);
     assert_eq!(here.stores.tokens.peek_revoked("a"), Revocation::Revoked);
     eventually("the other node knows", SECOND, || async {
         there.stores.tokens.peek_revoked("a") == Revocation::Revoked
@@ -383,7 +426,9 @@ async fn memory_of_revocations_is_unsure_without_a_follower(place: Place) {
 /// Cleaning is the first thing that a server does in the background.
 async fn what_has_expired_is_cleaned_away(place: Place) {
     let stores = place.open().await.unwrap();
+    stores.users.insert(user("ann"), None).await.unwrap();
     for (name, seconds) in [("old", 900), ("fresh", 90_000)] {
+        remembered(&stores, name).await;
         let expires_at = now().after(Duration::from_secs(seconds));
         stores.tokens.revoke(name, expires_at).await.unwrap();
         stores.tokens.insert_refresh(RefreshToken { expires_at, ..token(name, name) }).await.unwrap();
@@ -397,6 +442,54 @@ async fn what_has_expired_is_cleaned_away(place: Place) {
     assert!(stores.tokens.is_revoked("fresh").await.unwrap());
     assert!(stores.tokens.find_refresh(&TokenHash::of("fresh")).await.unwrap().is_some());
     assert_eq!(node.stores.tokens.peek_revoked("fresh"), Revocation::Revoked);
+    node.stop().await;
+    stores.close().await;
+}
+
+/// Whose tokens lead nowhere any more; however many families there are, and however many tokens they have.
+async fn a_family_is_cleaned_away_once_its_session_is_over(place: Place) {
+    let stores = place.open().await.unwrap();
+    stores.users.insert(user("ann"), None).await.unwrap();
+    for family in ["aaa", "family", "zzz"] {
+        remembered(&stores, family).await;
+    }
+    let until = now().after(Duration::from_secs(86_400)).unix_millis();
+    let text = "substr(n || '--------------------------------', 1, 32)";
+    let hash = if place.is_sqlite() { format!("CAST({text} AS BLOB)") } else { format!("convert_to({text}, 'UTF8')") };
+    let rows = |from: i32, to: i32, session: &str| {
+        format!(
+            "WITH RECURSIVE numbers (n) AS (SELECT {from} UNION ALL SELECT n + 1 FROM numbers WHERE n < {to}) \
+             INSERT INTO refresh_tokens (hash, session, generation, expires_at) \
+             SELECT {hash}, {session}, n, {until} FROM numbers"
+        )
+    };
+    // Of one that has ended, and of those that nobody knows: more than a step of each.
+    place.execute(&rows(10_001, 11_100, "'family'")).await;
+    place.execute(&rows(20_001, 21_100, "'nobodys-' || n")).await;
+    let found = async |number: i32| {
+        let text = format!("{number}--------------------------------");
+        let hash = TokenHash(*text.as_bytes().first_chunk().unwrap());
+        stores.tokens.find_refresh(&hash).await.unwrap().is_some()
+    };
+    for name in ["aaa", "zzz"] {
+        stores.tokens.insert_refresh(token(name, name)).await.unwrap();
+    }
+    assert!(found(10_001).await && found(11_100).await && found(20_001).await && found(21_100).await);
+    stores.sessions.end(End::One(&SessionId("family".to_owned()))).await.unwrap();
+    let node = place.node().await;
+    eventually("no row is left", 10 * SECOND, || async {
+        for number in (10_001..=11_100).chain(20_001..=21_100) {
+            if found(number).await {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    for name in ["aaa", "zzz"] {
+        let next = Exchange { next: token(&format!("{name}-2"), name), ..exchange(name, "") };
+        assert_eq!(stores.tokens.exchange(next).await.unwrap(), Exchanged::Done, "{name} lives");
+    }
     node.stop().await;
     stores.close().await;
 }

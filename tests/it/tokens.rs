@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     eventually,
+    idp::with_secret,
     postgres::Postgres,
     server::{Role, Server, Setup, SignedIn},
     upstream::Upstream,
@@ -375,6 +376,63 @@ async fn threat_45_46_47_64_what_is_forged_is_401_in_both_roles() {
     // Another issuer's is none of ours: nobody, and never an identity.
     let foreign = forge.claim("iss", json!("https://idp.example.com"));
     assert_eq!(status(&server, &foreign).await, [401, 401]);
+    forge.stores.close().await;
+}
+
+/// The confusion as it was found: a key that is public is taken for a secret.
+#[tokio::test]
+async fn threat_45_the_public_rsa_key_is_no_secret_in_both_roles() {
+    let upstream = Upstream::start().await;
+    let mut setup = Setup::with(&upstream);
+    setup.more = "tokens: { algorithm: RS256 }\n".to_owned();
+    let server = setup.start().await;
+    let bob = server.sign_in("bob").await;
+    assert_eq!(status(&server, &bob.access_token).await, [200, 200]);
+    let forge = Forge::of(&server, &bob).await;
+    let jwk = serde_json::to_value(&jwks(&server).await.keys[0]).expect("JSON");
+    let number = |name: &str| {
+        let bytes = URL_SAFE_NO_PAD.decode(jwk[name].as_str().expect("a number")).expect("base64");
+        rsa::BigUint::from_bytes_be(&bytes)
+    };
+    let public = rsa::RsaPublicKey::new(number("n"), number("e")).expect("a key");
+    let pem = rsa::pkcs8::EncodePublicKey::to_public_key_pem(&public, rsa::pkcs8::LineEnding::LF).expect("PEM");
+    let der = rsa::pkcs8::EncodePublicKey::to_public_key_der(&public).expect("DER");
+    let mut header = forge.header.clone();
+    header["alg"] = json!("HS256");
+    let secrets = [pem.as_bytes(), pem.trim_end().as_bytes(), der.as_bytes(), jwk["n"].as_str().expect("n").as_bytes()];
+    let forged = secrets.map(|secret| {
+        let length = secret.len();
+        (format!("a secret of {length} bytes"), with_secret(secret, &header, &forge.claims))
+    });
+    are_401(&server, forged).await;
+    forge.stores.close().await;
+}
+
+/// Our own keys are fetched from nowhere, whatever a `kid` looks like.
+#[tokio::test]
+async fn threat_48_a_kid_of_our_own_issuer_leads_nowhere_in_both_roles() {
+    let (upstream, server) = scene().await;
+    let bob = server.sign_in("bob").await;
+    let forge = Forge::of(&server, &bob).await;
+    let reached = Upstream::start().await;
+    let port = reached.port();
+    let kids = [
+        format!("http://127.0.0.1:{port}/jwks.json"),
+        format!("//127.0.0.1:{port}/"),
+        "../../../../etc/passwd".to_owned(),
+        "' OR 1=1 --".to_owned(),
+        "\0".to_owned(),
+        String::new(),
+        "k".repeat(4_000),
+    ];
+    are_401(&server, kids.map(|kid| (format!("{kid:.40}"), forge.header("kid", json!(kid))))).await;
+    for number in 0..1_000 {
+        let token = forge.header("kid", json!(format!("{number}")));
+        let role = if number % 2 == 0 { Role::Edge } else { Role::ForwardAuth };
+        assert_eq!(server.ask(role, &bearer(&token)).await.status, 401);
+    }
+    assert!(reached.seen().is_empty() && upstream.seen().is_empty());
+    assert_eq!(status(&server, &bob.access_token).await, [200, 200], "it goes on");
     forge.stores.close().await;
 }
 

@@ -28,7 +28,9 @@ use tempfile::TempDir;
 use tokio::sync::{OnceCell, RwLock};
 use tower::ServiceExt as _;
 
-use crate::ports::{BreakableMemory, BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Record, Strict};
+use crate::ports::{
+    BreakableKeys, BreakableMemory, BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Record, Strict,
+};
 
 pub(crate) const PASSWORD: &str = "a long word for tests";
 pub(crate) const REQUEST_ID: &str = "0123456789abcdef";
@@ -70,6 +72,7 @@ pub(crate) struct World {
     pub(crate) hasher: Arc<CountingHasher>,
     pub(crate) sessions: Arc<BreakableSessions>,
     pub(crate) users: Arc<BreakableUsers>,
+    pub(crate) keys: Arc<BreakableKeys>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) regulation: Arc<Strict>,
     pub(crate) memory: Arc<BreakableMemory>,
@@ -130,6 +133,11 @@ routes:
             ends_parents: AtomicBool::new(false),
         });
         let users = Arc::new(BreakableUsers { inner: stores.users.clone(), down: AtomicBool::new(false) });
+        let keys = Arc::new(BreakableKeys {
+            inner: stores.keys.clone(),
+            down: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
+        });
         let record = Arc::new(Record::default());
         let regulation = Arc::new(Strict::default());
         let memory = Arc::new(BreakableMemory {
@@ -152,7 +160,7 @@ routes:
             sessions: sessions.clone(),
             api_tokens: stores.api_tokens.clone(),
             passwords: passwords.clone(),
-            keys: stores.keys.clone(),
+            keys: keys.clone(),
             foreign: Foreign { keys: stores.issuer_keys.clone(), tokens: stores.foreign_tokens.clone() },
             tokens: stores.tokens.clone(),
             source_limit: stores.source_limit.clone(),
@@ -163,7 +171,7 @@ routes:
         let sign_in = SignIn {
             passwords,
             sessions: sessions.clone(),
-            keys: stores.keys.clone(),
+            keys: keys.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
             audit: record.clone(),
@@ -181,7 +189,7 @@ routes:
             },
             sessions: sessions.clone(),
             api_tokens: stores.api_tokens.clone(),
-            keys: stores.keys.clone(),
+            keys: keys.clone(),
             tokens: stores.tokens.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
@@ -196,6 +204,7 @@ routes:
             hasher,
             sessions,
             users,
+            keys,
             gate,
             regulation,
             memory,

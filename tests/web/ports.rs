@@ -18,9 +18,9 @@ use postern::{
         user::User,
     },
     ports::{
-        AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, LiveSession, Mark, PasswordKey, PasswordTurn,
-        Peek, Presentation, Regulation, Sessions, Try, Unavailable, UserChange, UserError, Users, VerifiedPasswords,
-        Whom,
+        AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, Keys, LiveSession, Mark, PasswordKey,
+        PasswordTurn, Peek, Presentation, Regulation, Rotation, Sessions, SigningKeys, Try, Unavailable, UserChange,
+        UserError, Users, VerifiedPasswords, Whom,
     },
 };
 use secrecy::SecretString;
@@ -176,6 +176,43 @@ impl Users for BreakableUsers {
 
     async fn revoke(&self, whom: Whom<'_>) -> Result<u64, UserError> {
         self.inner.revoke(whom).await
+    }
+}
+
+/// Signing keys that memory is not sure of.
+pub(crate) struct BreakableKeys {
+    pub(crate) inner: Arc<dyn Keys>,
+    pub(crate) down: AtomicBool,
+    /// How often the store was asked.
+    pub(crate) reads: AtomicU64,
+}
+
+#[async_trait]
+impl Keys for BreakableKeys {
+    fn signing(&self) -> Arc<SigningKeys> {
+        self.inner.signing()
+    }
+
+    fn peek(&self) -> Option<Arc<SigningKeys>> {
+        None
+    }
+
+    async fn read(&self) -> Result<Arc<SigningKeys>, Unavailable> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        unless(&self.down, "keys")?;
+        self.inner.read().await
+    }
+
+    async fn reload(&self) -> Result<(), Unavailable> {
+        self.inner.reload().await
+    }
+
+    async fn rotate(&self, rotation: Rotation) -> Result<String, Unavailable> {
+        self.inner.rotate(rotation).await
+    }
+
+    async fn adopt(&self, rotation: Rotation) -> Result<Option<String>, Unavailable> {
+        self.inner.adopt(rotation).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Refresh tokens and the end of tokens before their time.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use postern::{
     core::client_ip::ClientAddress,
@@ -296,13 +296,20 @@ async fn a_revoked_access_token_holds_nowhere_and_its_session_goes_on() {
 async fn whoever_revokes_too_many_access_tokens_of_a_session_ends_it_and_goes_no_further() {
     let world = World::https().await;
     let mut signed_in = sign_in(&world, "bob").await;
-    for _ in 0..51 {
+    for number in 0..51 {
         let access = text(&signed_in, "access_token");
         let reply = world.send(refresh(&text(&signed_in, "refresh_token"))).await;
         assert_eq!(reply.status, 200, "{reply:#?}");
         signed_in = reply.json();
+        world.recorded();
         assert_eq!(world.send(revoke(&access)).await.status, 200);
+        let expected: &[_] = match number {
+            50 => &[("token_revoked", "access_token"), ("revocation_limit", "session_ended")],
+            _ => &[("token_revoked", "access_token")],
+        };
+        assert_eq!(events(&world), expected, "{number}");
     }
+    assert_eq!(world.counted("postern_auth_session_revoked_total"), ["postern_auth_session_revoked_total 1"]);
     let last = text(&signed_in, "access_token");
     assert_eq!(me(&world, &last).await, 401, "the session is over");
     refused(&world.send(refresh(&text(&signed_in, "refresh_token"))).await);
@@ -362,11 +369,58 @@ async fn a_store_that_is_down_is_503_and_no_token_is_spent() {
     let world = World::https().await;
     let signed_in = sign_in(&world, "bob").await;
     let token = text(&signed_in, "refresh_token");
-    world.sessions.down.store(true, std::sync::atomic::Ordering::SeqCst);
+    world.sessions.down.store(true, Ordering::SeqCst);
     assert_eq!(world.send(refresh(&token)).await.code(), "unavailable");
     assert_eq!(world.send(revoke(&token)).await.code(), "unavailable");
-    world.sessions.down.store(false, std::sync::atomic::Ordering::SeqCst);
+    world.sessions.down.store(false, Ordering::SeqCst);
     pair(&world, world.send(refresh(&token)).await).await;
+}
+
+/// The access token is signed before the other is spent.
+#[tokio::test]
+async fn keys_that_cannot_be_had_are_503_and_no_token_is_spent() {
+    let world = World::https().await;
+    let signed_in = sign_in(&world, "bob").await;
+    let token = text(&signed_in, "refresh_token");
+    world.keys.down.store(true, Ordering::SeqCst);
+    let reply = world.send(refresh(&token)).await;
+    assert_eq!((reply.status.as_u16(), reply.code().as_str()), (503, "unavailable"));
+    // Beyond the grace, so that it was no use at all.
+    world.pass(seconds(60));
+    assert_eq!(world.send(refresh(&token)).await.status, 503);
+    world.keys.down.store(false, Ordering::SeqCst);
+    let next = pair(&world, world.send(refresh(&token)).await).await;
+    pair(&world, world.send(refresh(&next)).await).await;
+    assert!(events(&world).iter().all(|(event, _)| !event.starts_with("refresh_")), "neither again nor reused");
+    assert_eq!(
+        world.counted("postern_auth_token_refresh_total"),
+        [
+            r#"postern_auth_token_refresh_total{status="success"} 2"#,
+            r#"postern_auth_token_refresh_total{status="unavailable"} 2"#
+        ]
+    );
+}
+
+/// All tabs of a browser, and one more than are answered.
+#[tokio::test]
+async fn whoever_asks_again_too_often_is_refused_and_the_session_goes_on() {
+    let world = World::https().await;
+    let signed_in = sign_in(&world, "bob").await;
+    let first = text(&signed_in, "refresh_token");
+    let mut tokens = Vec::new();
+    for _ in 0..9 {
+        tokens.push(pair(&world, world.send(refresh(&first)).await).await);
+    }
+    world.recorded();
+    refused(&world.send(refresh(&first)).await);
+    assert_eq!(events(&world), [("refresh_repeated", "too_often")]);
+    assert_eq!(me(&world, &text(&signed_in, "access_token")).await, 200, "nothing has ended");
+    let next = pair(&world, world.send(refresh(&tokens[4])).await).await;
+    // But a second use is one.
+    refused(&world.send(refresh(&first)).await);
+    assert_eq!(events(&world), [("refresh_reused", "family_revoked")]);
+    refused(&world.send(refresh(&next)).await);
+    assert_eq!(me(&world, &text(&signed_in, "access_token")).await, 401);
 }
 
 /// An application's own origin has no tokens but the access token of a sign-in.

@@ -224,3 +224,21 @@ async fn too_many_at_once_are_told_to_wait() {
     assert!(page.is_page() && page.body.contains("Wait a few seconds"));
     assert!(page.body.contains("value=\"bob\""), "the name need not be typed again");
 }
+
+/// Neither a session that nobody has the secrets of, nor the end of the one that the browser has.
+#[tokio::test]
+async fn a_sign_in_without_keys_is_503_and_changes_no_session() {
+    let world = World::https().await;
+    let mut browser = Browser::signed_in(&world, HTTPS, "bob").await;
+    let before = world.stores.sessions.list(None).await.unwrap();
+    world.keys.down.store(true, Ordering::SeqCst);
+    let reply = browser.send(login("bob", PASSWORD)).await;
+    assert_eq!((reply.status.as_u16(), reply.code().as_str()), (503, "unavailable"));
+    assert!(reply.set_cookies().is_empty());
+    let page = browser.sign_in("bob", PASSWORD, &[]).await;
+    assert_eq!(page.status, 503);
+    assert_eq!(world.stores.sessions.list(None).await.unwrap(), before);
+    assert!(browser.is_signed_in().await);
+    world.keys.down.store(false, Ordering::SeqCst);
+    assert_eq!(browser.send(login("bob", PASSWORD)).await.status, 200);
+}

@@ -1,5 +1,7 @@
 //! Access tokens and the keys that verify them.
 
+use std::sync::atomic::Ordering;
+
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use postern::ports::{Clock as _, End, Rotation, Takeover, UserChange};
 use serde_json::{Value, json};
@@ -140,6 +142,43 @@ async fn threat_36_a_key_that_was_removed_elsewhere_neither_verifies_nor_signs()
         assert_eq!(world.send(me(&fresh)).await.status, 200);
     }
     elsewhere.close().await;
+}
+
+/// They are public, and asked for by anybody: an outage takes none of them away, and a flood costs the store nothing.
+#[tokio::test]
+async fn published_keys_are_answered_from_memory() {
+    let world = World::https().await;
+    let ask = || Ask::get(format!("{HTTPS}/.well-known/jwks.json"));
+    let published = world.send(ask()).await.json();
+    assert_eq!(published["keys"].as_array().unwrap().len(), 1);
+    world.keys.down.store(true, Ordering::SeqCst);
+    for _ in 0..10 {
+        let reply = world.send(ask()).await;
+        assert_eq!((reply.status.as_u16(), reply.json()), (200, published.clone()));
+    }
+    assert_eq!(world.keys.reads.load(Ordering::SeqCst), 0);
+}
+
+/// What memory can tell to be forged is refused without the store, also by `/auth/revoke`.
+#[tokio::test]
+async fn threat_48_what_is_forged_asks_no_store_while_memory_is_unsure() {
+    let world = World::https().await;
+    let good = token(&sign_in(&world, "bob").await);
+    world.keys.reads.store(0, Ordering::SeqCst);
+    world.keys.down.store(true, Ordering::SeqCst);
+    let (head, signature) = good.rsplit_once('.').unwrap();
+    let forged = format!("{head}.{}", "A".repeat(signature.len()));
+    for _ in 0..10 {
+        assert_eq!(world.send(Ask::get(format!("{HTTPS}/auth/me")).bearer(&forged)).await.code(), "invalid_token");
+        let revoke = Ask::post(format!("{HTTPS}/auth/revoke")).json(&json!({ "token": forged }));
+        assert_eq!(world.send(revoke).await.status, 200);
+    }
+    assert_eq!(world.keys.reads.load(Ordering::SeqCst), 0);
+    // What memory takes it may be wrong about.
+    assert_eq!(world.send(Ask::get(format!("{HTTPS}/auth/me")).bearer(&good)).await.code(), "unavailable");
+    let revoke = Ask::post(format!("{HTTPS}/auth/revoke")).json(&json!({ "token": good }));
+    assert_eq!(world.send(revoke).await.code(), "unavailable");
+    assert_eq!(world.keys.reads.load(Ordering::SeqCst), 2);
 }
 
 /// Cookies come first: a browser that is signed in stays so whatever else it sends.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::json;
 
 use super::*;
 use crate::{
@@ -18,8 +19,8 @@ use crate::{
     ports::{
         LiveSession, SigningKeys,
         fakes::{
-            Door, Flooding, NOW, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of, key, listener,
-            no_issuers, route, row, session, site, token,
+            Door, Flooding, ISSUER, NOW, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of, key,
+            listener, no_issuers, route, row, session, signed, site, token,
         },
     },
 };
@@ -275,6 +276,38 @@ async fn threat_36_a_key_that_was_removed_verifies_nothing_where_memory_is_unsur
         f.gate.keys = Arc::new(OneKey { stored: Arc::new(stored), unsure, down, ..OneKey::new() });
         assert_eq!(f.verdict("/staff/x").await, expected, "unsure {unsure}, removed {removed}, down {down}");
     }
+}
+
+#[tokio::test]
+async fn threat_48_the_store_is_asked_for_keys_only_where_memory_cannot_tell() {
+    let claims = json!({ "iss": ISSUER });
+    let of_kid = |kid: &str| signed(1, &json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": kid }), &claims);
+    let now = NOW.unix_seconds();
+    for (what, token, expected) in [
+        ("another key under this name", token(2, |_| {}), 0),
+        ("expired", token(1, |claims| claims.exp = now), 0),
+        ("another audience", token(1, |claims| claims.aud = "grafana".to_owned()), 0),
+        ("another type", signed(1, &json!({ "alg": "EdDSA", "typ": "JWT", "kid": "key-1" }), &claims), 0),
+        ("a kid that memory doesn't know", of_kid("key-9"), 1),
+        ("a good one", token(1, |_| {}), 1),
+    ] {
+        let mut f = fixture();
+        let keys = Arc::new(OneKey { unsure: true, ..OneKey::new() });
+        f.gate.keys = Arc::clone(&keys) as _;
+        let found = f.gate.session_of_token(&f.site, &token).await.unwrap();
+        assert!(found.is_none(), "{what}: there is no session of it");
+        assert_eq!(keys.reads.load(Ordering::SeqCst), expected, "{what}");
+    }
+    // And never where memory is sure, whatever the kid.
+    let mut f = fixture();
+    let keys = Arc::new(OneKey::new());
+    f.gate.keys = Arc::clone(&keys) as _;
+    for number in 0..10_000 {
+        let token = of_kid(&format!("../../evil?{number}"));
+        assert!(f.gate.session_of_token(&f.site, &token).await.unwrap().is_none());
+    }
+    assert_eq!(keys.reads.load(Ordering::SeqCst), 0);
+    assert_eq!(f.stores.reads.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::{
         time::Timestamp,
         tokens::{AccessClaims, SigningAlgorithm, TokenSettings},
     },
-    ports::SigningKeys,
+    ports::{Keys, SigningKeys, Unavailable},
 };
 
 /// Longest token that is looked at, in bytes: ours stay far below, whatever groups a user has.
@@ -105,6 +105,26 @@ pub fn verify(
         return Err(TokenError::Time);
     }
     Ok(claims)
+}
+
+/// The same by keys that hold for certain. A `kid` is made of its key, so that what a key in memory refuses no store would take: it is only asked about a
+/// `kid` that memory doesn't know, and for a signature that is good (THREATS 48).
+///
+/// # Errors
+/// Memory is unsure and the store cannot answer.
+pub async fn verified(
+    token: &str,
+    keys: &dyn Keys,
+    settings: &TokenSettings,
+    now: Timestamp,
+) -> Result<Result<AccessClaims, TokenError>, Unavailable> {
+    if let Some(keys) = keys.peek() {
+        return Ok(verify(token, &keys, settings, now));
+    }
+    match verify(token, &keys.signing(), settings, now) {
+        Ok(_) | Err(TokenError::Key) => Ok(verify(token, &*keys.read().await?, settings, now)),
+        Err(error) => Ok(Err(error)),
+    }
 }
 
 /// Times, issuer and audience are checked above, against our own clock and settings.

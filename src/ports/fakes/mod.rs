@@ -139,13 +139,14 @@ pub(crate) struct OneKey {
     pub(crate) stored: Arc<SigningKeys>,
     pub(crate) unsure: bool,
     pub(crate) down: bool,
+    pub(crate) reads: AtomicI64,
 }
 
 impl OneKey {
     /// `key-1`.
     pub(crate) fn new() -> Self {
         let keys = Arc::new(SigningKeys::new(vec![key(1)]));
-        Self { remembered: Arc::clone(&keys), stored: keys, unsure: false, down: false }
+        Self { remembered: Arc::clone(&keys), stored: keys, unsure: false, down: false, reads: AtomicI64::new(0) }
     }
 }
 
@@ -158,6 +159,7 @@ impl Keys for OneKey {
         (!self.unsure).then(|| self.signing())
     }
     async fn read(&self) -> Result<Arc<SigningKeys>, Unavailable> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         if self.down {
             return Err(Unavailable { store: "keys", detail: "down".to_owned() });
         }
@@ -199,7 +201,7 @@ impl super::Tokens for Revocations {
         }
         Ok(self.revoked.lock().unwrap().iter().any(|revoked| revoked == jti))
     }
-    async fn revoke(&self, _: &str, _: Timestamp) -> Result<bool, Unavailable> {
+    async fn revoke(&self, _: &str, _: Timestamp) -> Result<super::Revoked, Unavailable> {
         unreachable!("nothing here revokes a token")
     }
     async fn insert_refresh(&self, _: RefreshToken) -> Result<(), Unavailable> {
@@ -255,7 +257,7 @@ pub(crate) fn key(seed: u8) -> SigningKey {
         signer: Box::new(FakeSigner(key)),
         decoding: jsonwebtoken::DecodingKey::from_ed_pem(public.as_bytes()).unwrap(),
         jwk: serde_json::Value::Null,
-        times: KeyTimes { created_at: NOW, signs_from: NOW, retires_at: None },
+        times: KeyTimes { created_at: NOW, signs_from: NOW, retires_at: None, token_life: Duration::from_secs(900) },
     }
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{AnyConnection, FromRow};
 
-use super::emergency::revoke;
+use super::emergency::{USERS, revoke};
 use crate::{
     core::user::{Attributes, User, folded},
     ports::{ChangeKind, Credentials, Unavailable, UserChange, UserError, Users, Whom},
@@ -132,14 +132,14 @@ impl Users for DatabaseUsers {
                     None => drop(user.attributes.remove(&name)),
                 }
             }
-            user.token_version += u64::from(ends_sessions);
-            let user = match user.checked() {
+            let mut user = match user.checked() {
                 Ok(user) => user,
                 Err(bad) => return Ok(Outcome::Bad(bad)),
             };
-            sqlx::query(
+            // As it is stored: it only ever goes up, whoever raised it since the row was read.
+            let version: Option<i64> = sqlx::query_scalar(
                 "UPDATE users SET display_name = $1, email = $2, groups = $3, disabled = $4, \
-                 token_version = token_version + $5, attributes = $6 WHERE folded = $7",
+                 token_version = token_version + $5, attributes = $6 WHERE folded = $7 RETURNING token_version",
             )
             .bind(&user.display_name)
             .bind(&user.email)
@@ -148,8 +148,10 @@ impl Users for DatabaseUsers {
             .bind(i64::from(ends_sessions))
             .bind(attributes_text(&user.attributes))
             .bind(folded(name))
-            .execute(&mut *write)
+            .fetch_optional(&mut *write)
             .await?;
+            let Some(version) = version else { return Ok(Outcome::Unknown) };
+            user.token_version = u64::try_from(version).unwrap_or(u64::MAX);
             if ends_sessions {
                 delete_of_user(&mut write, &folded(name), None).await?;
                 api_tokens::delete_of_user(&mut write, &folded(name)).await?;
@@ -179,10 +181,9 @@ impl Users for DatabaseUsers {
     }
 
     async fn revoke(&self, whom: Whom<'_>) -> Result<u64, UserError> {
-        let raise = "UPDATE users SET token_version = token_version + 1 WHERE $1 IS NULL OR folded = $1";
         let ended = match whom {
-            Whom::One(name) => revoke(&self.database, raise, Some(&folded(name))).await,
-            Whom::Everybody => revoke(&self.database, raise, None).await,
+            Whom::One(name) => revoke(&self.database, &USERS, Some(&folded(name))).await,
+            Whom::Everybody => revoke(&self.database, &USERS, None).await,
         };
         // Also after a failure: it may be that only the answer to the commit was lost.
         match whom {

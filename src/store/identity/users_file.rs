@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
 use super::{
-    emergency::revoke,
+    emergency::{FILE_USERS, revoke},
     file_format::{self, Entries},
 };
 use crate::{
@@ -252,8 +252,7 @@ impl Users for FileUsers {
         {
             return Err(UserError::Unknown(spelt.to_owned()));
         }
-        let raise = "UPDATE file_users SET token_version = token_version + 1 WHERE $1 IS NULL OR folded = $1";
-        let ended = revoke(&self.database, raise, name.as_deref()).await;
+        let ended = revoke(&self.database, &FILE_USERS, name.as_deref()).await;
         // Also after a failure: it may be that only the answer to the commit was lost.
         let adopted = match name.as_deref() {
             Some(name) => self.adopt_versions(Some(&[name])).await,

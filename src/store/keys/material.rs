@@ -179,6 +179,7 @@ mod tests {
         created_at: Timestamp::from_unix_millis(0),
         signs_from: Timestamp::from_unix_millis(0),
         retires_at: None,
+        token_life: std::time::Duration::ZERO,
     };
 
     fn made(algorithm: SigningAlgorithm) -> SigningKey {

@@ -5,12 +5,16 @@
 //! JWKS as long as it says. The one before verifies until what it signed has expired, and is cleaned away then.
 
 mod key_file;
+mod life;
 mod material;
 mod memory;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -69,6 +73,8 @@ impl From<KeyError> for Unavailable {
 pub(super) struct DatabaseKeys {
     vault: Vault,
     memory: Memory,
+    /// Milliseconds that a token lives which this process signs; 0: it signs none.
+    token_life: AtomicI64,
     /// Which knows whether memory may be believed: one log is followed for all.
     cache: Arc<SessionCache>,
 }
@@ -106,23 +112,34 @@ impl DatabaseKeys {
             ChaCha20Poly1305::new_from_slice(secret.as_slice()).map_err(|_| KeyError::Malformed(path.to_owned()))?;
         let vault = Vault { database, cipher, path: path.to_owned(), entropy, algorithm };
         let keys = vault.load(&vault.database.pool()).await?;
-        Ok(Self { vault, memory: Memory::of(keys), cache })
-    }
-
-    async fn read_by(&self, pool: &AnyPool) -> Result<Arc<SigningKeys>, Unavailable> {
-        let reading = self.memory.begin();
-        let keys = Arc::new(self.vault.load(pool).await?);
-        self.memory.take(reading, &keys);
-        Ok(keys)
+        Ok(Self { vault, memory: Memory::of(keys), token_life: AtomicI64::new(0), cache })
     }
 
     /// Deletes keys whose last token has expired. No row of the log: by their times nobody believes them any more.
     pub(super) async fn clean(&self) -> Result<(), Unavailable> {
         let database = &self.vault.database;
+        // Another process may have made a key since, by a configuration of its own.
+        self.tell_life(self.token_life.load(Ordering::SeqCst)).await?;
         let clean = sqlx::query("DELETE FROM signing_keys WHERE retires_at < $1")
             .bind(database.clock.now().before(MARGIN).unix_millis());
         database.run(STORE, "clean", async { clean.execute(&database.pool()).await }).await?;
         Ok(())
+    }
+
+    /// Lets no key retire before tokens that live so long; asks nobody where every key knows of them.
+    async fn tell_life(&self, life: i64) -> Result<(), Unavailable> {
+        let database = &self.vault.database;
+        let now = database.clock.now();
+        if life::is_known(&self.memory.keys(), life, now) {
+            return Ok(());
+        }
+        let told = database.run(STORE, "tell_life", async {
+            let mut write = database.begin(Guard::SigningKeys).await?;
+            life::tell(&mut write, life, now).await?;
+            write.commit().await
+        });
+        told.await?;
+        self.reload().await
     }
 }
 
@@ -137,11 +154,15 @@ impl Keys for DatabaseKeys {
     }
 
     async fn read(&self) -> Result<Arc<SigningKeys>, Unavailable> {
-        self.read_by(&self.vault.database.pool()).await
+        let pool = self.vault.database.pool();
+        self.memory.shared(async { Ok(self.vault.load(&pool).await?) }).await
     }
 
     async fn reload(&self) -> Result<(), Unavailable> {
-        self.read_by(&self.vault.database.followers_pool()).await.map(drop)
+        let reading = self.memory.begin();
+        let keys = self.vault.load(&self.vault.database.followers_pool()).await?;
+        self.memory.take(reading, &Arc::new(keys));
+        Ok(())
     }
 
     async fn rotate(&self, rotation: Rotation) -> Result<String, Unavailable> {
@@ -158,6 +179,9 @@ impl Keys for DatabaseKeys {
     }
 
     async fn adopt(&self, rotation: Rotation) -> Result<Option<String>, Unavailable> {
+        let life = millis(rotation.access);
+        self.tell_life(life).await?;
+        self.token_life.store(life, Ordering::SeqCst);
         // By memory: a reload that changes nothing of this must not need the database.
         if self.memory.keys().newest().is_some_and(|newest| newest.algorithm == rotation.algorithm) {
             return Ok(None);
@@ -213,6 +237,7 @@ impl Vault {
             created_at: Timestamp::from_unix_millis(row.created_at),
             signs_from: Timestamp::from_unix_millis(row.signs_from),
             retires_at: row.retires_at.map(Timestamp::from_unix_millis),
+            token_life: Duration::from_millis(u64::try_from(row.token_life).unwrap_or(0)),
         };
         let key = material::key_of(algorithm, &secret, times).map_err(|_| wrong())?;
         // The name is made of the public key: whoever only writes the database makes no key another's, nor its algorithm another.
@@ -226,7 +251,7 @@ impl Vault {
         let secret = tokio::task::spawn_blocking(move || material::make(algorithm, &*entropy));
         let secret = secret.await.map_err(|_| unmade())?.map_err(|_| unmade())?;
         let at = self.database.clock.now();
-        let times = KeyTimes { created_at: at, signs_from: at, retires_at: None };
+        let times = KeyTimes { created_at: at, signs_from: at, retires_at: None, token_life: Duration::ZERO };
         let kid = material::key_of(algorithm, &secret, times).map_err(|_| unmade())?.kid;
         let mut nonce = [0; 12];
         self.entropy.fill(&mut nonce);
@@ -246,7 +271,7 @@ impl Vault {
             if newest(&mut write).await?.is_some() {
                 return Ok(());
             }
-            insert(&mut write, &made, now, now).await?;
+            insert(&mut write, &made, now, 0, now).await?;
             write.commit().await
         });
         Ok(stored.await?)
@@ -266,20 +291,31 @@ async fn put(write: &mut Write, made: &Made, rotation: Rotation, now: Timestamp)
             // A key that waits already takes over before: its tokens must not outlive its time.
             let signs_from =
                 now.after(delay).max(Timestamp::from_unix_millis(last.unwrap_or_default().saturating_add(1)));
-            let retires_at = signs_from.after(rotation.access).after(MARGIN);
-            sqlx::query("UPDATE signing_keys SET retires_at = $1 WHERE retires_at IS NULL")
-                .bind(retires_at.unix_millis())
-                .execute(&mut **write)
-                .await?;
+            // Whichever is longer: what this configuration lets them sign, or any that was told of.
+            sqlx::query(
+                "UPDATE signing_keys SET retires_at = $1 + CASE WHEN token_life > $2 THEN token_life ELSE $2 END \
+                 WHERE retires_at IS NULL",
+            )
+            .bind(signs_from.after(MARGIN).unix_millis())
+            .bind(millis(rotation.access))
+            .execute(&mut **write)
+            .await?;
             signs_from
         }
     };
-    insert(write, made, signs_from, now).await
+    insert(write, made, signs_from, millis(rotation.access), now).await
 }
 
-async fn insert(write: &mut Write, made: &Made, signs_from: Timestamp, now: Timestamp) -> Result<(), sqlx::Error> {
+async fn insert(
+    write: &mut Write,
+    made: &Made,
+    signs_from: Timestamp,
+    token_life: i64,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO signing_keys (kid, nonce, sealed, created_at, algorithm, signs_from) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO signing_keys (kid, nonce, sealed, created_at, algorithm, signs_from, token_life) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(&made.kid)
     .bind(made.nonce.as_slice())
@@ -287,6 +323,7 @@ async fn insert(write: &mut Write, made: &Made, signs_from: Timestamp, now: Time
     .bind(now.unix_millis())
     .bind(made.algorithm.as_str())
     .bind(signs_from.unix_millis())
+    .bind(token_life)
     .execute(&mut **write)
     .await?;
     write.record(ChangeKind::Key, &made.kid);
@@ -309,14 +346,21 @@ struct Row {
     algorithm: String,
     signs_from: i64,
     retires_at: Option<i64>,
+    token_life: i64,
 }
 
 async fn rows(database: &Database, pool: &AnyPool) -> Result<Vec<Row>, Unavailable> {
     database
         .run(STORE, "load", async {
-            sqlx::query_as("SELECT kid, nonce, sealed, created_at, algorithm, signs_from, retires_at FROM signing_keys")
-                .fetch_all(pool)
-                .await
+            sqlx::query_as(
+                "SELECT kid, nonce, sealed, created_at, algorithm, signs_from, retires_at, token_life FROM signing_keys",
+            )
+            .fetch_all(pool)
+            .await
         })
         .await
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
 }

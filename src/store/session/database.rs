@@ -3,7 +3,7 @@
 //! Never leaves a session in memory that it ended in the store, and never finds one whose user is disabled or gone.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -274,6 +274,17 @@ impl Sessions for DatabaseSessions {
             return Ok(None);
         }
         self.found("find_id", Key::Id(id)).await
+    }
+
+    async fn absent(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Unavailable> {
+        let there: HashSet<String> = self
+            .database
+            .run(STORE, "absent", async {
+                let there: Vec<String> = rows::those_there(&self.database.pool(), self.database.dialect(), ids).await?;
+                Ok(there.into_iter().collect())
+            })
+            .await?;
+        Ok(ids.iter().filter(|id| !there.contains(&id.0)).cloned().collect())
     }
 
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use sqlx::{AnyConnection, FromRow};
+use sqlx::{AnyConnection, AnyPool, FromRow};
 
 use crate::{
     core::{
@@ -84,6 +84,19 @@ pub(super) async fn delete_with_children(
     deleted += delete_each(write, &late).await?;
     ids.extend(late);
     Ok(deleted)
+}
+
+/// Those of these that are there.
+pub(super) async fn those_there(
+    pool: &AnyPool,
+    dialect: Dialect,
+    ids: &[SessionId],
+) -> Result<Vec<String>, sqlx::Error> {
+    let select = match dialect {
+        Dialect::Sqlite => "SELECT id FROM sessions WHERE id IN (SELECT value FROM json_each($1))",
+        Dialect::Postgres => "SELECT id FROM sessions WHERE id IN (SELECT json_array_elements_text($1::json))",
+    };
+    sqlx::query_scalar(select).bind(list(ids)).fetch_all(pool).await
 }
 
 fn list<'i>(ids: impl IntoIterator<Item = &'i SessionId>) -> String {

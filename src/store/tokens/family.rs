@@ -48,10 +48,12 @@ pub(super) async fn exchange(family: &mut Write, exchange: &Exchange) -> Result<
         // Of several answers to one use the first that is used goes on: if somebody has another one, its use is a second one.
         close(family, exchange).await?;
         Exchanged::Done
-    } else if is_same_use(family, exchange, &row).await? {
-        Exchanged::Again
     } else {
-        return end(family, exchange, Exchanged::Reused).await;
+        match use_of(family, exchange, &row).await? {
+            Use::Same => Exchanged::Again,
+            Use::SameTooOften => return Ok(Exchanged::TooOften),
+            Use::Second => return end(family, exchange, Exchanged::Reused).await,
+        }
     };
     if newest >= MOST {
         return end(family, exchange, Exchanged::TooMany).await;
@@ -67,14 +69,22 @@ async fn end(family: &mut Write, exchange: &Exchange, why: Exchanged) -> Result<
     Ok(why)
 }
 
-/// Whether this is the last use of the family once more: the same token, within [`GRACE`], from the same place, and nothing that came of
-/// that use was used itself.
-async fn is_same_use(family: &mut AnyConnection, exchange: &Exchange, row: &Row) -> Result<bool, sqlx::Error> {
+/// What the use of a token is that was spent.
+enum Use {
+    /// The last use of the family once more: the same token, within [`GRACE`], from the same place, and nothing that came of that use was used
+    /// itself.
+    Same,
+    /// The same, but all tabs of a browser don't ask so often. No sign of a thief: it has neither another place nor another time.
+    SameTooOften,
+    Second,
+}
+
+async fn use_of(family: &mut AnyConnection, exchange: &Exchange, row: &Row) -> Result<Use, sqlx::Error> {
     let was_here = exchange.place.is_some_and(|place| row.place.as_deref() == Some(place.0.as_slice()));
     let age = row.spent_at.map(|spent_at| exchange.now.unix_millis().abs_diff(spent_at));
     let is_recent = age.is_some_and(|age| u128::from(age) <= GRACE.as_millis());
     if row.used == 0 || !was_here || !is_recent {
-        return Ok(false);
+        return Ok(Use::Second);
     }
     let (used_since, unspent, answers): (i64, i64, i64) = sqlx::query_as(
         "SELECT count(*) FILTER (WHERE used = 1), count(*) FILTER (WHERE spent_at IS NULL), count(*) FROM refresh_tokens \
@@ -85,7 +95,10 @@ async fn is_same_use(family: &mut AnyConnection, exchange: &Exchange, row: &Row)
     .fetch_one(family)
     .await?;
     // None that holds: the family was closed by a second use.
-    Ok(used_since == 0 && unspent > 0 && answers <= MOST_AGAIN)
+    if used_since > 0 || unspent == 0 {
+        return Ok(Use::Second);
+    }
+    Ok(if answers <= MOST_AGAIN { Use::Same } else { Use::SameTooOften })
 }
 
 async fn spend(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sqlx::Error> {

@@ -4,6 +4,7 @@
 //! Never holds a token, only SHA-256 of it or its `jti`, and never forgets a revocation before its token has expired.
 
 mod family;
+mod orphans;
 mod revoked;
 
 use std::{sync::Arc, time::Duration};
@@ -11,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use sqlx::AnyConnection;
 
-use self::revoked::Revoked;
+use self::{orphans::Orphans, revoked::RevokedTokens};
 use super::{
     database::{Database, Dialect, Guard, can_be_stored},
     session::{SessionCache, delete_session},
@@ -22,7 +23,7 @@ use crate::{
         time::Timestamp,
         tokens::{jti_of, session_in},
     },
-    ports::{ChangeKind, Exchange, Exchanged, RefreshToken, Revocation, Tokens, Unavailable},
+    ports::{ChangeKind, Exchange, Exchanged, RefreshToken, Revocation, Revoked, Sessions, Tokens, Unavailable},
 };
 
 const STORE: &str = "tokens";
@@ -38,7 +39,8 @@ const MARGIN: Duration = Duration::from_secs(600);
 
 pub(super) struct DatabaseTokens {
     database: Arc<Database>,
-    revoked: Revoked,
+    revoked: RevokedTokens,
+    orphans: Orphans,
     /// Which knows whether memory may be believed: one log is followed for all.
     cache: Arc<SessionCache>,
 }
@@ -46,7 +48,8 @@ pub(super) struct DatabaseTokens {
 impl DatabaseTokens {
     /// With all revocations in memory.
     pub(super) async fn open(database: Arc<Database>, cache: Arc<SessionCache>) -> Result<Self, Unavailable> {
-        let tokens = Self { database, revoked: Revoked::default(), cache };
+        let (revoked, orphans) = (RevokedTokens::default(), Orphans::default());
+        let tokens = Self { database, revoked, orphans, cache };
         tokens.reload().await?;
         Ok(tokens)
     }
@@ -83,8 +86,8 @@ impl DatabaseTokens {
         }
     }
 
-    /// Deletes what has expired, here and in the database.
-    pub(super) async fn clean(&self) -> Result<(), Unavailable> {
+    /// Deletes what has expired, here and in the database, and families whose session is over, wherever sessions are kept.
+    pub(super) async fn clean(&self, sessions: &dyn Sessions) -> Result<(), Unavailable> {
         let before = self.database.clock.now().before(MARGIN);
         self.revoked.forget(before);
         for table in [Table::Revoked, Table::Refresh] {
@@ -92,7 +95,7 @@ impl DatabaseTokens {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(())
+        self.orphans.clean(&self.database, sessions).await
     }
 
     async fn clean_step(&self, table: Table, before: Timestamp) -> Result<u64, Unavailable> {
@@ -172,7 +175,7 @@ impl Tokens for DatabaseTokens {
         Ok(found.is_some())
     }
 
-    async fn revoke(&self, jti: &str, until: Timestamp) -> Result<bool, Unavailable> {
+    async fn revoke(&self, jti: &str, until: Timestamp) -> Result<Revoked, Unavailable> {
         let session = session_in(jti);
         let done = self
             .database
@@ -184,17 +187,22 @@ impl Tokens for DatabaseTokens {
                         .bind(until.unix_millis())
                         .execute(&mut *write)
                         .await?;
-                let is_new = done.rows_affected() > 0;
-                if is_new {
-                    write.record(ChangeKind::Token, &revoked::told(jti, until));
-                    if let Some(session) = &session
-                        && revoked_of(&mut write, session).await? > MOST_OF_SESSION
-                    {
-                        delete_session(&mut write, session).await?;
-                    }
+                if done.rows_affected() == 0 {
+                    return Ok(Revoked::Before);
                 }
+                write.record(ChangeKind::Token, &revoked::told(jti, until));
+                let revoked = match &session {
+                    Some(session) if revoked_of(&mut write, session).await? > MOST_OF_SESSION => {
+                        match delete_session(&mut write, session).await? {
+                            // It was over already.
+                            0 => Revoked::Done,
+                            ended => Revoked::WithSession(ended),
+                        }
+                    }
+                    _ => Revoked::Done,
+                };
                 write.commit().await?;
-                Ok(is_new)
+                Ok(revoked)
             })
             .await;
         // Also after a failure: it may be that only the answer to the commit was lost, and whoever held the token wanted it dead.
@@ -229,7 +237,7 @@ impl Tokens for DatabaseTokens {
         };
         let exchanged = self.database.run(STORE, "exchange", work).await;
         // Also after a failure: it may be that only the answer to the commit was lost.
-        if !matches!(exchanged, Ok(Exchanged::Done | Exchanged::Again | Exchanged::Unknown)) {
+        if !matches!(exchanged, Ok(Exchanged::Done | Exchanged::Again | Exchanged::TooOften | Exchanged::Unknown)) {
             self.cache.drop_session(&exchange.next.session);
         }
         exchanged

@@ -11,14 +11,14 @@ use std::{
 use crate::core::time::Timestamp;
 
 #[derive(Default)]
-pub(super) struct Revoked {
+pub(super) struct RevokedTokens {
     /// By `jti`: when the token expires.
     until: RwLock<HashMap<String, Timestamp>>,
     /// Mostly none, and then no request takes the lock.
     count: AtomicUsize,
 }
 
-impl Revoked {
+impl RevokedTokens {
     pub(super) fn contains(&self, jti: &str) -> bool {
         self.count.load(Ordering::Acquire) > 0
             && self.until.read().unwrap_or_else(PoisonError::into_inner).contains_key(jti)
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_revocation_is_known_until_it_is_of_no_use() {
         let at = Timestamp::from_unix_millis;
-        let revoked = Revoked::default();
+        let revoked = RevokedTokens::default();
         assert!(!revoked.contains("a"));
         revoked.extend([("a".to_owned(), at(10)), ("b".to_owned(), at(20))]);
         assert!(revoked.contains("a") && revoked.contains("b") && !revoked.contains("c"));

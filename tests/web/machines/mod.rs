@@ -264,6 +264,7 @@ async fn a_token_is_made_listed_and_revoked_by_the_api() {
     assert_eq!(verdict(&world, &bearer(&token)).await, "forward");
     assert_eq!(bob.api("DELETE", &format!("/auth/tokens/{id}")).await.status, 204);
     assert_eq!(verdict(&world, &bearer(&token)).await, "sign_in");
+    assert_eq!(world.counted("postern_auth_token_revoked_total"), ["postern_auth_token_revoked_total 1"]);
     let events: Vec<_> = world.recorded().iter().map(|event| (event.event, event.user.clone(), event.detail)).collect();
     let bob = Some("bob".to_owned());
     assert_eq!(events, [("token_created", bob.clone(), "user"), ("token_revoked", bob, "by_owner")]);
@@ -280,6 +281,7 @@ async fn what_the_command_line_revokes_is_on_record() {
         clock: &*world.clock,
         entropy: &*world.stores.entropy,
         audit: world.record(),
+        metrics: None,
         address: None,
         request_id: None,
     };

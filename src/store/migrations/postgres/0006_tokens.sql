@@ -2,6 +2,7 @@
 ALTER TABLE signing_keys ADD COLUMN algorithm  TEXT   NOT NULL DEFAULT 'EdDSA';
 ALTER TABLE signing_keys ADD COLUMN signs_from BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE signing_keys ADD COLUMN retires_at BIGINT;                 -- when the last token that it signed has expired
+ALTER TABLE signing_keys ADD COLUMN token_life BIGINT NOT NULL DEFAULT 0; -- milliseconds that its tokens live at most, as far as was told
 UPDATE signing_keys SET signs_from = created_at;
 
 -- Refresh tokens, as SHA-256 alone. A family is the session that they belong to; the row of one that was spent stays, to know it by.
