@@ -12,15 +12,15 @@ use std::{
 use async_trait::async_trait;
 use postern::{
     core::{
-        identity::Identity,
+        ground::Watch,
         session::{Session, SessionId, TokenHash},
         time::Timestamp,
         user::User,
     },
     ports::{
         AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, LiveSession, Mark, PasswordKey, PasswordTurn,
-        Peek, Presentation, Regulation, Sessions, Try, Unavailable, UserChange, UserError, Users, VerifiedPasswords,
-        Whom,
+        Peek, Presentation, Recognised, Regulation, Sessions, Try, Unavailable, UserChange, UserError, Users,
+        VerifiedPasswords, Whom,
     },
 };
 use secrecy::SecretString;
@@ -243,7 +243,7 @@ impl VerifiedPasswords for BreakableMemory {
         self.inner.turn(key).await
     }
 
-    fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Arc<Identity>> {
+    fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Recognised> {
         self.inner.recall(key, now)
     }
 
@@ -256,8 +256,12 @@ impl VerifiedPasswords for BreakableMemory {
         self.inner.mark(user).await
     }
 
-    fn remember(&self, key: PasswordKey, identity: &Arc<Identity>, read_at: &Mark) {
-        self.inner.remember(key, identity, read_at);
+    fn remember(&self, key: PasswordKey, recognised: &Recognised, read_at: &Mark) {
+        self.inner.remember(key, recognised, read_at);
+    }
+
+    fn watch(&self, read_at: &Mark) -> Arc<dyn Watch> {
+        self.inner.watch(read_at)
     }
 
     fn is_newly_wrong(&self, key: &PasswordKey) -> bool {

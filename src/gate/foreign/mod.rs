@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::Gate;
 use crate::{
     core::{
+        ground::Ground,
         identity::Identity,
         issuer::{KeySource, TrustedIssuer, claims::BadClaims, jwks::KeySet},
         time::Timestamp,
@@ -58,22 +59,22 @@ impl Gate {
         &self,
         issuer: &Arc<TrustedIssuer>,
         token: &str,
-    ) -> Result<Option<Arc<Identity>>, Unavailable> {
+    ) -> Result<Option<(Arc<Identity>, Ground)>, Unavailable> {
         let now = self.clock.now();
         let key = issuer.key_of(token);
         if let Some(known) = self.foreign.tokens.peek(&key)
             && self.still_counts(&known, issuer, now)
         {
-            return Ok(Some(Arc::clone(&known.identity)));
+            return Ok(Some(holder(&known)));
         }
         match self.verified(issuer, token, now).await {
             Ok(verified) => {
-                let identity = Arc::clone(&verified.identity);
+                let found = holder(&verified);
                 // What cannot be told stale later is not kept.
                 if now < verified.until && verified.free_name.is_some() {
                     self.foreign.tokens.remember(key, Arc::new(verified));
                 }
-                Ok(Some(identity))
+                Ok(Some(found))
             }
             Err(Failure::Refused(error)) => {
                 tracing::debug!(issuer = issuer.issuer, %error, "a token of a trusted issuer was refused");
@@ -91,7 +92,7 @@ impl Gate {
         now < known.until
             && Arc::ptr_eq(&known.issuer, issuer)
             && current.is_some_and(|keys| Arc::ptr_eq(&keys, &known.keys))
-            && known.free_name.as_ref().is_some_and(|name| name.is_still_free())
+            && known.free_name.as_ref().is_some_and(|name| name.is_unchanged())
     }
 
     async fn verified(
@@ -124,6 +125,13 @@ impl Gate {
             None => self.foreign.keys.refreshed(address).await,
         }
     }
+}
+
+/// Who holds it, and on what ground. A token that is let in within the clock skew lets in as long as others would be.
+fn holder(known: &VerifiedToken) -> (Arc<Identity>, Ground) {
+    let (issuer, name) = (Arc::clone(&known.issuer), known.free_name.clone());
+    let until = known.until.after(issuer.clock_skew);
+    (Arc::clone(&known.identity), Ground::Foreign { issuer, until, name })
 }
 
 #[cfg(test)]

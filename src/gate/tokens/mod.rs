@@ -80,6 +80,16 @@ pub fn verify(
     settings: &TokenSettings,
     now: Timestamp,
 ) -> Result<AccessClaims, TokenError> {
+    verified(token, keys, settings, now).map(|(claims, _)| claims)
+}
+
+/// The same with the `kid` of the key that signed it.
+pub(super) fn verified(
+    token: &str,
+    keys: &SigningKeys,
+    settings: &TokenSettings,
+    now: Timestamp,
+) -> Result<(AccessClaims, String), TokenError> {
     if token.len() > LONGEST {
         return Err(TokenError::Form);
     }
@@ -104,7 +114,7 @@ pub fn verify(
     if now >= claims.exp || begins > now.saturating_add(LEEWAY) {
         return Err(TokenError::Time);
     }
-    Ok(claims)
+    Ok((claims, header.kid))
 }
 
 /// Times, issuer and audience are checked above, against our own clock and settings.

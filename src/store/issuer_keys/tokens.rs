@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
-    core::{issuer::ForeignTokenKey, user::folded},
-    ports::{ForeignTokens, FreeName, NameCheck, Unavailable, Users, VerifiedToken},
+    core::{ground::Watch, issuer::ForeignTokenKey, user::folded},
+    ports::{ForeignTokens, NameCheck, Unavailable, Users, VerifiedToken},
     store::{
         api_tokens::DatabaseApiTokens,
         database::can_be_stored,
-        session::{SessionCache, UserWatch},
+        session::{Leash, SessionCache, Watched},
     },
 };
 
@@ -29,17 +29,6 @@ pub(in crate::store) struct MemoryTokens {
     cache: Arc<SessionCache>,
     users: Arc<dyn Users>,
     accounts: Arc<DatabaseApiTokens>,
-}
-
-struct Watched {
-    cache: Arc<SessionCache>,
-    watch: UserWatch,
-}
-
-impl FreeName for Watched {
-    fn is_still_free(&self) -> bool {
-        self.cache.knows_no_change(&self.watch)
-    }
 }
 
 impl MemoryTokens {
@@ -77,10 +66,11 @@ impl ForeignTokens for MemoryTokens {
         {
             return Ok(NameCheck::Taken);
         }
-        let watch = self.cache.watch(&folded(name), read_at);
-        Ok(NameCheck::Free(
-            watch.map(|watch| Arc::new(Watched { cache: Arc::clone(&self.cache), watch }) as Arc<dyn FreeName>),
-        ))
+        let mut watch: Option<Arc<dyn Watch>> = None;
+        self.cache.keep(&folded(name), read_at, |leash: Leash| {
+            watch = Some(Arc::new(Watched { cache: Arc::clone(&self.cache), leash }));
+        });
+        Ok(NameCheck::Free(watch))
     }
 
     fn forget_all(&self) {

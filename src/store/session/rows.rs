@@ -86,7 +86,8 @@ pub(super) async fn delete_with_children(
     Ok(deleted)
 }
 
-fn list<'i>(ids: impl IntoIterator<Item = &'i SessionId>) -> String {
+/// As JSON, to be bound.
+pub(super) fn list<'i>(ids: impl IntoIterator<Item = &'i SessionId>) -> String {
     let ids: serde_json::Value = ids.into_iter().map(|id| id.0.as_str()).filter(|id| can_be_stored(id)).collect();
     ids.to_string()
 }
@@ -258,6 +259,14 @@ macro_rules! select {
     };
 }
 pub(super) use select;
+
+/// Of many, whose ids are [`list`].
+pub(super) fn select_each(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => select!("WHERE id IN (SELECT value FROM json_each($1))"),
+        Dialect::Postgres => select!("WHERE id IN (SELECT json_array_elements_text($1::json))"),
+    }
+}
 
 #[derive(FromRow)]
 pub(super) struct Row {
