@@ -85,11 +85,12 @@ impl Gate {
         }))
     }
 
-    /// Whether `Authorization`, which nobody had to read, holds a name and a password that memory knows as ours: an application must not learn them.
+    /// Whether `Authorization`, which nobody had to read, holds a name and a password that memory knows as ours, or might: an application must not
+    /// learn them.
     pub(super) fn carries_our_password(&self, facts: &Facts<'_>) -> bool {
         let values = facts.headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
         values.filter_map(basic::payload).filter_map(basic::decoded).any(|(user, password)| {
-            self.passwords.recall(&Presentation { user, password, address: facts.client.known() }).is_some()
+            self.passwords.is_kept(&Presentation { user, password, address: facts.client.known() })
         })
     }
 

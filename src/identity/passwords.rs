@@ -125,6 +125,12 @@ impl PasswordDoor {
         Ok(stamp.map(|stamp| (user, stamp)))
     }
 
+    /// By the name that was typed: users are looked for by it folded.
+    fn is_barred(&self, presented: &Presentation) -> bool {
+        let account = folded(name_in(&presented.user));
+        self.regulation.bars(Try { account: &account, address: presented.address, provider: BASIC })
+    }
+
     fn recognised(&self, user: &User, stamp: Stamp, mark: &Mark) -> Result<Recognised, Unavailable> {
         let identity = Identity::new(user, Factor::One, self.clock.now(), None)
             .map_err(|error| Unavailable { store: "users", detail: error.to_string() })?;
@@ -170,17 +176,22 @@ const BASIC: &str = "basic";
 #[async_trait]
 impl Passwords for PasswordDoor {
     fn recall(&self, presented: &Presentation) -> Option<Recognised> {
-        self.verified.recall(&self.verified.key(presented), self.clock.now())
+        let found = self.verified.recall(&self.verified.key(presented), self.clock.now())?;
+        (!self.is_barred(presented)).then_some(found)
+    }
+
+    fn is_kept(&self, presented: &Presentation) -> bool {
+        self.is_barred(presented) || self.verified.recall(&self.verified.key(presented), self.clock.now()).is_some()
     }
 
     async fn identify(&self, presented: Presentation) -> Told {
         // A program may open many connections at once: one of them verifies the password for all, also one that is wrong.
         let key = self.verified.key(&presented);
-        let found = match self.verified.turn(&key).await {
+        let found = match self.verified.turn(&key, presented.address).await {
             PasswordTurn::Told(Ok(Some(recognised))) => return Ok(Some(recognised)),
             PasswordTurn::Told(told) => told,
             PasswordTurn::Lead(lead) => {
-                if let Some(recognised) = self.verified.recall(&key, self.clock.now()) {
+                if let Some(recognised) = self.recall(&presented) {
                     return Ok(Some(recognised));
                 }
                 let (found, mark) = self.led(presented, key).await;

@@ -47,8 +47,10 @@ pub struct Recognised {
 /// Identifies the callers of Basic. Goes through the same door as the portal's sign-in (`identity::passwords`).
 #[async_trait]
 pub trait Passwords: Send + Sync {
-    /// Somebody whose password was verified a moment ago; never waits. `None`: ask [`Passwords::identify`].
+    /// Somebody whose password was verified a moment ago, and whom nothing bars; never waits. `None`: ask [`Passwords::identify`].
     fn recall(&self, presented: &Presentation) -> Option<Recognised>;
+    /// Whether the pair must be kept from applications: memory knows it as right, or the account is barred, and then nobody may learn which one is.
+    fn is_kept(&self, presented: &Presentation) -> bool;
     /// Verifies the password and remembers whom it named; `None`: unknown, disabled, or wrong.
     async fn identify(&self, presented: Presentation) -> Told;
     /// Whoever has this name and a password now, whatever it is; `None`: nobody, or they are disabled. For what they opened before, and never for a
@@ -98,8 +100,9 @@ pub trait VerifiedPasswords: Send + Sync {
     /// Of the name, the password and where they came from (IPv6 by /64): elsewhere the same pair is another, so that memory answers nobody whom
     /// regulation would bar.
     fn key(&self, presented: &Presentation) -> PasswordKey;
-    /// The first who brings it verifies; the others wait, not for ever and not by the thousand ([`Barred::Busy`]).
-    async fn turn(&self, key: &PasswordKey) -> PasswordTurn;
+    /// The first who brings it verifies; the others wait, not for ever and not by the thousand, nor by the hundred from one `address`
+    /// ([`Barred::Busy`]).
+    async fn turn(&self, key: &PasswordKey, address: Option<IpAddr>) -> PasswordTurn;
     /// The caller, who counts as having presented the password now. Never waits.
     fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Recognised>;
     /// Fails where nobody can tell whether users have changed: then no password counts.
@@ -130,5 +133,8 @@ pub trait Regulation: Send + Sync {
     /// [`Barred::SlowDown`], or a store that cannot answer: then no password is looked at. Takes nothing: a try that nobody judged in the end, or a
     /// wrong one that Basic repeats, is never settled.
     async fn admit(&self, tried: Try<'_>) -> Result<(), Barred>;
+    /// Whether [`Regulation::admit`] would bar it now, as far as memory knows; never waits. What is remembered of the account is not used then: it would
+    /// tell the right password from others.
+    fn bars(&self, tried: Try<'_>) -> bool;
     async fn settled(&self, tried: Try<'_>, was_right: bool);
 }

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -46,6 +47,15 @@ async fn nodes(upstream: &Upstream, first: &str, second: &str) -> (Server, Arc<S
     let mut there = setup.prepare_without_users();
     there.launch().await;
     (here, Arc::new(there))
+}
+
+/// `Authorization` by a new API token.
+fn api_token(server: &Server, owner: &str) -> String {
+    format!("Bearer {}", server.run(&["token", "create", owner, "--name", "stream"]).trim_end())
+}
+
+fn password_of(user: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{PASSWORD}")))
 }
 
 fn page(session: &SignedIn) -> Request {
@@ -118,6 +128,18 @@ async fn threat_36_what_one_node_ends_ends_the_streams_of_the_other() {
     here.run(&["session", "revoke", &bob.session_id]);
     ended.ends().await;
     assert!(kept.echoes().await);
+    // By what comes with each request too.
+    let mut of_alice = Stream::websocket_by(&there, &api_token(&here, "alice")).await;
+    let mut by_token = Stream::websocket_by(&there, &api_token(&here, "bob")).await;
+    here.run(&["token", "revoke", "--user", "bob"]);
+    by_token.ends().await;
+    let mut by_password = Stream::websocket_by(&there, &password_of("bob")).await;
+    let bob = here.sign_in("bob").await;
+    let mut by_access_token = Stream::websocket_by(&there, &format!("Bearer {}", bob.access_token)).await;
+    assert!(by_password.echoes().await && by_access_token.echoes().await);
+    here.run(&["user", "set-password", "bob", "--password-stdin"]);
+    tokio::join!(by_password.ends(), by_access_token.ends());
+    assert!(of_alice.echoes().await && kept.echoes().await);
 }
 
 /// Nobody there can know whose session was ended meanwhile: all streams end, and in the same time as where it is known.
@@ -138,12 +160,18 @@ async fn threat_36_the_streams_of_a_node_that_is_cut_off_end_as_soon() {
         let mut ended = Stream::websocket(&there, &bob.gate).await;
         let mut kept = Stream::websocket(&there, &alice.gate).await;
         assert!(kept.echoes().await);
+        let bearer = format!("Bearer {}", alice.access_token);
+        let (mut by_access_token, mut by_token, mut by_password) = (
+            Stream::websocket_by(&there, &bearer).await,
+            Stream::websocket_by(&there, &api_token(&here, "alice")).await,
+            Stream::websocket_by(&there, &password_of("alice")).await,
+        );
         match fault {
             Fault::Cut => breaker.cut(),
             Fault::Silence => breaker.silence(),
         }
         here.run(&["session", "revoke", &bob.session_id]);
-        tokio::join!(ended.ends(), kept.ends());
+        tokio::join!(ended.ends(), kept.ends(), by_access_token.ends(), by_token.ends(), by_password.ends());
         assert_eq!(status(&there, Role::Edge, &page(&alice)).await, 503, "still cut off");
         breaker.mend();
         eventually("back", || async { (status(&there, Role::Edge, &page(&alice)).await == 200).then_some(()) }).await;

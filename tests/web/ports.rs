@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -194,6 +195,8 @@ impl AuditSink for Record {
 pub(crate) struct Strict {
     pub(crate) most: AtomicU64,
     wrong: Mutex<HashMap<String, u64>>,
+    /// From where nobody is barred (THREATS 40).
+    pub(crate) known: Mutex<Option<IpAddr>>,
     /// How often it was told of a wrong one.
     pub(crate) told: AtomicU64,
     /// Account and provider of every try that was admitted or not.
@@ -208,9 +211,13 @@ impl Strict {
 impl Regulation for Strict {
     async fn admit(&self, tried: Try<'_>) -> Result<(), Barred> {
         self.tries.lock().unwrap().push((tried.account.to_owned(), tried.provider));
+        if self.bars(tried) { Err(Barred::SlowDown(Self::WAIT)) } else { Ok(()) }
+    }
+
+    fn bars(&self, tried: Try<'_>) -> bool {
         let most = self.most.load(Ordering::SeqCst);
         let wrong = self.wrong.lock().unwrap().get(tried.account).copied().unwrap_or(0);
-        if most > 0 && wrong >= most { Err(Barred::SlowDown(Self::WAIT)) } else { Ok(()) }
+        most > 0 && wrong >= most && tried.address.is_none_or(|address| *self.known.lock().unwrap() != Some(address))
     }
 
     async fn settled(&self, tried: Try<'_>, was_right: bool) {
@@ -239,8 +246,8 @@ impl VerifiedPasswords for BreakableMemory {
         self.inner.key(presented)
     }
 
-    async fn turn(&self, key: &PasswordKey) -> PasswordTurn {
-        self.inner.turn(key).await
+    async fn turn(&self, key: &PasswordKey, address: Option<IpAddr>) -> PasswordTurn {
+        self.inner.turn(key, address).await
     }
 
     fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Recognised> {

@@ -146,6 +146,9 @@ impl Passwords for Door {
     fn recall(&self, presented: &Presentation) -> Option<Recognised> {
         self.remembers.load(Ordering::SeqCst).then(|| self.opened(presented)).flatten()
     }
+    fn is_kept(&self, presented: &Presentation) -> bool {
+        self.recall(presented).is_some()
+    }
     async fn look_up(&self, user: &str) -> Result<Option<Recognised>, Unavailable> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if self.down.load(Ordering::SeqCst) {

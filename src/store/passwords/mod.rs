@@ -75,9 +75,9 @@ impl RememberedPasswords {
         self.sessions.stands(&mark.dropped, mark.era)
     }
 
-    async fn turn_of(&self, key: &PasswordKey) -> PasswordTurn {
+    async fn turn_of(&self, key: &PasswordKey, address: Option<IpAddr>) -> PasswordTurn {
         loop {
-            let others = match self.turns.join(key) {
+            let others = match self.turns.join(key, address) {
                 Joined::Lead(lead) => return PasswordTurn::Lead(lead),
                 Joined::TooMany => return PasswordTurn::Told(Err(Barred::Busy)),
                 Joined::Waiting(waiting) => waiting,
@@ -116,8 +116,8 @@ impl VerifiedPasswords for RememberedPasswords {
         PasswordKey(digest.finalize().into())
     }
 
-    async fn turn(&self, key: &PasswordKey) -> PasswordTurn {
-        let turn = tokio::time::timeout(WAIT, self.turn_of(key)).await;
+    async fn turn(&self, key: &PasswordKey, address: Option<IpAddr>) -> PasswordTurn {
+        let turn = tokio::time::timeout(WAIT, self.turn_of(key, address.map(bucket_of))).await;
         turn.unwrap_or(PasswordTurn::Told(Err(Barred::Busy)))
     }
 

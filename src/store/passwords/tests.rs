@@ -169,7 +169,7 @@ async fn a_word_that_a_change_of_the_user_has_overtaken_is_nobodys() {
     let (sessions, passwords) = remembered(true);
     let key = key(&passwords, "bob", "secret");
     for changes in [false, true] {
-        let PasswordTurn::Lead(lead) = passwords.turn(&key).await else { panic!("nobody leads yet") };
+        let PasswordTurn::Lead(lead) = passwords.turn(&key, None).await else { panic!("nobody leads yet") };
         let mark = passwords.mark("bob").await.unwrap();
         let telling = async {
             if changes {
@@ -177,7 +177,7 @@ async fn a_word_that_a_change_of_the_user_has_overtaken_is_nobodys() {
             }
             lead.tell(Ok(Some(bob(0))), Some(mark));
         };
-        let (turn, ()) = tokio::join!(passwords.turn(&key), telling);
+        let (turn, ()) = tokio::join!(passwords.turn(&key, None), telling);
         assert_eq!(matches!(turn, PasswordTurn::Told(Ok(Some(_)))), !changes);
         assert_eq!(matches!(turn, PasswordTurn::Lead(_)), changes, "it is their turn");
     }
