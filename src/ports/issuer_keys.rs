@@ -51,6 +51,10 @@ pub trait ForeignTokens: Send + Sync {
     /// Never waits. The caller looks whether what is found still counts.
     fn peek(&self, key: &ForeignTokenKey) -> Option<Arc<VerifiedToken>>;
     fn remember(&self, key: ForeignTokenKey, token: Arc<VerifiedToken>);
+    /// Whether it was refused a moment ago, under this very issuer and these very keys, for what does not change; never waits.
+    fn is_refused(&self, key: &ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>) -> bool;
+    /// Programs repeat a token that is over with every request. Forgotten soon.
+    fn refuse(&self, key: ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>);
     /// Ignoring case, as local users sign in.
     async fn check_name(&self, name: &str) -> Result<NameCheck, Unavailable>;
     /// Of another configuration.

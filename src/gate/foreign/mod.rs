@@ -14,7 +14,7 @@ use crate::{
     core::{
         ground::Ground,
         identity::Identity,
-        issuer::{KeySource, TrustedIssuer, claims::BadClaims, jwks::KeySet},
+        issuer::{ForeignTokenKey, KeySource, TrustedIssuer, jwks::KeySet},
         time::Timestamp,
     },
     ports::{ForeignTokens, IssuerKeys, NameCheck, Unavailable, VerifiedToken},
@@ -35,12 +35,6 @@ enum Failure {
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         Self::Refused(refused)
-    }
-}
-
-impl From<BadClaims> for Failure {
-    fn from(bad: BadClaims) -> Self {
-        Self::Refused(bad.into())
     }
 }
 
@@ -67,7 +61,10 @@ impl Gate {
         {
             return Ok(Some(holder(&known)));
         }
-        match self.verified(issuer, token, now).await {
+        if self.keys_now(issuer).is_some_and(|keys| self.foreign.tokens.is_refused(&key, issuer, &keys)) {
+            return Ok(None);
+        }
+        match self.verified(issuer, key, token, now).await {
             Ok(verified) => {
                 let found = holder(&verified);
                 // What cannot be told stale later is not kept.
@@ -85,27 +82,35 @@ impl Gate {
     }
 
     fn still_counts(&self, known: &VerifiedToken, issuer: &Arc<TrustedIssuer>, now: Timestamp) -> bool {
-        let current = match &issuer.keys {
-            KeySource::Fixed(keys) => Some(Arc::clone(keys)),
-            KeySource::Fetched(address) => self.foreign.keys.peek(address),
-        };
         now < known.until
             && Arc::ptr_eq(&known.issuer, issuer)
-            && current.is_some_and(|keys| Arc::ptr_eq(&keys, &known.keys))
+            && self.keys_now(issuer).is_some_and(|keys| Arc::ptr_eq(&keys, &known.keys))
             && known.free_name.as_ref().is_some_and(|name| name.is_unchanged())
+    }
+
+    /// As memory has them.
+    fn keys_now(&self, issuer: &TrustedIssuer) -> Option<Arc<KeySet>> {
+        match &issuer.keys {
+            KeySource::Fixed(keys) => Some(Arc::clone(keys)),
+            KeySource::Fetched(address) => self.foreign.keys.peek(address),
+        }
     }
 
     async fn verified(
         &self,
         issuer: &Arc<TrustedIssuer>,
+        key: ForeignTokenKey,
         token: &str,
         now: Timestamp,
     ) -> Result<VerifiedToken, Failure> {
         let read = Token::read(token, issuer)?;
         let keys = self.keys_for(issuer, &read).await?;
-        let (claims, until) = read.verified(&keys, issuer, now)?;
-        let weight = weight::of(&claims);
-        let identity = Arc::new(issuer.claims.read(claims)?);
+        let (identity, until, weight) = believed(&read, &keys, issuer, now).inspect_err(|refused| {
+            if refused.is_for_good() {
+                self.foreign.tokens.refuse(key, issuer, &keys);
+            }
+        })?;
+        let identity = Arc::new(identity);
         // Also where a prefix stands before it: `adm` and `in` are a local name too.
         let free_name = match self.foreign.tokens.check_name(&identity.user).await? {
             NameCheck::Taken => return Err(Refused::LocalName.into()),
@@ -125,6 +130,18 @@ impl Gate {
             None => self.foreign.keys.refreshed(address).await,
         }
     }
+}
+
+/// Whom the token is of, until when, and what that takes in memory.
+fn believed(
+    token: &Token<'_>,
+    keys: &KeySet,
+    issuer: &TrustedIssuer,
+    now: Timestamp,
+) -> Result<(Identity, Timestamp, u32), Refused> {
+    let (claims, until) = token.verified(keys, issuer, now)?;
+    let weight = weight::of(&claims);
+    Ok((issuer.claims.read(claims)?, until, weight))
 }
 
 /// Who holds it, and on what ground. A token that is let in within the clock skew lets in as long as others would be.

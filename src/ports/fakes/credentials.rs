@@ -17,7 +17,7 @@ use crate::{
         api_token::{self, ApiToken, Owner, Scopes},
         ground::{Stamp, Watch},
         identity::{Factor, Identity},
-        issuer::{ForeignTokenKey, KeyAddress, jwks::KeySet},
+        issuer::{ForeignTokenKey, KeyAddress, TrustedIssuer, jwks::KeySet},
         session::TokenHash,
         time::Timestamp,
         user::{User, folded},
@@ -165,6 +165,9 @@ impl Passwords for Door {
     }
 }
 
+/// Under whom, and with which keys.
+type Refusal = (Arc<TrustedIssuer>, Arc<KeySet>);
+
 /// Keys, verified tokens and local names as a test sets them; nothing where it sets none.
 #[derive(Default)]
 pub(crate) struct Issuers {
@@ -173,6 +176,8 @@ pub(crate) struct Issuers {
     pub(crate) fetched: Mutex<Option<Arc<KeySet>>>,
     pub(crate) fetches: AtomicI64,
     pub(crate) remembered: Mutex<HashMap<ForeignTokenKey, Arc<VerifiedToken>>>,
+    pub(crate) refused: Mutex<HashMap<ForeignTokenKey, Refusal>>,
+    pub(crate) refusals: AtomicI64,
     pub(crate) local_names: Mutex<Vec<String>>,
     pub(crate) names_asked: AtomicI64,
     pub(crate) users_down: AtomicBool,
@@ -217,6 +222,14 @@ impl ForeignTokens for Issuers {
     }
     fn remember(&self, key: ForeignTokenKey, token: Arc<VerifiedToken>) {
         self.remembered.lock().unwrap().insert(key, token);
+    }
+    fn is_refused(&self, key: &ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>) -> bool {
+        let refused = self.refused.lock().unwrap();
+        refused.get(key).is_some_and(|(by, with)| Arc::ptr_eq(by, issuer) && Arc::ptr_eq(with, keys))
+    }
+    fn refuse(&self, key: ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>) {
+        self.refusals.fetch_add(1, Ordering::SeqCst);
+        self.refused.lock().unwrap().insert(key, (Arc::clone(issuer), Arc::clone(keys)));
     }
     async fn check_name(&self, name: &str) -> Result<NameCheck, Unavailable> {
         self.names_asked.fetch_add(1, Ordering::SeqCst);

@@ -10,7 +10,11 @@ use async_trait::async_trait;
 use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
-    core::{ground::Watch, issuer::ForeignTokenKey, user::folded},
+    core::{
+        ground::Watch,
+        issuer::{ForeignTokenKey, TrustedIssuer, jwks::KeySet},
+        user::folded,
+    },
     ports::{ForeignTokens, NameCheck, Unavailable, Users, VerifiedToken},
     store::{
         api_tokens::DatabaseApiTokens,
@@ -23,9 +27,15 @@ use crate::{
 const CAPACITY: u64 = 128 * 1024 * 1024;
 /// Forgotten after so long without a look: frees the memory of tokens that expired.
 const FORGET: Duration = Duration::from_secs(3600);
+/// Refused tokens known at most: whoever makes up another one each time is none the wiser and takes no more memory.
+const REFUSED: u64 = 10_000;
+/// A refused one is verified anew after so long: a clock may have been wrong.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
 
 pub(in crate::store) struct MemoryTokens {
     verified: Cache<ForeignTokenKey, Arc<VerifiedToken>>,
+    /// By what they were refused.
+    refused: Cache<ForeignTokenKey, (Arc<TrustedIssuer>, Arc<KeySet>)>,
     cache: Arc<SessionCache>,
     users: Arc<dyn Users>,
     accounts: Arc<DatabaseApiTokens>,
@@ -43,7 +53,12 @@ impl MemoryTokens {
             .eviction_policy(EvictionPolicy::lru())
             .time_to_idle(FORGET)
             .build();
-        Self { verified, cache, users, accounts }
+        let refused = Cache::builder()
+            .max_capacity(REFUSED)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_live(REFUSED_FOR)
+            .build();
+        Self { verified, refused, cache, users, accounts }
     }
 }
 
@@ -55,6 +70,14 @@ impl ForeignTokens for MemoryTokens {
 
     fn remember(&self, key: ForeignTokenKey, token: Arc<VerifiedToken>) {
         self.verified.insert(key, token);
+    }
+
+    fn is_refused(&self, key: &ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>) -> bool {
+        self.refused.get(key).is_some_and(|(by, with)| Arc::ptr_eq(&by, issuer) && Arc::ptr_eq(&with, keys))
+    }
+
+    fn refuse(&self, key: ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>) {
+        self.refused.insert(key, (Arc::clone(issuer), Arc::clone(keys)));
     }
 
     async fn check_name(&self, name: &str) -> Result<NameCheck, Unavailable> {
@@ -75,5 +98,6 @@ impl ForeignTokens for MemoryTokens {
 
     fn forget_all(&self) {
         self.verified.invalidate_all();
+        self.refused.invalidate_all();
     }
 }
