@@ -54,7 +54,7 @@ impl Streams {
     /// Looks at all of them once.
     pub(super) async fn look(&self, gate: &Gate, site: &Site) {
         let unknown = self.look_in_memory(gate, site);
-        let of_all = unknown.iter().flat_map(|(_, unknown)| &unknown.streams);
+        let of_all = unknown.values().flat_map(|unknown| &unknown.streams);
         let places: Vec<Place> = of_all.map(|stream| stream.place).collect();
         let unanswered = AtomicUsize::new(0);
         let asking = stream::iter(askings(unknown)).for_each_concurrent(AT_ONCE, |asking| {

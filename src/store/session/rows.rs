@@ -62,8 +62,8 @@ pub(super) async fn hold_with_children(
     let (all, parents) = (list(ids.iter().chain(parent)), list(ids));
     let mut round = 1;
     loop {
-        // One writer at a time: nothing is handed over meanwhile.
-        let may_be_late = write.dialect() == Dialect::Postgres && round < ROUNDS;
+        // SQLite has one writer at a time: nothing is handed over meanwhile.
+        let may_be_late = write.dialect() == Dialect::Postgres && !ids.is_empty() && round < ROUNDS;
         if may_be_late {
             sqlx::query("SAVEPOINT before_hold").execute(&mut **write).await?;
         }
