@@ -9,6 +9,8 @@
 
 #[path = "../fuzz/src/bearer.rs"]
 mod bearer;
+#[path = "../fuzz/src/cookie.rs"]
+mod cookie;
 #[path = "../fuzz/src/jwks.rs"]
 mod jwks;
 #[path = "../fuzz/src/policy_file.rs"]
@@ -35,6 +37,12 @@ fn key_sets() {
 fn bearers() {
     let taken = seeds("bearer").iter().filter(|seed| bearer::run(seed)).count();
     assert_eq!(taken, 2, "`good` and `nbf` are what ours look like, and no other is");
+}
+
+#[test]
+fn cookies() {
+    let found: usize = seeds("cookie").iter().map(|seed| cookie::run(seed)).sum();
+    assert!(found >= 8, "of ours, as they are named: {found}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod client_ip;
 pub mod cookie;
 pub mod decision;
+pub mod ground;
 pub mod header;
 pub mod identity;
 pub mod issuer;

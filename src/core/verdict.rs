@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use super::{
     decision::Permit,
+    ground::Ground,
     identity::Identity,
     policy::{Recorded, Reported},
     route::Route,
@@ -22,6 +23,8 @@ pub struct Outcome {
     pub route: Option<Arc<Route>>,
     /// Who is asking; also on a refusal, so that the page and the log can say so.
     pub identity: Option<Arc<Identity>>,
+    /// By what; of nobody it says nothing.
+    pub ground: Ground,
     /// `Authorization` holds a token of ours, or the user name and password by which the caller was identified: it is taken out of what goes on
     /// to an upstream.
     pub carries_our_token: bool,
@@ -72,6 +75,7 @@ impl Outcome {
             rule: None,
             route: None,
             identity: None,
+            ground: Ground::default(),
             carries_our_token: false,
             reported: None,
             roles: None,

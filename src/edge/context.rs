@@ -7,6 +7,7 @@ use crate::{
     core::{
         client_ip::ClientAddress,
         decision::Permit,
+        ground::Ground,
         header::Correlation,
         identity::Identity,
         policy::{Recorded, Reported},
@@ -35,6 +36,8 @@ pub(super) struct Context {
     pub(super) target: Option<Target>,
     pub(super) route: Option<Arc<Route>>,
     pub(super) identity: Option<Arc<Identity>>,
+    /// Until the request goes on.
+    pub(super) ground: Ground,
     pub(super) rule: Option<Arc<str>>,
     pub(super) reported: Option<Reported>,
     /// As in `Outcome`.
@@ -74,6 +77,7 @@ impl Context {
             target: None,
             route: None,
             identity: None,
+            ground: Ground::default(),
             rule: None,
             reported: None,
             roles: None,

@@ -140,6 +140,7 @@ impl Proxy {
         context.credential = outcome.credential;
         context.decided_at = outcome.decided_at;
         context.identity = outcome.identity;
+        context.ground = outcome.ground;
         context.roles = outcome.roles;
         context.carries_our_token = outcome.carries_our_token;
         if let Verdict::Forward(permit) = outcome.verdict {

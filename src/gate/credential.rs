@@ -9,7 +9,9 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::{basic, origin, tokens};
 use crate::{
-    core::{api_token, identity::Identity, issuer::TrustedIssuer, request::Facts, route::Route, site::Site},
+    core::{
+        api_token, ground::Ground, identity::Identity, issuer::TrustedIssuer, request::Facts, route::Route, site::Site,
+    },
     ports::LiveSession,
 };
 
@@ -59,16 +61,22 @@ impl Found<'_> {
 /// Somebody whose credential was verified.
 #[derive(Clone)]
 pub(super) enum Caller {
-    Session(Arc<LiveSession>),
+    Session(Arc<LiveSession>, Ground),
     /// By a credential that came with the request, without a session.
-    Credential(Arc<Identity>),
+    Credential(Arc<Identity>, Ground),
 }
 
 impl Caller {
     pub(super) fn identity(&self) -> &Arc<Identity> {
         match self {
-            Self::Session(live) => &live.identity,
-            Self::Credential(identity) => identity,
+            Self::Session(live, _) => &live.identity,
+            Self::Credential(identity, _) => identity,
+        }
+    }
+
+    pub(super) fn into_ground(self) -> Ground {
+        match self {
+            Self::Session(_, ground) | Self::Credential(_, ground) => ground,
         }
     }
 }

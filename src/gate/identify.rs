@@ -13,6 +13,7 @@ use super::{
 use crate::{
     core::{
         cookie,
+        ground::{Ground, OwnToken},
         request::Facts,
         route::Route,
         session::{SessionId, Standing, TokenHash},
@@ -110,11 +111,15 @@ impl Gate {
         presented: Presented<'_>,
     ) -> Result<Option<Caller>, Hindrance> {
         match presented {
-            Presented::AccessToken(token) => Ok(self.session_of_token(site, token).await?.map(Caller::Session)),
+            Presented::AccessToken(token) => {
+                let found = self.holder_of_token(site, token).await?;
+                Ok(found.map(|(live, token)| Caller::Session(live, Ground::AccessToken(Arc::new(token)))))
+            }
             Presented::ApiToken(token) => self.caller_of_api_token(facts, token).await,
             Presented::Basic(payload) => self.caller_of_basic(facts, payload).await,
             Presented::ForeignToken { issuer, token } => {
-                Ok(self.holder_of_foreign(issuer, token).await?.map(Caller::Credential))
+                let found = self.holder_of_foreign(issuer, token).await?;
+                Ok(found.map(|(identity, ground)| Caller::Credential(identity, ground)))
             }
         }
     }
@@ -124,9 +129,17 @@ impl Gate {
     /// # Errors
     /// The store cannot answer.
     pub async fn session_of_token(&self, site: &Site, token: &str) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+        Ok(self.holder_of_token(site, token).await?.map(|(session, _)| session))
+    }
+
+    async fn holder_of_token(
+        &self,
+        site: &Site,
+        token: &str,
+    ) -> Result<Option<(Arc<LiveSession>, OwnToken)>, Unavailable> {
         let now = self.clock.now();
-        let claims = match tokens::verified(token, &*self.keys, &site.tokens, now).await? {
-            Ok(claims) => claims,
+        let (claims, kid) = match tokens::verified(token, &*self.keys, &site.tokens, now).await? {
+            Ok(verified) => verified,
             Err(error) => {
                 tracing::debug!(%error, "an access token of ours was refused");
                 return Ok(None);
@@ -141,11 +154,13 @@ impl Gate {
             Peek::Hit(session) if self.stands(site, &session, now) == Standing::Live => Some(session),
             Peek::Hit(_) | Peek::Unsure => self.sessions.find_id(&id).await?,
         };
-        Ok(session.filter(|session| {
+        let session = session.filter(|session| {
             self.stands(site, session, now) == Standing::Live
                 && session.token_version == claims.ver
                 && *session.identity.user == *claims.sub
-        }))
+        });
+        let until = Timestamp::from_unix_millis(claims.exp.saturating_mul(1000));
+        Ok(session.map(|session| (session, OwnToken { jti: claims.jti, kid, version: claims.ver, until })))
     }
 
     /// The live session with this cookie hash: from memory where memory is sure, else from the store.

@@ -10,8 +10,8 @@ use secrecy::ExposeSecret as _;
 
 use super::{Gate, basic, credential::Caller};
 use crate::{
-    core::{api_token, request::Facts, session::TokenHash, time::Timestamp, user::folded},
-    ports::{Barred, LiveApiToken, Presentation, Unavailable},
+    core::{api_token, ground::Ground, request::Facts, session::TokenHash, time::Timestamp, user::folded},
+    ports::{Barred, LiveApiToken, Presentation, Recognised, Unavailable},
 };
 
 /// Why a credential was neither good nor bad.
@@ -76,17 +76,21 @@ impl Gate {
             };
         }
         let presented = Presentation { user, password, address: facts.client.known() };
-        if let Some(identity) = self.passwords.recall(&presented) {
-            return Ok(Some(Caller::Credential(identity)));
-        }
-        Ok(self.passwords.identify(presented).await?.map(Caller::Credential))
+        let recognised = match self.passwords.recall(&presented) {
+            Some(recognised) => Some(recognised),
+            None => self.passwords.identify(presented).await?,
+        };
+        Ok(recognised.map(|Recognised { identity, stamp, watch }| {
+            Caller::Credential(identity, Ground::Password { watch, stamp })
+        }))
     }
 
-    /// Whether `Authorization`, which nobody had to read, holds a name and a password that memory knows as ours: an application must not learn them.
+    /// Whether `Authorization`, which nobody had to read, holds a name and a password that memory knows as ours, or might: an application must not
+    /// learn them.
     pub(super) fn carries_our_password(&self, facts: &Facts<'_>) -> bool {
         let values = facts.headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
         values.filter_map(basic::payload).filter_map(basic::decoded).any(|(user, password)| {
-            self.passwords.recall(&Presentation { user, password, address: facts.client.known() }).is_some()
+            self.passwords.is_kept(&Presentation { user, password, address: facts.client.known() })
         })
     }
 
@@ -107,6 +111,6 @@ impl Gate {
             return Err(Hindrance::OutOfScope);
         }
         self.api_tokens.used(live, now);
-        Ok(Caller::Credential(Arc::clone(&live.identity)))
+        Ok(Caller::Credential(Arc::clone(&live.identity), Ground::ApiToken(live.token.hash)))
     }
 }

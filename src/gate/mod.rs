@@ -24,6 +24,7 @@ use crate::{
     core::{
         client_ip::ClientAddress,
         decision::{Decision, decide},
+        ground::Ground,
         header::Correlation,
         policy::Question,
         request::{Facts, Role},
@@ -115,7 +116,7 @@ impl Gate {
             !authorization_is_apps(site, facts, route) && found.presented.may_be_used(site, facts, route)
         });
         let mut outcome = match self.session_for(site, facts, route, now).await {
-            Ok(Some(session)) => self.decided(site, facts, route, Some(&Caller::Session(session)), now),
+            Ok(Some(session)) => self.decided(site, facts, route, Some(Caller::Session(session, Ground::Session)), now),
             Ok(None) => {
                 let anonymous = self.decided(site, facts, route, None, now);
                 match found {
@@ -159,7 +160,7 @@ impl Gate {
             Ok(Some(caller)) => {
                 // Its owner's password was for us; the application must not learn it.
                 let carries_our_token = found.is_in_authorization() && matches!(found.presented, Presented::Basic(_));
-                Outcome { carries_our_token, ..self.decided(site, facts, route, Some(&caller), now) }
+                Outcome { carries_our_token, ..self.decided(site, facts, route, Some(caller), now) }
             }
             Ok(None) => {
                 let sign_in = match found.presented {
@@ -195,13 +196,14 @@ impl Gate {
         site: &Site,
         facts: &Facts<'_>,
         route: Option<&Route>,
-        caller: Option<&Caller>,
+        caller: Option<Caller>,
         now: Timestamp,
     ) -> Outcome {
-        if let Some(Caller::Session(session)) = caller {
+        if let Some(Caller::Session(session, _)) = &caller {
             self.sessions.used(session, now);
         }
-        let identity = caller.map(|caller| Arc::clone(caller.identity()));
+        let identity = caller.as_ref().map(|caller| Arc::clone(caller.identity()));
+        let ground = caller.map(Caller::into_ground).unwrap_or_default();
         let question = Question {
             target: &facts.target,
             method: facts.method,
@@ -217,7 +219,7 @@ impl Gate {
         }
         let headers = site.rules.recorded_headers(facts.target.host(), facts.headers);
         let undecided = Outcome::undecided(verdict);
-        Outcome { identity, rule: Some(rule), reported, headers, decided_at: Some(now), ..undecided }
+        Outcome { identity, ground, rule: Some(rule), reported, headers, decided_at: Some(now), ..undecided }
     }
 
     /// The request id and trace context under which this request is known.

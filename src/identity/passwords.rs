@@ -17,13 +17,14 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     core::{
+        ground::Stamp,
         identity::{Factor, Identity},
         user::{MAX_NAME, User, folded},
     },
     observe::metrics::Metrics,
     ports::{
         AuditEvent, AuditSink, Barred, Clock, Credentials, HashError, Hasher, Mark, PasswordKey, PasswordTurn,
-        Passwords, Presentation, Regulation, Told, Try, Unavailable, Users, VerifiedPasswords,
+        Passwords, Presentation, Recognised, Regulation, Told, Try, Unavailable, Users, VerifiedPasswords,
     },
 };
 
@@ -59,11 +60,11 @@ pub(super) struct Knock<'k> {
 
 impl PasswordDoor {
     /// The user whose password it is; `None`, put on record, whatever the reason.
-    pub(super) async fn opened(&self, knock: Knock<'_>) -> Result<Option<User>, Barred> {
+    pub(super) async fn opened(&self, knock: Knock<'_>) -> Result<Option<(User, Stamp)>, Barred> {
         let (address, request_id) = (knock.address, knock.request_id);
         let typed = knock.user.trim();
         match self.verified_as(knock).await? {
-            Ok(user) => Ok(Some(user)),
+            Ok(opened) => Ok(Some(opened)),
             Err(reason) => {
                 self.audit.record(AuditEvent {
                     event: "sign_in_failed",
@@ -79,7 +80,7 @@ impl PasswordDoor {
     }
 
     /// The user, or the stable word for the audit log that says why not.
-    async fn verified_as(&self, knock: Knock<'_>) -> Result<Result<User, &'static str>, Barred> {
+    async fn verified_as(&self, knock: Knock<'_>) -> Result<Result<(User, Stamp), &'static str>, Barred> {
         let Knock { user: name, password, provider, address, request_id: _, pair } = knock;
         let known = name_in(name);
         let user = self.users.find(known).await?;
@@ -111,22 +112,37 @@ impl PasswordDoor {
         known: &str,
         user: User,
         stored: Option<SecretString>,
-    ) -> Result<Option<User>, Unavailable> {
-        let now = self.users.find(known).await?;
-        let stored_now = self.credentials.password_hash(known).await?;
-        let is_same =
-            stored.as_ref().map(ExposeSecret::expose_secret) == stored_now.as_ref().map(ExposeSecret::expose_secret);
-        Ok(now.filter(|now| is_same && !now.disabled && now.token_version == user.token_version))
+    ) -> Result<Option<(User, Stamp)>, Unavailable> {
+        let stamp = stored.map(|stored| Stamp::of(user.token_version, stored.expose_secret()));
+        Ok(self.stamped(known).await?.filter(|(_, now)| Some(*now) == stamp))
+    }
+
+    /// A user who may sign in, whatever the password is.
+    async fn stamped(&self, known: &str) -> Result<Option<(User, Stamp)>, Unavailable> {
+        let Some(user) = self.users.find(known).await?.filter(|user| !user.disabled) else { return Ok(None) };
+        let stored = self.credentials.password_hash(known).await?;
+        let stamp = stored.map(|stored| Stamp::of(user.token_version, stored.expose_secret()));
+        Ok(stamp.map(|stamp| (user, stamp)))
+    }
+
+    /// By the name that was typed: users are looked for by it folded.
+    fn is_barred(&self, presented: &Presentation) -> bool {
+        let account = folded(name_in(&presented.user));
+        self.regulation.bars(Try { account: &account, address: presented.address, provider: BASIC })
+    }
+
+    fn recognised(&self, user: &User, stamp: Stamp, mark: &Mark) -> Result<Recognised, Unavailable> {
+        let identity = Identity::new(user, Factor::One, self.clock.now(), None)
+            .map_err(|error| Unavailable { store: "users", detail: error.to_string() })?;
+        Ok(Recognised { identity: Arc::new(identity), stamp, watch: self.verified.watch(mark) })
     }
 
     async fn identified(&self, presented: Presentation, key: PasswordKey, mark: &Mark) -> Told {
         let Presentation { user, password, address } = presented;
         let knock = Knock { user: &user, password, provider: BASIC, address, request_id: None, pair: Some(key) };
-        let Some(user) = self.opened(knock).await? else { return Ok(None) };
-        let identity = Identity::new(&user, Factor::One, self.clock.now(), None)
-            .map_err(|error| Unavailable { store: "users", detail: error.to_string() })?;
-        let identity = Arc::new(identity);
-        self.verified.remember(key, &identity, mark);
+        let Some((user, stamp)) = self.opened(knock).await? else { return Ok(None) };
+        let recognised = self.recognised(&user, stamp, mark)?;
+        self.verified.remember(key, &recognised, mark);
         self.audit.record(AuditEvent {
             event: "sign_in",
             user: Some(user.name),
@@ -134,7 +150,7 @@ impl PasswordDoor {
             request_id: None,
             detail: BASIC,
         });
-        Ok(Some(identity))
+        Ok(Some(recognised))
     }
 
     /// What came of it, and since when changes of the user would have overtaken it.
@@ -159,19 +175,24 @@ const BASIC: &str = "basic";
 
 #[async_trait]
 impl Passwords for PasswordDoor {
-    fn recall(&self, presented: &Presentation) -> Option<Arc<Identity>> {
-        self.verified.recall(&self.verified.key(presented), self.clock.now())
+    fn recall(&self, presented: &Presentation) -> Option<Recognised> {
+        let found = self.verified.recall(&self.verified.key(presented), self.clock.now())?;
+        (!self.is_barred(presented)).then_some(found)
+    }
+
+    fn is_kept(&self, presented: &Presentation) -> bool {
+        self.is_barred(presented) || self.verified.recall(&self.verified.key(presented), self.clock.now()).is_some()
     }
 
     async fn identify(&self, presented: Presentation) -> Told {
         // A program may open many connections at once: one of them verifies the password for all, also one that is wrong.
         let key = self.verified.key(&presented);
-        let found = match self.verified.turn(&key).await {
-            PasswordTurn::Told(Ok(Some(identity))) => return Ok(Some(identity)),
+        let found = match self.verified.turn(&key, presented.address).await {
+            PasswordTurn::Told(Ok(Some(recognised))) => return Ok(Some(recognised)),
             PasswordTurn::Told(told) => told,
             PasswordTurn::Lead(lead) => {
-                if let Some(identity) = self.verified.recall(&key, self.clock.now()) {
-                    return Ok(Some(identity));
+                if let Some(recognised) = self.recall(&presented) {
+                    return Ok(Some(recognised));
                 }
                 let (found, mark) = self.led(presented, key).await;
                 lead.tell(found.clone(), mark);
@@ -185,6 +206,13 @@ impl Passwords for PasswordDoor {
         };
         self.metrics.login(BASIC, status);
         found
+    }
+
+    async fn look_up(&self, user: &str) -> Result<Option<Recognised>, Unavailable> {
+        // Before the user is read, as where a password is verified.
+        let mark = self.verified.mark(user).await?;
+        let Some((user, stamp)) = self.stamped(user).await? else { return Ok(None) };
+        self.recognised(&user, stamp, &mark).map(Some)
     }
 }
 

@@ -114,7 +114,7 @@ impl SignIn {
             pair: None,
         };
         match self.passwords.opened(knock).await? {
-            Some(user) => self.signed_in(site, user, attempt).await,
+            Some((user, _)) => self.signed_in(site, user, attempt).await,
             None => Err(SignInError::Refused),
         }
     }

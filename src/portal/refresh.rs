@@ -131,7 +131,7 @@ pub(super) async fn revoke(State(portal): State<Arc<Portal>>, visit: Visit, body
         let verified = tokens::verified(token.expose_secret(), &*portal.keys, settings, portal.clock.now());
         match verified.await {
             Err(error) => Err(error),
-            Ok(Ok(claims)) => {
+            Ok(Ok((claims, _))) => {
                 let until = Timestamp::from_unix_millis(claims.exp.saturating_mul(1000));
                 refreshing.revoke_access(&claims.sub, &SessionId::new(claims.sid), &claims.jti, until).await
             }

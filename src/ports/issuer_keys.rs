@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use super::Unavailable;
 use crate::core::{
+    ground::Watch,
     identity::Identity,
     issuer::{ForeignTokenKey, KeyAddress, TrustedIssuer, jwks::KeySet},
     time::Timestamp,
@@ -30,16 +31,10 @@ pub struct VerifiedToken {
     pub keys: Arc<KeySet>,
     /// `exp`: from then on it is verified anew, by whatever clock skew is allowed.
     pub until: Timestamp,
-    /// `None`: that nobody here is called so is true now and cannot be remembered, so neither is the token.
-    pub free_name: Option<Arc<dyn FreeName>>,
+    /// That nobody here is called so. `None`: it is true now and cannot be remembered, so neither is the token.
+    pub free_name: Option<Arc<dyn Watch>>,
     /// Bytes that it takes in memory, roughly.
     pub weight: u32,
-}
-
-/// A name that was no local user's.
-pub trait FreeName: Send + Sync {
-    /// Whether memory is sure that it still is none's; never waits.
-    fn is_still_free(&self) -> bool;
 }
 
 /// What a look at the users said of a name.
@@ -47,7 +42,7 @@ pub enum NameCheck {
     /// A local user, disabled ones too, is called that.
     Taken,
     /// Nobody is. `None`: that is true now and cannot be remembered.
-    Free(Option<Arc<dyn FreeName>>),
+    Free(Option<Arc<dyn Watch>>),
 }
 
 /// Verified tokens of other issuers in memory, and what they need of the local users.
@@ -56,6 +51,10 @@ pub trait ForeignTokens: Send + Sync {
     /// Never waits. The caller looks whether what is found still counts.
     fn peek(&self, key: &ForeignTokenKey) -> Option<Arc<VerifiedToken>>;
     fn remember(&self, key: ForeignTokenKey, token: Arc<VerifiedToken>);
+    /// Whether it was refused a moment ago, under this very issuer and these very keys, for what does not change; never waits.
+    fn is_refused(&self, key: &ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>) -> bool;
+    /// Programs repeat a token that is over with every request. Forgotten soon.
+    fn refuse(&self, key: ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>);
     /// Ignoring case, as local users sign in.
     async fn check_name(&self, name: &str) -> Result<NameCheck, Unavailable>;
     /// Of another configuration.

@@ -19,10 +19,11 @@ pub use api_tokens::{ApiTokenError, ApiTokens, LiveApiToken, Revoke};
 pub use changes::{Change, ChangeKind, Changes};
 pub use credentials::{Credentials, HashError, Hasher};
 pub use hand_over::{HandOver, HandOvers};
-pub use issuer_keys::{ForeignTokens, FreeName, IssuerKeys, NameCheck, VerifiedToken};
+pub use issuer_keys::{ForeignTokens, IssuerKeys, NameCheck, VerifiedToken};
 pub use keys::{CannotSign, KeyState, KeyTimes, Keys, Rotation, Signer, SigningKey, SigningKeys, Takeover};
 pub use passwords::{
-    Barred, Lead, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Regulation, Told, Try, VerifiedPasswords,
+    Barred, Lead, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Recognised, Regulation, Told, Try,
+    VerifiedPasswords,
 };
 pub use sessions::{End, LiveSession, Peek, Sessions};
 pub use system::{AuditEvent, AuditSink, Clock, Entropy, SourceLimit};

@@ -8,7 +8,11 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use super::Unavailable;
-use crate::core::{identity::Identity, time::Timestamp};
+use crate::core::{
+    ground::{Stamp, Watch},
+    identity::Identity,
+    time::Timestamp,
+};
 
 /// A user name and a password that came with a request (Basic, RFC 7617).
 pub struct Presentation {
@@ -30,13 +34,28 @@ pub enum Barred {
     Unavailable(#[from] Unavailable),
 }
 
+/// Somebody whose password was right, or might be: who they were then, and by what it is told whether they still are.
+#[derive(Debug, Clone)]
+pub struct Recognised {
+    pub identity: Arc<Identity>,
+    /// Of the password and the token version.
+    pub stamp: Stamp,
+    /// Since before they were read.
+    pub watch: Arc<dyn Watch>,
+}
+
 /// Identifies the callers of Basic. Goes through the same door as the portal's sign-in (`identity::passwords`).
 #[async_trait]
 pub trait Passwords: Send + Sync {
-    /// Somebody whose password was verified a moment ago; never waits. `None`: ask [`Passwords::identify`].
-    fn recall(&self, presented: &Presentation) -> Option<Arc<Identity>>;
+    /// Somebody whose password was verified a moment ago, and whom nothing bars; never waits. `None`: ask [`Passwords::identify`].
+    fn recall(&self, presented: &Presentation) -> Option<Recognised>;
+    /// Whether the pair must be kept from applications: memory knows it as right, or the account is barred, and then nobody may learn which one is.
+    fn is_kept(&self, presented: &Presentation) -> bool;
     /// Verifies the password and remembers whom it named; `None`: unknown, disabled, or wrong.
-    async fn identify(&self, presented: Presentation) -> Result<Option<Arc<Identity>>, Barred>;
+    async fn identify(&self, presented: Presentation) -> Told;
+    /// Whoever has this name and a password now, whatever it is; `None`: nobody, or they are disabled. For what they opened before, and never for a
+    /// request.
+    async fn look_up(&self, user: &str) -> Result<Option<Recognised>, Unavailable>;
 }
 
 /// What a verified password is remembered by: a keyed hash, worth nothing outside this process.
@@ -53,7 +72,7 @@ pub struct Mark {
 }
 
 /// What came of a password: [`Passwords::identify`].
-pub type Told = Result<Option<Arc<Identity>>, Barred>;
+pub type Told = Result<Option<Recognised>, Barred>;
 
 /// Whose turn it is to verify a password that many bring at once.
 pub enum PasswordTurn {
@@ -81,14 +100,17 @@ pub trait VerifiedPasswords: Send + Sync {
     /// Of the name, the password and where they came from (IPv6 by /64): elsewhere the same pair is another, so that memory answers nobody whom
     /// regulation would bar.
     fn key(&self, presented: &Presentation) -> PasswordKey;
-    /// The first who brings it verifies; the others wait, not for ever and not by the thousand ([`Barred::Busy`]).
-    async fn turn(&self, key: &PasswordKey) -> PasswordTurn;
+    /// The first who brings it verifies; the others wait, not for ever and not by the thousand, nor by the hundred from one `address`
+    /// ([`Barred::Busy`]).
+    async fn turn(&self, key: &PasswordKey, address: Option<IpAddr>) -> PasswordTurn;
     /// The caller, who counts as having presented the password now. Never waits.
-    fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Arc<Identity>>;
+    fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Recognised>;
     /// Fails where nobody can tell whether users have changed: then no password counts.
     async fn mark(&self, user: &str) -> Result<Mark, Unavailable>;
     /// Counts for as long as the user does not change after `read_at`.
-    fn remember(&self, key: PasswordKey, identity: &Arc<Identity>, read_at: &Mark);
+    fn remember(&self, key: PasswordKey, recognised: &Recognised, read_at: &Mark);
+    /// The same mark for whoever watches it for long.
+    fn watch(&self, read_at: &Mark) -> Arc<dyn Watch>;
     /// Whether this pair was not found wrong a moment ago. Browsers and programs repeat a wrong one with every request.
     fn is_newly_wrong(&self, key: &PasswordKey) -> bool;
 }
@@ -111,5 +133,8 @@ pub trait Regulation: Send + Sync {
     /// [`Barred::SlowDown`], or a store that cannot answer: then no password is looked at. Takes nothing: a try that nobody judged in the end, or a
     /// wrong one that Basic repeats, is never settled.
     async fn admit(&self, tried: Try<'_>) -> Result<(), Barred>;
+    /// Whether [`Regulation::admit`] would bar it now, as far as memory knows; never waits. What is remembered of the account is not used then: it would
+    /// tell the right password from others.
+    fn bars(&self, tried: Try<'_>) -> bool;
     async fn settled(&self, tried: Try<'_>, was_right: bool);
 }

@@ -95,6 +95,14 @@ pub trait Sessions: Send + Sync {
         }
         Ok(absent)
     }
+    /// Those of them that there are; in as few questions as the store can be asked them in.
+    async fn find_ids(&self, ids: &[SessionId]) -> Result<Vec<Arc<LiveSession>>, Unavailable> {
+        let mut found = Vec::new();
+        for id in ids {
+            found.extend(self.find_id(id).await?);
+        }
+        Ok(found)
+    }
     /// Stores a session and ends those that the request's cookies named, with what was handed over from them, in one transaction. One that was
     /// handed over itself is only stored where the session that it came from still is.
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable>;

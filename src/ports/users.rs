@@ -42,6 +42,14 @@ pub enum Whom<'w> {
 #[async_trait]
 pub trait Users: Send + Sync {
     async fn find(&self, name: &str) -> Result<Option<User>, Unavailable>;
+    /// Those of them that there are; in as few questions as the store can be asked them in.
+    async fn find_each(&self, names: &[&str]) -> Result<Vec<User>, Unavailable> {
+        let mut found = Vec::new();
+        for name in names {
+            found.extend(self.find(name).await?);
+        }
+        Ok(found)
+    }
     /// By name.
     async fn list(&self) -> Result<Vec<User>, Unavailable>;
     /// With the hash of a password, or without any way to sign in.

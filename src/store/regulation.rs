@@ -11,5 +11,8 @@ impl Regulation for NoRegulation {
     async fn admit(&self, _: Try<'_>) -> Result<(), Barred> {
         Ok(())
     }
+    fn bars(&self, _: Try<'_>) -> bool {
+        false
+    }
     async fn settled(&self, _: Try<'_>, _was_right: bool) {}
 }

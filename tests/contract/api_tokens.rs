@@ -6,12 +6,13 @@ use postern::{
     config::UsersSource,
     core::{
         api_token::{ApiToken, ApiTokenId, Owner, Scopes},
+        ground::Stamp,
         identity::{Factor, Identity},
         session::TokenHash,
         time::Timestamp,
         user::User,
     },
-    ports::{ApiTokenError, End, Presentation, Revoke, UserChange},
+    ports::{ApiTokenError, End, Presentation, Recognised, Revoke, UserChange},
 };
 use secrecy::SecretString;
 
@@ -160,8 +161,13 @@ async fn threat_36_a_new_password_in_another_process_ends_tokens_and_remembered_
     let presented = Presentation { user: "Ann".to_owned(), password: "as it was".into(), address: None };
     let key = verified.key(&presented);
     let ann = User::new("ann", Vec::new());
-    let identity = Arc::new(Identity::new(&ann, Factor::One, now(), None).unwrap());
-    verified.remember(key, &identity, &verified.mark("ann").await.unwrap());
+    let mark = verified.mark("ann").await.unwrap();
+    let recognised = Recognised {
+        identity: Arc::new(Identity::new(&ann, Factor::One, now(), None).unwrap()),
+        stamp: Stamp::of(1, "hash"),
+        watch: verified.watch(&mark),
+    };
+    verified.remember(key, &recognised, &mark);
     assert!(verified.recall(&key, now()).is_some());
     let command = place.open().await.unwrap();
     command.credentials.set_password_hash("ann", SecretString::from("new")).await.unwrap();

@@ -5,8 +5,8 @@ use std::{fs, sync::Arc, time::Duration};
 
 use postern::{
     config::UsersSource,
-    core::api_token::Owner,
-    ports::{FreeName, NameCheck, Revoke, UserChange},
+    core::{api_token::Owner, ground::Watch},
+    ports::{NameCheck, Revoke, UserChange},
     store::Stores,
 };
 
@@ -22,7 +22,7 @@ crate::for_every_store!(
     nothing_is_remembered_where_nobody_follows_the_log,
 );
 
-async fn watch(stores: &Stores, name: &str) -> Option<Arc<dyn FreeName>> {
+async fn watch(stores: &Stores, name: &str) -> Option<Arc<dyn Watch>> {
     match stores.foreign_tokens.check_name(name).await.unwrap() {
         NameCheck::Taken => panic!("{name} is taken"),
         NameCheck::Free(watch) => watch,
@@ -34,10 +34,10 @@ async fn is_taken(stores: &Stores, name: &str) -> bool {
 }
 
 /// As soon as the follower has read the log for the first time.
-async fn settled(node: &Node, name: &str) -> Arc<dyn FreeName> {
+async fn settled(node: &Node, name: &str) -> Arc<dyn Watch> {
     let found = std::sync::Mutex::new(None);
     eventually("the name is remembered as free", Duration::from_secs(5), || async {
-        let watch = watch(&node.stores, name).await.filter(|watch| watch.is_still_free());
+        let watch = watch(&node.stores, name).await.filter(|watch| watch.is_unchanged());
         let is_found = watch.is_some();
         *found.lock().unwrap() = watch;
         is_found
@@ -56,7 +56,7 @@ async fn threat_69_a_name_is_free_until_a_service_account_has_it(place: Place) {
         .create(draft(Owner::Service("Robot".to_owned()), "of the robot"), Some(Vec::new()))
         .await
         .unwrap();
-    eventually("the other node is told", Duration::from_secs(1), || async { !robot.is_still_free() }).await;
+    eventually("the other node is told", Duration::from_secs(1), || async { !robot.is_unchanged() }).await;
     for name in ["robot", "ROBOT"] {
         assert!(is_taken(&here.stores, name).await, "{name}");
     }
@@ -71,8 +71,8 @@ async fn threat_69_a_name_is_free_until_somebody_on_any_node_is_called_so(place:
     let carol = settled(&here, "carol").await;
     let dave = settled(&here, "dave").await;
     there.add_user("CAROL").await;
-    eventually("the other node is told", Duration::from_secs(1), || async { !carol.is_still_free() }).await;
-    assert!(dave.is_still_free(), "nothing was said of others");
+    eventually("the other node is told", Duration::from_secs(1), || async { !carol.is_unchanged() }).await;
+    assert!(dave.is_unchanged(), "nothing was said of others");
     for name in ["carol", "Carol", "CAROL"] {
         assert!(is_taken(&here.stores, name).await, "{name}");
     }
@@ -84,7 +84,7 @@ async fn threat_69_a_name_is_free_until_somebody_on_any_node_is_called_so(place:
     // On the very node it holds before the command has answered.
     let dave = settled(&here, "dave").await;
     here.stores.users.insert(user("dave"), None).await.unwrap();
-    assert!(!dave.is_still_free());
+    assert!(!dave.is_unchanged());
     here.stop().await;
     there.stop().await;
 }
@@ -104,17 +104,17 @@ async fn threat_69_a_name_that_a_users_file_takes(mut place: Place) {
     let carol = settled(&node, "carol").await;
     write(&["ann", "carol"]);
     node.stores.users_file.as_ref().unwrap().reload().await.unwrap();
-    assert!(!carol.is_still_free());
+    assert!(!carol.is_unchanged());
     assert!(is_taken(&node.stores, "carol").await);
     node.stop().await;
 }
 
 async fn nothing_is_remembered_where_nobody_follows_the_log(place: Place) {
     let stores = place.open().await.unwrap();
-    assert!(!watch(&stores, "carol").await.is_some_and(|watch| watch.is_still_free()));
+    assert!(!watch(&stores, "carol").await.is_some_and(|watch| watch.is_unchanged()));
     stores.close().await;
     let node = place.node().await;
     let carol = settled(&node, "carol").await;
     node.stop().await;
-    assert!(!carol.is_still_free(), "nor where it was followed once");
+    assert!(!carol.is_unchanged(), "nor where it was followed once");
 }

@@ -18,6 +18,7 @@ struct Scene {
     /// Of the one that stands still.
     other: PgConnection,
     look: PgConnection,
+    url: String,
 }
 
 impl Scene {
@@ -27,7 +28,8 @@ impl Scene {
         node.add_user("ann").await;
         let other = PgConnection::connect(place.url()).await.unwrap();
         let look = PgConnection::connect(place.url()).await.unwrap();
-        Self { node, other, look }
+        let url = place.url().to_owned();
+        Self { node, other, look, url }
     }
 
     async fn make(&self, id: &str, parent: Option<&str>) {
@@ -82,6 +84,35 @@ async fn whoever_ends_a_sign_in_and_whoever_writes_its_uses_do_not_wait_for_each
         assert_eq!(ending.await.unwrap().unwrap(), 3, "{by_child}");
         scene.node.stop().await;
     }
+}
+
+/// What is handed over while its end waits comes before what the end has taken already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_ends_what_was_just_handed_over_and_whoever_writes_its_uses_do_not_wait_for_each_other() {
+    let mut scene = Scene::new().await;
+    scene.make("z-parent", None).await;
+    scene.make("m-child", Some("z-parent")).await;
+    scene.other.execute("BEGIN; UPDATE sessions SET last_used_at = last_used_at WHERE id = 'm-child'").await.unwrap();
+    let sessions = scene.node.stores.sessions.clone();
+    let ending = tokio::spawn(async move { sessions.end(End::One(&SessionId::new("z-parent".to_owned()))).await });
+    scene.somebody_waits().await;
+    scene.make("a-late", Some("z-parent")).await;
+    let mut writer = PgConnection::connect(&scene.url).await.unwrap();
+    writer.execute("BEGIN; UPDATE sessions SET last_used_at = last_used_at WHERE id = 'a-late'").await.unwrap();
+    scene.other.execute("COMMIT").await.unwrap();
+    // For `a-late` by now, whatever it has taken before.
+    let waiting = "SELECT count(*) FROM pg_stat_activity \
+         WHERE datname = current_database() AND wait_event_type = 'Lock' AND $1 = ANY(pg_blocking_pids(pid))";
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut writer).await.unwrap();
+    let look = tokio::sync::Mutex::new(&mut scene.look);
+    eventually("the end waits for the writer", Duration::from_secs(5), || async {
+        sqlx::query_scalar::<_, i64>(waiting).bind(pid).fetch_one(&mut **look.lock().await).await.unwrap() == 1
+    })
+    .await;
+    writer.execute("UPDATE sessions SET last_used_at = last_used_at WHERE id = 'z-parent'; COMMIT").await.unwrap();
+    assert_eq!(ending.await.unwrap().unwrap(), 3);
+    assert_eq!(scene.left().await, Vec::<String>::new());
+    scene.node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,7 @@ use crate::harness::{Node, Place, eventually, session, user};
 
 crate::for_every_store!(
     a_session_is_found_as_it_was_stored,
+    many_sessions_are_found_in_one_question,
     a_session_of_nobody_is_never_made,
     a_sign_in_ends_the_sessions_it_replaces,
     ends_reach_what_they_name_and_nothing_else,
@@ -41,6 +42,43 @@ async fn a_session_is_found_as_it_was_stored(place: Place) {
     assert!(node.stores.sessions.find(&made.portal_hash).await.unwrap().is_none());
     node.warm(&made).await;
     assert!(matches!(node.stores.sessions.peek_id(&made.id), Peek::Hit(_)));
+    node.stop().await;
+}
+
+async fn many_sessions_are_found_in_one_question(place: Place) {
+    let node = place.node().await;
+    for name in ["ann", "Bob", "cid", "dan"] {
+        node.add_user(name).await;
+    }
+    let (ann, bob, again) = (node.sign_in("ann").await, node.sign_in("Bob").await, node.sign_in("ann").await);
+    let (of_disabled, ended) = (node.sign_in("cid").await, node.sign_in("dan").await);
+    node.sign_in("ann").await;
+    let disabled = UserChange { disabled: Some(true), ..UserChange::default() };
+    node.stores.users.update("cid", disabled).await.unwrap();
+    node.stores.sessions.end(End::One(&ended.id)).await.unwrap();
+    let unknown = ["", "unknown", "nul\0", "x'); --", "\"]"].map(|id| SessionId::new(id.to_owned()));
+    let ids: Vec<SessionId> = [&ann, &bob, &again, &of_disabled, &ended]
+        .map(|session| session.id.clone())
+        .into_iter()
+        .chain(unknown)
+        .collect();
+    let mut found = node.stores.sessions.find_ids(&ids).await.unwrap();
+    found.sort_by(|one, other| one.session.id.as_str().cmp(other.session.id.as_str()));
+    let mut expected = [&ann, &bob, &again];
+    expected.sort_by(|one, other| one.id.as_str().cmp(other.id.as_str()));
+    let expected: Vec<SessionFacts> = expected.into_iter().map(SessionFacts::from).collect();
+    assert_eq!(found.iter().map(|live| live.session.clone()).collect::<Vec<_>>(), expected);
+    assert!(found.iter().all(|live| live.identity.groups == ["staff"] && live.identity.user == live.session.user));
+    eventually("they are remembered", Duration::from_secs(1), || async {
+        node.stores.sessions.find_ids(&ids).await.unwrap();
+        expected.iter().all(|session| node.knows(session))
+    })
+    .await;
+    assert!(node.stores.sessions.find_ids(&[]).await.unwrap().is_empty());
+    let users = node.stores.users.find_each(&["ANN", "bob", "nobody", "nul\0"]).await.unwrap();
+    let mut users: Vec<String> = users.into_iter().map(|user| user.name).collect();
+    users.sort();
+    assert_eq!(users, ["Bob", "ann"]);
     node.stop().await;
 }
 

@@ -66,7 +66,7 @@ async fn exchanged(tokens: &dyn Tokens, presented: &str, next: &str) -> Exchange
 
 /// A session of Ann's of this id, for thirty days.
 async fn remembered(stores: &Stores, id: &str) {
-    let made = Session { id: SessionId(id.to_owned()), remembered: true, ..session("ann") };
+    let made = Session { id: SessionId::new(id.to_owned()), remembered: true, ..session("ann") };
     stores.sessions.create(made, &[]).await.unwrap();
 }
 
@@ -232,7 +232,7 @@ async fn beyond_those_times_a_second_use_is_still_one(place: Place) {
         let name = |number: &str| format!("{round}-{number}");
         let made = node.sign_in("ann").await;
         let tokens = &*node.stores.tokens;
-        tokens.insert_refresh(token(&name("1"), &made.id.0)).await.unwrap();
+        tokens.insert_refresh(token(&name("1"), made.id.as_str())).await.unwrap();
         for number in 0..9 {
             tokens.exchange(of(&made, &name("1"), &name(&format!("2-{number}")))).await.unwrap();
         }
@@ -475,7 +475,7 @@ async fn a_family_is_cleaned_away_once_its_session_is_over(place: Place) {
         stores.tokens.insert_refresh(token(name, name)).await.unwrap();
     }
     assert!(found(10_001).await && found(11_100).await && found(20_001).await && found(21_100).await);
-    stores.sessions.end(End::One(&SessionId("family".to_owned()))).await.unwrap();
+    stores.sessions.end(End::One(&SessionId::new("family".to_owned()))).await.unwrap();
     let node = place.node().await;
     eventually("no row is left", 10 * SECOND, || async {
         for number in (10_001..=11_100).chain(20_001..=21_100) {

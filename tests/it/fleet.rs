@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -46,6 +47,15 @@ async fn nodes(upstream: &Upstream, first: &str, second: &str) -> (Server, Arc<S
     let mut there = setup.prepare_without_users();
     there.launch().await;
     (here, Arc::new(there))
+}
+
+/// `Authorization` by a new API token.
+fn api_token(server: &Server, owner: &str) -> String {
+    format!("Bearer {}", server.run(&["token", "create", owner, "--name", "stream"]).trim_end())
+}
+
+fn password_of(user: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{PASSWORD}")))
 }
 
 fn page(session: &SignedIn) -> Request {
@@ -118,18 +128,25 @@ async fn threat_36_what_one_node_ends_ends_the_streams_of_the_other() {
     here.run(&["session", "revoke", &bob.session_id]);
     ended.ends().await;
     assert!(kept.echoes().await);
+    // By what comes with each request too.
+    let mut of_alice = Stream::websocket_by(&there, &api_token(&here, "alice")).await;
+    let mut by_token = Stream::websocket_by(&there, &api_token(&here, "bob")).await;
+    here.run(&["token", "revoke", "--user", "bob"]);
+    by_token.ends().await;
+    let mut by_password = Stream::websocket_by(&there, &password_of("bob")).await;
+    let bob = here.sign_in("bob").await;
+    let mut by_access_token = Stream::websocket_by(&there, &format!("Bearer {}", bob.access_token)).await;
+    assert!(by_password.echoes().await && by_access_token.echoes().await);
+    here.run(&["user", "set-password", "bob", "--password-stdin"]);
+    tokio::join!(by_password.ends(), by_access_token.ends());
+    assert!(of_alice.echoes().await && kept.echoes().await);
 }
 
 /// Nobody there can know whose session was ended meanwhile: all streams end, and in the same time as where it is known.
 #[tokio::test]
 async fn threat_36_the_streams_of_a_node_that_is_cut_off_end_as_soon() {
     let upstream = Upstream::start().await;
-    let port = Port::free();
-    let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={}", port.number())];
-    let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
-    let server = Postgres::start(&settings).await;
-    let database = server.database().await;
-    let name = database.rsplit('/').next().expect("a name");
+    let Database { server: _server, port, url: database, name } = Database::start().await;
     let breaker = Breaker::before(port.number()).await;
     let relayed = format!("postgres://postgres@127.0.0.1:{}/{name}", breaker.port());
     let (here, there) = nodes(&upstream, &database, &relayed).await;
@@ -138,15 +155,18 @@ async fn threat_36_the_streams_of_a_node_that_is_cut_off_end_as_soon() {
         let mut ended = Stream::websocket(&there, &bob.gate).await;
         let mut kept = Stream::websocket(&there, &alice.gate).await;
         assert!(kept.echoes().await);
-        match fault {
-            Fault::Cut => breaker.cut(),
-            Fault::Silence => breaker.silence(),
-        }
+        let bearer = format!("Bearer {}", alice.access_token);
+        let (mut by_access_token, mut by_token, mut by_password) = (
+            Stream::websocket_by(&there, &bearer).await,
+            Stream::websocket_by(&there, &api_token(&here, "alice")).await,
+            Stream::websocket_by(&there, &password_of("alice")).await,
+        );
+        fault.strike(&breaker);
         here.run(&["session", "revoke", &bob.session_id]);
-        tokio::join!(ended.ends(), kept.ends());
+        tokio::join!(ended.ends(), kept.ends(), by_access_token.ends(), by_token.ends(), by_password.ends());
         assert_eq!(status(&there, Role::Edge, &page(&alice)).await, 503, "still cut off");
         breaker.mend();
-        eventually("back", || async { (status(&there, Role::Edge, &page(&alice)).await == 200).then_some(()) }).await;
+        comes_to(&there, Role::Edge, &alice, 200).await;
         assert_eq!(status(&there, Role::Edge, &page(&bob)).await, 302, "over for good");
         assert!(Stream::websocket(&there, &alice.gate).await.echoes().await);
     }
@@ -214,14 +234,46 @@ enum Fault {
     Silence,
 }
 
+impl Fault {
+    fn strike(self, breaker: &Breaker) {
+        match self {
+            Self::Cut => breaker.cut(),
+            Self::Silence => breaker.silence(),
+        }
+    }
+}
+
+/// A server that is reached by a port, so that something can stand before it.
+struct Database {
+    server: Postgres,
+    port: Port,
+    url: String,
+    name: String,
+}
+
+impl Database {
+    async fn start() -> Self {
+        let port = Port::free();
+        let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={}", port.number())];
+        let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
+        let server = Postgres::start(&settings).await;
+        let url = server.database().await;
+        let name = url.rsplit('/').next().expect("a name").to_owned();
+        Self { server, port, url, name }
+    }
+}
+
+/// By this role, however long it takes.
+async fn comes_to(server: &Server, role: Role, session: &SignedIn, wanted: u16) {
+    eventually(&format!("{wanted} by {role:?}"), || async {
+        (status(server, role, &page(session)).await == wanted).then_some(())
+    })
+    .await;
+}
+
 async fn a_node_that_is_cut_off(fault: Fault) {
     let upstream = Upstream::start().await;
-    let port = Port::free();
-    let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={}", port.number())];
-    let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
-    let server = Postgres::start(&settings).await;
-    let database = server.database().await;
-    let name = database.rsplit('/').next().expect("a name");
+    let Database { server: _server, port, url: database, name } = Database::start().await;
     let breaker = Breaker::before(port.number()).await;
     let relayed = format!("postgres://postgres@127.0.0.1:{}/{name}", breaker.port());
     let (here, there) = nodes(&upstream, &database, &relayed).await;
@@ -230,16 +282,13 @@ async fn a_node_that_is_cut_off(fault: Fault) {
     is_accepted(&there, &kept).await;
     is_accepted(&there, &revoked).await;
     let load = Load::start(&there, &kept, &revoked);
-    match fault {
-        Fault::Cut => breaker.cut(),
-        Fault::Silence => breaker.silence(),
-    }
+    fault.strike(&breaker);
     assert_eq!(here.portal(Request::new("POST", "/auth/logout").cookie(revoked.both())).await.status, 204);
     let revoked_at = now();
     for role in Role::BOTH {
         // Two seconds that memory may go on, one and a half that the store is given, and what a busy machine needs.
         within(Duration::from_secs(6), "the node knows that it knows nothing", async {
-            eventually("503", || async { (status(&there, role, &page(&revoked)).await == 503).then_some(()) }).await;
+            comes_to(&there, role, &revoked, 503).await;
         })
         .await;
     }
@@ -248,10 +297,7 @@ async fn a_node_that_is_cut_off(fault: Fault) {
     tokio::time::sleep_until((revoked_at + BOUND + Duration::from_millis(500)).into()).await;
     breaker.mend();
     for role in Role::BOTH {
-        eventually("back without a restart", || async {
-            (status(&there, role, &page(&kept)).await == 200).then_some(())
-        })
-        .await;
+        comes_to(&there, role, &kept, 200).await;
         assert_eq!(status(&there, role, &page(&revoked)).await, 302, "over for good");
     }
     load.end(revoked_at).await;
@@ -271,12 +317,7 @@ async fn threat_36_a_node_that_loses_every_packet_to_the_database() {
 #[tokio::test]
 async fn a_node_far_from_the_database_comes_back_after_a_crash_of_it() {
     let upstream = Upstream::start().await;
-    let port = Port::free();
-    let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={}", port.number())];
-    let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
-    let mut server = Postgres::start(&settings).await;
-    let database = server.database().await;
-    let name = database.rsplit('/').next().expect("a name");
+    let Database { mut server, port, url: database, name } = Database::start().await;
     let relay = Breaker::far_from(port.number(), Duration::from_millis(35)).await;
     let relayed = format!("postgres://postgres@127.0.0.1:{}/{name}", relay.port());
     let (here, there) = nodes(&upstream, &database, &relayed).await;
@@ -284,12 +325,9 @@ async fn a_node_far_from_the_database_comes_back_after_a_crash_of_it() {
     is_accepted(&there, &kept).await;
     is_accepted(&there, &revoked).await;
     server.stop();
-    eventually("503", || async { (status(&there, Role::Edge, &page(&kept)).await == 503).then_some(()) }).await;
+    comes_to(&there, Role::Edge, &kept, 503).await;
     server.restart().await;
-    eventually("back without a restart", || async {
-        (status(&there, Role::Edge, &page(&kept)).await == 200).then_some(())
-    })
-    .await;
+    comes_to(&there, Role::Edge, &kept, 200).await;
     eventually("the other one too", || async {
         (here.portal(Request::new("POST", "/auth/logout").cookie(revoked.both())).await.status == 204).then_some(())
     })
@@ -329,11 +367,11 @@ async fn threat_36_a_users_file_that_changes_during_an_outage_holds_afterwards()
     server.pause();
     for node in [&here, &there] {
         node.write("config/users.yaml", &users(true));
-        eventually("503", || async { (status(node, Role::Edge, &page(&bob)).await == 503).then_some(()) }).await;
+        comes_to(node, Role::Edge, &bob, 503).await;
     }
     server.resume();
     for node in [&here, &there] {
-        eventually("bob is out", || async { (status(node, Role::Edge, &page(&bob)).await == 302).then_some(()) }).await;
+        comes_to(node, Role::Edge, &bob, 302).await;
         eventually("and stays out", || async { (node.login("bob", PASSWORD, &[]).await.status == 401).then_some(()) })
             .await;
     }
@@ -354,7 +392,7 @@ async fn threat_32_36_a_database_that_stands_still_under_load() {
     server.pause();
     for role in Role::BOTH {
         for node in [&here, &*there] {
-            eventually("503", || async { (status(node, role, &page(&kept)).await == 503).then_some(()) }).await;
+            comes_to(node, role, &kept, 503).await;
         }
     }
     let login = here.login("bob", PASSWORD, &[]).await;
@@ -366,10 +404,7 @@ async fn threat_32_36_a_database_that_stands_still_under_load() {
     server.resume();
     for role in Role::BOTH {
         for node in [&here, &*there] {
-            eventually("back without a restart", || async {
-                (status(node, role, &page(&kept)).await == 200).then_some(())
-            })
-            .await;
+            comes_to(node, role, &kept, 200).await;
             assert_eq!(status(node, role, &page(&revoked)).await, 302, "over for good");
         }
     }
@@ -393,11 +428,7 @@ async fn a_server_that_cannot_be_reached_ends_the_start_at_once_and_is_none_of_c
 #[tokio::test]
 async fn the_servers_certificate_is_checked_and_the_url_may_stand_in_a_file() {
     let upstream = Upstream::start().await;
-    let port = Port::free();
-    let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={}", port.number())];
-    let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
-    let mut postgres = Postgres::start(&settings).await;
-    let name = postgres.database().await.rsplit('/').next().expect("a name").to_owned();
+    let Database { server: mut postgres, port, url: _, name } = Database::start().await;
     postgres.stop();
     let (right, wrong) = (tls::certificate_for(&["localhost"]), tls::certificate_for(&["localhost"]));
     let data = postgres.data();

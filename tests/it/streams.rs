@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -14,7 +15,8 @@ use crate::harness::{
     DEADLINE,
     client::Person,
     eventually,
-    server::{Role, Server, Setup, SignedIn},
+    idp::{self, Idp, Key},
+    server::{PASSWORD, Role, Server, Setup, SignedIn},
     tls,
     upstream::Upstream,
     wire::Request,
@@ -47,13 +49,7 @@ impl Stream {
 
     /// Silent once the handshake was told.
     pub(crate) async fn websocket(server: &Server, cookie: &str) -> Self {
-        let request = Request::get("/members/socket")
-            .cookie(cookie)
-            .header("Connection", "Upgrade")
-            .header("Upgrade", "websocket")
-            .header("Sec-WebSocket-Version", "13")
-            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-        Self::begin(server, &request, "\"body\":\"\"}").await
+        Self::begin(server, &as_websocket(Request::get("/members/socket").cookie(cookie)), "\"body\":\"\"}").await
     }
 
     /// Server-sent events: one, and then silence.
@@ -61,6 +57,18 @@ impl Stream {
         let request = Request::get(path);
         let request = cookie.iter().fold(request, |request, &cookie| request.cookie(cookie));
         Self::begin(server, &request, "data: hello").await
+    }
+
+    /// The same by this `Authorization`.
+    async fn events_by(server: &Server, authorization: &str) -> Self {
+        let request = Request::get("/members/events").header("Authorization", authorization);
+        Self::begin(server, &request, "data: hello").await
+    }
+
+    /// Silent, by this `Authorization`.
+    pub(crate) async fn websocket_by(server: &Server, authorization: &str) -> Self {
+        let request = Request::get("/members/socket").header("Authorization", authorization);
+        Self::begin(server, &as_websocket(request), "\"body\":\"\"}").await
     }
 
     /// Nothing ever comes back.
@@ -120,6 +128,14 @@ impl Stream {
         let mut echo = [0; 4];
         within(DEADLINE, "an echo", stream.read_exact(&mut echo)).await.is_ok_and(|_| echo == *b"\x81\x02ok")
     }
+}
+
+fn as_websocket(request: Request) -> Request {
+    request
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test measures real time")]
@@ -213,6 +229,133 @@ async fn threat_36_open_streams_end_with_their_session_and_no_others() {
         let line = line.unwrap_or_else(|| panic!("no line of {path} in {log}"));
         assert!(line.contains(&format!("\"status\":{status}")), "{line}");
     }
+}
+
+/// What a request presents in place of a cookie, and a stream of each kind by it.
+async fn both_by(server: &Server, authorization: &str) -> [Stream; 2] {
+    [Stream::websocket_by(server, authorization).await, Stream::events_by(server, authorization).await]
+}
+
+async fn all_end(what: &str, streams: &mut [Stream]) {
+    within(BOUND, &format!("all streams end after {what}"), async {
+        for stream in streams {
+            stream.until_cut().await;
+        }
+    })
+    .await;
+}
+
+async fn are_open(what: &str, streams: &mut [Stream]) {
+    for stream in streams {
+        assert!(stream.is_open().await, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn threat_36_open_streams_end_with_the_token_or_the_password_that_opened_them() {
+    let upstream = Upstream::start().await;
+    let server = Setup::with(&upstream).start().await;
+    let token = |server: &Server, arguments: &[&str]| {
+        format!("Bearer {}", server.run(&[&["token", "create"], arguments].concat()).trim_end())
+    };
+    let id_of = |server: &Server, name: &str| {
+        let listed: serde_json::Value =
+            serde_json::from_str(&server.run(&["token", "list", "--format", "json"])).expect("JSON");
+        let found = listed.as_array().expect("a list").iter().find(|token| token["name"] == name).cloned();
+        found.expect("the token")["id"].as_str().expect("an id").to_owned()
+    };
+    // Nobody of these is touched: their streams stay.
+    let alice = server.sign_in("alice").await;
+    let mut kept = Vec::new();
+    let passwords_of = |user: &str| format!("Basic {}", STANDARD.encode(format!("{user}:{PASSWORD}")));
+    for authorization in [
+        token(&server, &["alice", "--name", "kept"]),
+        token(&server, &["--service", "robot", "--groups", "dev", "--name", "kept too"]),
+        passwords_of("alice"),
+        format!("Bearer {}", alice.access_token),
+    ] {
+        kept.extend(both_by(&server, &authorization).await);
+    }
+
+    let bearer = token(&server, &["bob", "--name", "one"]);
+    let mut streams = both_by(&server, &bearer).await;
+    are_open("a token", &mut streams).await;
+    server.run(&["token", "revoke", &id_of(&server, "one")]);
+    all_end("token revoke", &mut streams).await;
+
+    // One access token revoked at the API; its session and the session's own stream live on.
+    let bob = server.sign_in("bob").await;
+    let mut by_cookie = [Stream::websocket(&server, &bob.gate).await];
+    let mut streams = both_by(&server, &format!("Bearer {}", bob.access_token)).await;
+    are_open("an access token", &mut streams).await;
+    let revoke = Request::new("POST", "/auth/revoke").json(&serde_json::json!({ "token": bob.access_token }));
+    assert_eq!(server.portal(revoke).await.status, 200);
+    all_end("a revoked access token", &mut streams).await;
+    are_open("its session", &mut by_cookie).await;
+
+    for end in ["new groups", "new password", "disable"] {
+        let by_token = both_by(&server, &token(&server, &["bob", "--name", end])).await;
+        let mut streams = Vec::from(by_token);
+        streams.extend(both_by(&server, &passwords_of("bob")).await);
+        are_open(end, &mut streams).await;
+        match end {
+            "new groups" => _ = server.run(&["user", "set", "bob", "--groups", "dev,ops"]),
+            // The same one: it is another all the same.
+            "new password" => _ = server.run(&["user", "set-password", "bob", "--password-stdin"]),
+            _ => _ = server.run(&["user", "disable", "bob"]),
+        }
+        all_end(end, &mut streams).await;
+    }
+    are_open("nobody spoke of them", &mut kept).await;
+    for stream in kept.iter_mut().step_by(2) {
+        assert!(stream.echoes().await);
+    }
+    // An emergency: every key is gone, and what it signed.
+    server.run(&["keys", "rotate", "--now"]);
+    all_end("keys rotate", &mut kept[6..]).await;
+    are_open("no key signed for them", &mut kept[..6]).await;
+    assert!(server.metric("postern_streams_ended_total", &["reason=\"credential\""]).await >= 8.0);
+}
+
+#[tokio::test]
+async fn threat_36_open_streams_end_when_their_token_expires() {
+    let lifetime = Duration::from_secs(4);
+    let (upstream, idp) = (Upstream::start().await, Idp::start().await);
+    let key = Key::ed25519("ed");
+    idp.keys("/jwks.json", &[&key]);
+    let mut setup = Setup::with(&upstream);
+    setup.more = format!(
+        r#"tokens:
+  access: 4s
+  trusted_issuers:
+    - {{ issuer: "https://idp.test", audiences: [postern], jwks: "{}", clock_skew: 0s }}
+"#,
+        idp.url("/jwks.json")
+    );
+    let server = setup.start().await;
+    let mut kept = both_by(&server, &format!("Bearer {}", key.token(&idp::claims("https://idp.test")))).await;
+    let bob = server.sign_in("bob").await;
+    let ours = format!("Bearer {}", bob.access_token);
+    let theirs = idp::with(idp::claims("https://idp.test"), "exp", idp::now() + 4);
+    let theirs = format!("Bearer {}", key.token(&theirs));
+    let begun = now();
+    let mut streams = Vec::from(both_by(&server, &ours).await);
+    streams.extend(both_by(&server, &theirs).await);
+    streams.push(Stream::websocket(&server, &bob.gate).await);
+    let of_session = streams.len() - 1;
+    within(lifetime + BOUND, "all end", async {
+        for stream in &mut streams[..of_session] {
+            stream.until_cut().await;
+        }
+    })
+    .await;
+    // Whole seconds, and made before the moment that is measured from.
+    assert!(begun.elapsed() > lifetime - Duration::from_secs(2), "after {:?}", begun.elapsed());
+    are_open("a session is none of them", &mut streams[of_session..]).await;
+    are_open("the token holds longer", &mut kept).await;
+    // Somebody here is called so: an application must not take the one for the other.
+    server.add_user("carol", &[]);
+    all_end("a user of that name", &mut kept).await;
 }
 
 #[tokio::test]

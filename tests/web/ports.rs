@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -12,15 +13,15 @@ use std::{
 use async_trait::async_trait;
 use postern::{
     core::{
-        identity::Identity,
+        ground::Watch,
         session::{Session, SessionId, TokenHash},
         time::Timestamp,
         user::User,
     },
     ports::{
         AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, Keys, LiveSession, Mark, PasswordKey,
-        PasswordTurn, Peek, Presentation, Regulation, Rotation, Sessions, SigningKeys, Try, Unavailable, UserChange,
-        UserError, Users, VerifiedPasswords, Whom,
+        PasswordTurn, Peek, Presentation, Recognised, Regulation, Rotation, Sessions, SigningKeys, Try, Unavailable,
+        UserChange, UserError, Users, VerifiedPasswords, Whom,
     },
 };
 use secrecy::SecretString;
@@ -231,6 +232,8 @@ impl AuditSink for Record {
 pub(crate) struct Strict {
     pub(crate) most: AtomicU64,
     wrong: Mutex<HashMap<String, u64>>,
+    /// From where nobody is barred (THREATS 40).
+    pub(crate) known: Mutex<Option<IpAddr>>,
     /// How often it was told of a wrong one.
     pub(crate) told: AtomicU64,
     /// Account and provider of every try that was admitted or not.
@@ -245,9 +248,13 @@ impl Strict {
 impl Regulation for Strict {
     async fn admit(&self, tried: Try<'_>) -> Result<(), Barred> {
         self.tries.lock().unwrap().push((tried.account.to_owned(), tried.provider));
+        if self.bars(tried) { Err(Barred::SlowDown(Self::WAIT)) } else { Ok(()) }
+    }
+
+    fn bars(&self, tried: Try<'_>) -> bool {
         let most = self.most.load(Ordering::SeqCst);
         let wrong = self.wrong.lock().unwrap().get(tried.account).copied().unwrap_or(0);
-        if most > 0 && wrong >= most { Err(Barred::SlowDown(Self::WAIT)) } else { Ok(()) }
+        most > 0 && wrong >= most && tried.address.is_none_or(|address| *self.known.lock().unwrap() != Some(address))
     }
 
     async fn settled(&self, tried: Try<'_>, was_right: bool) {
@@ -276,11 +283,11 @@ impl VerifiedPasswords for BreakableMemory {
         self.inner.key(presented)
     }
 
-    async fn turn(&self, key: &PasswordKey) -> PasswordTurn {
-        self.inner.turn(key).await
+    async fn turn(&self, key: &PasswordKey, address: Option<IpAddr>) -> PasswordTurn {
+        self.inner.turn(key, address).await
     }
 
-    fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Arc<Identity>> {
+    fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Recognised> {
         self.inner.recall(key, now)
     }
 
@@ -293,8 +300,12 @@ impl VerifiedPasswords for BreakableMemory {
         self.inner.mark(user).await
     }
 
-    fn remember(&self, key: PasswordKey, identity: &Arc<Identity>, read_at: &Mark) {
-        self.inner.remember(key, identity, read_at);
+    fn remember(&self, key: PasswordKey, recognised: &Recognised, read_at: &Mark) {
+        self.inner.remember(key, recognised, read_at);
+    }
+
+    fn watch(&self, read_at: &Mark) -> Arc<dyn Watch> {
+        self.inner.watch(read_at)
     }
 
     fn is_newly_wrong(&self, key: &PasswordKey) -> bool {

@@ -1,34 +1,36 @@
-//! Streams that are open: an upgraded connection, a long answer, a long upload. What an identity let through ends once its session is over,
-//! also where no byte moves (THREATS 36), and keeps the session in use until then.
+//! Streams that are open: an upgraded connection, a long answer, a long upload. What an identity let through ends once its session is over, or the token
+//! or password by which it was known counts no more, also where no byte moves (THREATS 36); it keeps the session in use until then.
 //!
 //! Every request that an identity let through is entered in [`Streams`] when it goes on and leaves it when it is over; [`watch()`] looks each second at
-//! those that have been there for a while. To end one is to drop the future that serves it: HTTP/1.1 loses its connection, HTTP/2 has the stream
+//! those that have been there for a while (`look`). To end one is to drop the future that serves it: HTTP/1.1 loses its connection, HTTP/2 has the stream
 //! reset, and the upstream loses its connection too. What nobody's identity let through (`bypass`) is never entered.
 //!
 //! A store that cannot answer ends nothing at once, but soon: a session may have been ended where this node cannot see it. Memory is believed for 2 s
-//! without news, [`PATIENCE`] comes on top, a look is at most [`LOOK`] late and asks for [`ASKING`]: less than 5 s in all. What is known to be over
-//! ends all the same.
+//! without news, [`PATIENCE`] comes on top, a look is at most [`LOOK`] late and asks for [`look::ASKING`]: less than 5 s in all. What is known to be
+//! over ends all the same.
+
+mod look;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream};
 use http::Method;
 use pingora::{ErrorType::HTTPStatus, OkOrErr as _, Result, proxy::Session};
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval},
 };
 
 use super::{Edge, context::Context, line::Line};
 use crate::{
-    core::{identity::Identity, session::SessionId, site::Site, time::Timestamp},
+    core::{
+        ground::{Ground, Watch},
+        identity::Identity,
+        time::Timestamp,
+    },
     gate::{
         Gate,
         hold::{Hold, Over},
@@ -39,14 +41,8 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(1);
 /// A request that is over sooner is never looked at.
 const YOUNG: Duration = Duration::from_secs(1);
-/// How long a stream goes on while nobody can say whether its session lives: two looks ask, also where the first got no answer in time.
+/// How long a stream goes on while nobody can say whether it may: two looks ask, also where the first got no answer in time.
 const PATIENCE: Duration = Duration::from_millis(1_800);
-/// What one look asks of the store must be answered within this time, or the next look asks again.
-const ASKING: Duration = Duration::from_millis(750);
-/// Questions to the store at once: requests need its connections too, and there are four to SQLite.
-const AT_ONCE: usize = 2;
-/// After so many that were not answered the rest is not asked: it is an outage, and no matter of single sessions.
-const ENOUGH: usize = 8;
 /// Requests come and go under as many locks.
 const SHARDS: usize = 16;
 
@@ -66,19 +62,13 @@ struct Shard {
 struct Entry {
     line: Arc<Line>,
     identity: Arc<Identity>,
+    ground: Ground,
     /// Monotonic, as the next.
     began: Duration,
-    /// When its session was last known to live.
+    /// When it was last known that it may go on.
     known_at: Duration,
     /// When it is over at the latest, once that is known.
     until: Option<Timestamp>,
-}
-
-/// The streams of a session of which memory does not know whether it lives.
-#[derive(Debug)]
-struct Unknown {
-    since: Duration,
-    streams: Vec<(Place, Arc<Identity>)>,
 }
 
 /// Where an entry stands.
@@ -86,6 +76,15 @@ struct Unknown {
 struct Place {
     shard: usize,
     number: u64,
+}
+
+/// What a look sees of an entry.
+#[derive(Debug)]
+struct Stream {
+    place: Place,
+    identity: Arc<Identity>,
+    ground: Ground,
+    known_at: Duration,
 }
 
 impl Streams {
@@ -96,11 +95,11 @@ impl Streams {
     }
 
     /// `now`: monotonic.
-    fn enter(&self, line: &Arc<Line>, identity: &Arc<Identity>, now: Duration) -> Place {
+    fn enter(&self, line: &Arc<Line>, identity: &Arc<Identity>, ground: Ground, now: Duration) -> Place {
         // By the address: as good as chance, and nothing that all of them count up.
         let shard = (Arc::as_ptr(line).addr() >> 6) % SHARDS;
-        let entry =
-            Entry { line: Arc::clone(line), identity: Arc::clone(identity), began: now, known_at: now, until: None };
+        let (line_of_it, identity) = (Arc::clone(line), Arc::clone(identity));
+        let entry = Entry { line: line_of_it, identity, ground, began: now, known_at: now, until: None };
         let number = {
             let mut shard = self.shard(shard);
             shard.entered += 1;
@@ -120,21 +119,31 @@ impl Streams {
         line.leave()
     }
 
-    /// Those that have been there for a while, and since when it is not known whether their session lives.
-    fn looked_at(&self, shard: usize, now: Duration) -> Vec<(Place, Arc<Identity>, Duration)> {
+    /// Those that have been there for a while.
+    fn looked_at(&self, shard: usize, now: Duration) -> Vec<Stream> {
         let entries = &self.shard(shard).entries;
         let old = entries.iter().filter(|(_, entry)| now.saturating_sub(entry.began) >= YOUNG);
-        old.map(|(&number, entry)| (Place { shard, number }, Arc::clone(&entry.identity), entry.known_at)).collect()
+        old.map(|(&number, entry)| Stream {
+            place: Place { shard, number },
+            identity: Arc::clone(&entry.identity),
+            ground: entry.ground.clone(),
+            known_at: entry.known_at,
+        })
+        .collect()
     }
 
-    fn found(&self, place: Place, hold: Hold, gate: &Gate) {
+    /// `watch`: of [`Gate::hold_by`].
+    fn found(&self, place: Place, hold: Hold, watch: Option<Arc<dyn Watch>>, gate: &Gate) {
         let mut shard = self.shard(place.shard);
         let Some(entry) = shard.entries.get_mut(&place.number) else { return };
         let now = gate.clock.monotonic();
         match hold {
             Hold::Stands { until } => {
                 entry.known_at = now;
-                entry.until = Some(until);
+                entry.until = until;
+                if watch.is_some() {
+                    entry.ground.renew(watch);
+                }
             }
             Hold::Over(over) => entry.line.end(over),
             Hold::Unsure if entry.until.is_some_and(|until| gate.clock.now() >= until) => {
@@ -143,56 +152,6 @@ impl Streams {
             Hold::Unsure if now.saturating_sub(entry.known_at) >= PATIENCE => entry.line.end(Over::Unsure),
             Hold::Unsure => {}
         }
-    }
-
-    /// Looks at all of them once.
-    async fn look(&self, gate: &Gate, site: &Site) {
-        let unknown = self.look_in_memory(gate, site);
-        let places: Vec<Place> =
-            unknown.iter().flat_map(|(_, unknown)| &unknown.streams).map(|(place, _)| *place).collect();
-        let unanswered = AtomicUsize::new(0);
-        let asking = stream::iter(unknown).for_each_concurrent(AT_ONCE, |(id, unknown)| {
-            let unanswered = &unanswered;
-            async move {
-                if unanswered.load(Ordering::Relaxed) >= ENOUGH {
-                    return;
-                }
-                let Some(said) = gate.ask_store(&id).await else {
-                    unanswered.fetch_add(1, Ordering::Relaxed);
-                    return;
-                };
-                for (place, identity) in unknown.streams {
-                    self.found(place, gate.hold_by(site, &identity, &said), gate);
-                }
-            }
-        });
-        let _ = timeout(ASKING, asking).await;
-        // Of those that were answered for this says nothing new.
-        for place in places {
-            self.found(place, Hold::Unsure, gate);
-        }
-    }
-
-    /// What is left for the store to say. One question a session, and those first that have waited longest: where there is time for some of them
-    /// alone, the next look asks about the others.
-    fn look_in_memory(&self, gate: &Gate, site: &Site) -> Vec<(SessionId, Unknown)> {
-        let mut unknown: HashMap<SessionId, Unknown> = HashMap::new();
-        for shard in 0..SHARDS {
-            for (place, identity, since) in self.looked_at(shard, gate.clock.monotonic()) {
-                match (gate.hold(site, &identity), &identity.session) {
-                    (Hold::Unsure, Some(id)) => {
-                        let of_session =
-                            unknown.entry(id.clone()).or_insert_with(|| Unknown { since, streams: Vec::new() });
-                        of_session.since = of_session.since.min(since);
-                        of_session.streams.push((place, identity));
-                    }
-                    (known, _) => self.found(place, known, gate),
-                }
-            }
-        }
-        let mut unknown: Vec<_> = unknown.into_iter().collect();
-        unknown.sort_by_key(|(_, unknown)| unknown.since);
-        unknown
     }
 }
 
@@ -228,12 +187,10 @@ impl Open {
     ///
     /// # Errors
     /// It is served by something that could not end it.
-    pub(super) fn of(edge: &Arc<Edge>, session: &Session, context: &Context) -> Result<Option<Self>> {
-        let Some(identity) = context.identity.as_ref().filter(|identity| identity.session.is_some()) else {
-            return Ok(None);
-        };
+    pub(super) fn of(edge: &Arc<Edge>, session: &Session, context: &mut Context) -> Result<Option<Self>> {
+        let Some(identity) = &context.identity else { return Ok(None) };
         let line = Line::of_this_request().or_err(HTTPStatus(500), "a request that nobody could end")?;
-        let place = edge.streams.enter(&line, identity, context.started);
+        let place = edge.streams.enter(&line, identity, std::mem::take(&mut context.ground), context.started);
         Ok(Some(Self { edge: Arc::clone(edge), line, place, method: session.req_header().method.clone() }))
     }
 }

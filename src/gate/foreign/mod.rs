@@ -12,8 +12,9 @@ use std::sync::Arc;
 use super::Gate;
 use crate::{
     core::{
+        ground::Ground,
         identity::Identity,
-        issuer::{KeySource, TrustedIssuer, claims::BadClaims, jwks::KeySet},
+        issuer::{ForeignTokenKey, KeySource, TrustedIssuer, jwks::KeySet},
         time::Timestamp,
     },
     ports::{ForeignTokens, IssuerKeys, NameCheck, Unavailable, VerifiedToken},
@@ -37,12 +38,6 @@ impl From<Refused> for Failure {
     }
 }
 
-impl From<BadClaims> for Failure {
-    fn from(bad: BadClaims) -> Self {
-        Self::Refused(bad.into())
-    }
-}
-
 impl From<Unavailable> for Failure {
     fn from(unavailable: Unavailable) -> Self {
         Self::Unavailable(unavailable)
@@ -58,22 +53,25 @@ impl Gate {
         &self,
         issuer: &Arc<TrustedIssuer>,
         token: &str,
-    ) -> Result<Option<Arc<Identity>>, Unavailable> {
+    ) -> Result<Option<(Arc<Identity>, Ground)>, Unavailable> {
         let now = self.clock.now();
         let key = issuer.key_of(token);
         if let Some(known) = self.foreign.tokens.peek(&key)
             && self.still_counts(&known, issuer, now)
         {
-            return Ok(Some(Arc::clone(&known.identity)));
+            return Ok(Some(holder(&known)));
         }
-        match self.verified(issuer, token, now).await {
+        if self.keys_now(issuer).is_some_and(|keys| self.foreign.tokens.is_refused(&key, issuer, &keys)) {
+            return Ok(None);
+        }
+        match self.verified(issuer, key, token, now).await {
             Ok(verified) => {
-                let identity = Arc::clone(&verified.identity);
+                let found = holder(&verified);
                 // What cannot be told stale later is not kept.
                 if now < verified.until && verified.free_name.is_some() {
                     self.foreign.tokens.remember(key, Arc::new(verified));
                 }
-                Ok(Some(identity))
+                Ok(Some(found))
             }
             Err(Failure::Refused(error)) => {
                 tracing::debug!(issuer = issuer.issuer, %error, "a token of a trusted issuer was refused");
@@ -84,27 +82,35 @@ impl Gate {
     }
 
     fn still_counts(&self, known: &VerifiedToken, issuer: &Arc<TrustedIssuer>, now: Timestamp) -> bool {
-        let current = match &issuer.keys {
-            KeySource::Fixed(keys) => Some(Arc::clone(keys)),
-            KeySource::Fetched(address) => self.foreign.keys.peek(address),
-        };
         now < known.until
             && Arc::ptr_eq(&known.issuer, issuer)
-            && current.is_some_and(|keys| Arc::ptr_eq(&keys, &known.keys))
-            && known.free_name.as_ref().is_some_and(|name| name.is_still_free())
+            && self.keys_now(issuer).is_some_and(|keys| Arc::ptr_eq(&keys, &known.keys))
+            && known.free_name.as_ref().is_some_and(|name| name.is_unchanged())
+    }
+
+    /// As memory has them.
+    fn keys_now(&self, issuer: &TrustedIssuer) -> Option<Arc<KeySet>> {
+        match &issuer.keys {
+            KeySource::Fixed(keys) => Some(Arc::clone(keys)),
+            KeySource::Fetched(address) => self.foreign.keys.peek(address),
+        }
     }
 
     async fn verified(
         &self,
         issuer: &Arc<TrustedIssuer>,
+        key: ForeignTokenKey,
         token: &str,
         now: Timestamp,
     ) -> Result<VerifiedToken, Failure> {
         let read = Token::read(token, issuer)?;
         let keys = self.keys_for(issuer, &read).await?;
-        let (claims, until) = read.verified(&keys, issuer, now)?;
-        let weight = weight::of(&claims);
-        let identity = Arc::new(issuer.claims.read(claims)?);
+        let (identity, until, weight) = believed(&read, &keys, issuer, now).inspect_err(|refused| {
+            if refused.is_for_good() {
+                self.foreign.tokens.refuse(key, issuer, &keys);
+            }
+        })?;
+        let identity = Arc::new(identity);
         // Also where a prefix stands before it: `adm` and `in` are a local name too.
         let free_name = match self.foreign.tokens.check_name(&identity.user).await? {
             NameCheck::Taken => return Err(Refused::LocalName.into()),
@@ -124,6 +130,25 @@ impl Gate {
             None => self.foreign.keys.refreshed(address).await,
         }
     }
+}
+
+/// Whom the token is of, until when, and what that takes in memory.
+fn believed(
+    token: &Token<'_>,
+    keys: &KeySet,
+    issuer: &TrustedIssuer,
+    now: Timestamp,
+) -> Result<(Identity, Timestamp, u32), Refused> {
+    let (claims, until) = token.verified(keys, issuer, now)?;
+    let weight = weight::of(&claims);
+    Ok((issuer.claims.read(claims)?, until, weight))
+}
+
+/// Who holds it, and on what ground. A token that is let in within the clock skew lets in as long as others would be.
+fn holder(known: &VerifiedToken) -> (Arc<Identity>, Ground) {
+    let (issuer, name) = (Arc::clone(&known.issuer), known.free_name.clone());
+    let until = known.until.after(issuer.clock_skew);
+    (Arc::clone(&known.identity), Ground::Foreign { issuer, until, name })
 }
 
 #[cfg(test)]

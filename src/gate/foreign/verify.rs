@@ -40,8 +40,10 @@ pub(super) enum Refused {
     Issuer,
     #[error("it is for another audience")]
     Audience,
-    #[error("it is expired, not valid yet, or its times are no whole numbers")]
+    #[error("it is not valid yet, or its times are no whole numbers")]
     Time,
+    #[error("it is expired")]
+    Expired,
     #[error("it is no access token, but an ID token or another kind")]
     Kind,
     #[error("it counts only with a proof of possession, which a Bearer has not")]
@@ -50,6 +52,22 @@ pub(super) enum Refused {
     Claims(#[from] BadClaims),
     #[error("its user is called as a local user")]
     LocalName,
+}
+
+impl Refused {
+    /// Whether the same issuer, with the same keys, never has another answer, which costs a signature to find out.
+    pub(super) const fn is_for_good(&self) -> bool {
+        match self {
+            Self::Signature
+            | Self::Issuer
+            | Self::Audience
+            | Self::Expired
+            | Self::Kind
+            | Self::Bound
+            | Self::Claims(_) => true,
+            Self::Form | Self::Header | Self::Algorithm | Self::Key | Self::Time | Self::LocalName => false,
+        }
+    }
 }
 
 /// A token whose header was read; nothing of it is believed yet.
@@ -230,8 +248,11 @@ fn times(claims: &Map<String, Value>, skew: Duration, now: Timestamp) -> Result<
     };
     let until = at("exp")?.ok_or(Refused::Time)?;
     let latest = now.after(skew);
-    if now >= until.after(skew) || [at("nbf")?, at("iat")?].into_iter().flatten().any(|start| start > latest) {
+    if [at("nbf")?, at("iat")?].into_iter().flatten().any(|start| start > latest) {
         return Err(Refused::Time);
+    }
+    if now >= until.after(skew) {
+        return Err(Refused::Expired);
     }
     Ok(until)
 }

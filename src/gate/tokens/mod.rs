@@ -80,6 +80,16 @@ pub fn verify(
     settings: &TokenSettings,
     now: Timestamp,
 ) -> Result<AccessClaims, TokenError> {
+    verified_by(token, keys, settings, now).map(|(claims, _)| claims)
+}
+
+/// The same with the `kid` of the key that signed it.
+fn verified_by(
+    token: &str,
+    keys: &SigningKeys,
+    settings: &TokenSettings,
+    now: Timestamp,
+) -> Result<(AccessClaims, String), TokenError> {
     if token.len() > LONGEST {
         return Err(TokenError::Form);
     }
@@ -104,10 +114,10 @@ pub fn verify(
     if now >= claims.exp || begins > now.saturating_add(LEEWAY) {
         return Err(TokenError::Time);
     }
-    Ok(claims)
+    Ok((claims, header.kid))
 }
 
-/// The same by keys that hold for certain. A `kid` is made of its key, so that what a key in memory refuses no store would take: it is only asked about a
+/// The same with the `kid`, by keys that hold for certain. A `kid` is made of its key, so that what a key in memory refuses no store would take: it is only asked about a
 /// `kid` that memory doesn't know, and for a signature that is good (THREATS 48).
 ///
 /// # Errors
@@ -117,12 +127,12 @@ pub async fn verified(
     keys: &dyn Keys,
     settings: &TokenSettings,
     now: Timestamp,
-) -> Result<Result<AccessClaims, TokenError>, Unavailable> {
+) -> Result<Result<(AccessClaims, String), TokenError>, Unavailable> {
     if let Some(keys) = keys.peek() {
-        return Ok(verify(token, &keys, settings, now));
+        return Ok(verified_by(token, &keys, settings, now));
     }
-    match verify(token, &keys.signing(), settings, now) {
-        Ok(_) | Err(TokenError::Key) => Ok(verify(token, &*keys.read().await?, settings, now)),
+    match verified_by(token, &keys.signing(), settings, now) {
+        Ok(_) | Err(TokenError::Key) => Ok(verified_by(token, &*keys.read().await?, settings, now)),
         Err(error) => Ok(Err(error)),
     }
 }

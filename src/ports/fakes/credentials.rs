@@ -15,15 +15,16 @@ use super::NOW;
 use crate::{
     core::{
         api_token::{self, ApiToken, Owner, Scopes},
+        ground::{Stamp, Watch},
         identity::{Factor, Identity},
-        issuer::{ForeignTokenKey, KeyAddress, jwks::KeySet},
+        issuer::{ForeignTokenKey, KeyAddress, TrustedIssuer, jwks::KeySet},
         session::TokenHash,
         time::Timestamp,
         user::{User, folded},
     },
     ports::{
-        ApiTokenError, ApiTokens, Barred, ForeignTokens, FreeName, IssuerKeys, LiveApiToken, NameCheck, Passwords,
-        Presentation, Revoke, Unavailable, VerifiedToken,
+        ApiTokenError, ApiTokens, Barred, ForeignTokens, IssuerKeys, LiveApiToken, NameCheck, Passwords, Presentation,
+        Recognised, Revoke, Told, Unavailable, VerifiedToken,
     },
 };
 
@@ -62,6 +63,18 @@ impl Tokens {
     }
 }
 
+impl Tokens {
+    /// All of them, in memory and in the store.
+    pub(crate) fn forget(&self) {
+        self.stored.lock().unwrap().clear();
+        self.forget_in_memory();
+    }
+
+    pub(crate) fn forget_in_memory(&self) {
+        self.remembered.lock().unwrap().clear();
+    }
+}
+
 #[async_trait]
 impl ApiTokens for Tokens {
     fn peek(&self, hash: &TokenHash) -> Option<Arc<LiveApiToken>> {
@@ -91,34 +104,69 @@ impl ApiTokens for Tokens {
 }
 
 /// Bob's password is `open`; `barred` says what stands in the way.
-#[derive(Default)]
 pub(crate) struct Door {
     pub(crate) barred: Mutex<Option<Barred>>,
     pub(crate) asked: AtomicI64,
     pub(crate) remembers: AtomicBool,
+    /// His groups and his token version; `None`: he is gone.
+    pub(crate) bob: Mutex<Option<(Vec<String>, u64)>>,
+    /// Whether memory is sure that he is who he was.
+    pub(crate) sure: Arc<AtomicBool>,
+    pub(crate) down: AtomicBool,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self {
+            barred: Mutex::default(),
+            asked: AtomicI64::default(),
+            remembers: AtomicBool::default(),
+            bob: Mutex::new(Some((vec!["staff".to_owned()], 1))),
+            sure: Arc::default(),
+            down: AtomicBool::default(),
+        }
+    }
 }
 
 impl Door {
-    fn bob(presented: &Presentation) -> Option<Arc<Identity>> {
-        let is_bob = presented.user == "bob" && presented.password.expose_secret() == "open";
-        let user = User::new("bob", vec!["staff".to_owned()]);
-        is_bob.then(|| Arc::new(Identity::new(&user, Factor::One, NOW, None).unwrap()))
+    fn opened(&self, presented: &Presentation) -> Option<Recognised> {
+        (presented.user == "bob" && presented.password.expose_secret() == "open").then(|| self.bob()).flatten()
+    }
+
+    pub(crate) fn bob(&self) -> Option<Recognised> {
+        let (groups, version) = self.bob.lock().unwrap().clone()?;
+        let identity = Identity::new(&User::new("bob", groups), Factor::One, NOW, None).unwrap();
+        let watch = Arc::new(Sure(Arc::clone(&self.sure)));
+        Some(Recognised { identity: Arc::new(identity), stamp: Stamp::of(version, "open"), watch })
     }
 }
 
 #[async_trait]
 impl Passwords for Door {
-    fn recall(&self, presented: &Presentation) -> Option<Arc<Identity>> {
-        self.remembers.load(Ordering::SeqCst).then(|| Self::bob(presented)).flatten()
+    fn recall(&self, presented: &Presentation) -> Option<Recognised> {
+        self.remembers.load(Ordering::SeqCst).then(|| self.opened(presented)).flatten()
     }
-    async fn identify(&self, presented: Presentation) -> Result<Option<Arc<Identity>>, Barred> {
+    fn is_kept(&self, presented: &Presentation) -> bool {
+        self.recall(presented).is_some()
+    }
+    async fn look_up(&self, user: &str) -> Result<Option<Recognised>, Unavailable> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Unavailable { store: "users", detail: "down".to_owned() });
+        }
+        Ok((user == "bob").then(|| self.bob()).flatten())
+    }
+    async fn identify(&self, presented: Presentation) -> Told {
         self.asked.fetch_add(1, Ordering::SeqCst);
         match self.barred.lock().unwrap().take() {
             Some(barred) => Err(barred),
-            None => Ok(Self::bob(&presented)),
+            None => Ok(self.opened(&presented)),
         }
     }
 }
+
+/// Under whom, and with which keys.
+type Refusal = (Arc<TrustedIssuer>, Arc<KeySet>);
 
 /// Keys, verified tokens and local names as a test sets them; nothing where it sets none.
 #[derive(Default)]
@@ -128,6 +176,8 @@ pub(crate) struct Issuers {
     pub(crate) fetched: Mutex<Option<Arc<KeySet>>>,
     pub(crate) fetches: AtomicI64,
     pub(crate) remembered: Mutex<HashMap<ForeignTokenKey, Arc<VerifiedToken>>>,
+    pub(crate) refused: Mutex<HashMap<ForeignTokenKey, Refusal>>,
+    pub(crate) refusals: AtomicI64,
     pub(crate) local_names: Mutex<Vec<String>>,
     pub(crate) names_asked: AtomicI64,
     pub(crate) users_down: AtomicBool,
@@ -137,8 +187,15 @@ pub(crate) struct Issuers {
 
 struct Sure(Arc<AtomicBool>);
 
-impl FreeName for Sure {
-    fn is_still_free(&self) -> bool {
+impl Issuers {
+    /// Of a name that was no local user's.
+    pub(crate) fn watch(&self) -> Arc<dyn Watch> {
+        Arc::new(Sure(Arc::clone(&self.sure)))
+    }
+}
+
+impl Watch for Sure {
+    fn is_unchanged(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }
@@ -166,13 +223,21 @@ impl ForeignTokens for Issuers {
     fn remember(&self, key: ForeignTokenKey, token: Arc<VerifiedToken>) {
         self.remembered.lock().unwrap().insert(key, token);
     }
+    fn is_refused(&self, key: &ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>) -> bool {
+        let refused = self.refused.lock().unwrap();
+        refused.get(key).is_some_and(|(by, with)| Arc::ptr_eq(by, issuer) && Arc::ptr_eq(with, keys))
+    }
+    fn refuse(&self, key: ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>) {
+        self.refusals.fetch_add(1, Ordering::SeqCst);
+        self.refused.lock().unwrap().insert(key, (Arc::clone(issuer), Arc::clone(keys)));
+    }
     async fn check_name(&self, name: &str) -> Result<NameCheck, Unavailable> {
         self.names_asked.fetch_add(1, Ordering::SeqCst);
         if self.users_down.load(Ordering::SeqCst) {
             return Err(Unavailable { store: "users", detail: "down".to_owned() });
         }
         let is_taken = self.local_names.lock().unwrap().iter().any(|local| folded(local) == folded(name));
-        Ok(if is_taken { NameCheck::Taken } else { NameCheck::Free(Some(Arc::new(Sure(Arc::clone(&self.sure))))) })
+        Ok(if is_taken { NameCheck::Taken } else { NameCheck::Free(Some(self.watch())) })
     }
     fn forget_all(&self) {
         self.remembered.lock().unwrap().clear();

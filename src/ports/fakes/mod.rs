@@ -3,10 +3,11 @@
 mod credentials;
 
 use std::{
+    collections::HashSet,
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -47,8 +48,10 @@ pub(crate) struct Stores {
     pub(crate) reads: AtomicI64,
     /// By id, for a request.
     pub(crate) peeks: AtomicI64,
-    /// After so many by id it does not answer; below 0 it always does.
+    /// After so many questions by id it does not answer; below 0 it always does.
     pub(crate) reads_left: AtomicI64,
+    /// Milliseconds that a question by id takes.
+    pub(crate) read_time: AtomicU64,
 }
 
 impl Default for Stores {
@@ -60,6 +63,7 @@ impl Default for Stores {
             reads: AtomicI64::default(),
             peeks: AtomicI64::default(),
             reads_left: AtomicI64::new(-1),
+            read_time: AtomicU64::default(),
         }
     }
 }
@@ -85,6 +89,14 @@ impl Stores {
             return Err(Unavailable { store: "sessions", detail: "down".to_owned() });
         }
         Ok(self.stored.lock().unwrap().iter().find(|live| wanted(&live.session)).cloned())
+    }
+
+    async fn asked(&self) {
+        tokio::time::sleep(Duration::from_millis(self.read_time.load(Ordering::SeqCst))).await;
+        if self.reads_left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            self.reads_left.store(0, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
     }
 
     fn peeked(&self, wanted: impl Fn(&SessionFacts) -> bool) -> Peek {
@@ -113,11 +125,15 @@ impl Sessions for Stores {
         self.read(|session| session.gate_hash == *gate_hash)
     }
     async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable> {
-        if self.reads_left.fetch_sub(1, Ordering::SeqCst) == 0 {
-            self.reads_left.store(0, Ordering::SeqCst);
-            std::future::pending::<()>().await;
-        }
+        self.asked().await;
         self.read(|session| session.id == *id)
+    }
+    async fn find_ids(&self, ids: &[SessionId]) -> Result<Vec<Arc<LiveSession>>, Unavailable> {
+        self.asked().await;
+        let ids: HashSet<&SessionId> = ids.iter().collect();
+        self.read(|_| false)?;
+        let stored = self.stored.lock().unwrap();
+        Ok(stored.iter().filter(|live| ids.contains(&live.session.id)).cloned().collect())
     }
     async fn create(&self, _: Session, _: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {
         unreachable!("nothing here makes a session")

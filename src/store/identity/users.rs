@@ -13,7 +13,7 @@ use crate::{
     ports::{ChangeKind, Credentials, Unavailable, UserChange, UserError, Users, Whom},
     store::{
         api_tokens,
-        database::{Database, Guard, can_be_stored},
+        database::{Database, Dialect, Guard, can_be_stored},
         session::{SessionCache, delete_of_user},
     },
 };
@@ -72,6 +72,22 @@ impl Users for DatabaseUsers {
             })
             .await?;
         row.map(User::try_from).transpose()
+    }
+
+    async fn find_each(&self, names: &[&str]) -> Result<Vec<User>, Unavailable> {
+        let names: Vec<String> = names.iter().filter(|name| can_be_stored(name)).map(|name| folded(name)).collect();
+        let select = match self.database.dialect() {
+            Dialect::Sqlite => select!("WHERE folded IN (SELECT value FROM json_each($1))"),
+            Dialect::Postgres => select!("WHERE folded IN (SELECT json_array_elements_text($1::json))"),
+        };
+        let rows: Vec<Row> = self
+            .database
+            .run(STORE, "find_each", async {
+                let names = serde_json::json!(names).to_string();
+                sqlx::query_as(select).bind(names).fetch_all(&self.database.pool()).await
+            })
+            .await?;
+        rows.into_iter().map(User::try_from).collect()
     }
 
     async fn list(&self) -> Result<Vec<User>, Unavailable> {

@@ -10,12 +10,16 @@ use async_trait::async_trait;
 use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
-    core::{issuer::ForeignTokenKey, user::folded},
-    ports::{ForeignTokens, FreeName, NameCheck, Unavailable, Users, VerifiedToken},
+    core::{
+        ground::Watch,
+        issuer::{ForeignTokenKey, TrustedIssuer, jwks::KeySet},
+        user::folded,
+    },
+    ports::{ForeignTokens, NameCheck, Unavailable, Users, VerifiedToken},
     store::{
         api_tokens::DatabaseApiTokens,
         database::can_be_stored,
-        session::{SessionCache, UserWatch},
+        session::{Leash, SessionCache, Watched},
     },
 };
 
@@ -23,23 +27,18 @@ use crate::{
 const CAPACITY: u64 = 128 * 1024 * 1024;
 /// Forgotten after so long without a look: frees the memory of tokens that expired.
 const FORGET: Duration = Duration::from_secs(3600);
+/// Refused tokens known at most: whoever makes up another one each time is none the wiser and takes no more memory.
+const REFUSED: u64 = 10_000;
+/// A refused one is verified anew after so long: a clock may have been wrong.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
 
 pub(in crate::store) struct MemoryTokens {
     verified: Cache<ForeignTokenKey, Arc<VerifiedToken>>,
+    /// By what they were refused.
+    refused: Cache<ForeignTokenKey, (Arc<TrustedIssuer>, Arc<KeySet>)>,
     cache: Arc<SessionCache>,
     users: Arc<dyn Users>,
     accounts: Arc<DatabaseApiTokens>,
-}
-
-struct Watched {
-    cache: Arc<SessionCache>,
-    watch: UserWatch,
-}
-
-impl FreeName for Watched {
-    fn is_still_free(&self) -> bool {
-        self.cache.knows_no_change(&self.watch)
-    }
 }
 
 impl MemoryTokens {
@@ -54,7 +53,12 @@ impl MemoryTokens {
             .eviction_policy(EvictionPolicy::lru())
             .time_to_idle(FORGET)
             .build();
-        Self { verified, cache, users, accounts }
+        let refused = Cache::builder()
+            .max_capacity(REFUSED)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_live(REFUSED_FOR)
+            .build();
+        Self { verified, refused, cache, users, accounts }
     }
 }
 
@@ -68,6 +72,14 @@ impl ForeignTokens for MemoryTokens {
         self.verified.insert(key, token);
     }
 
+    fn is_refused(&self, key: &ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>) -> bool {
+        self.refused.get(key).is_some_and(|(by, with)| Arc::ptr_eq(&by, issuer) && Arc::ptr_eq(&with, keys))
+    }
+
+    fn refuse(&self, key: ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>) {
+        self.refused.insert(key, (Arc::clone(issuer), Arc::clone(keys)));
+    }
+
     async fn check_name(&self, name: &str) -> Result<NameCheck, Unavailable> {
         // Before the look: a user who is made meanwhile is not overlooked.
         let read_at = self.cache.generation();
@@ -77,13 +89,15 @@ impl ForeignTokens for MemoryTokens {
         {
             return Ok(NameCheck::Taken);
         }
-        let watch = self.cache.watch(&folded(name), read_at);
-        Ok(NameCheck::Free(
-            watch.map(|watch| Arc::new(Watched { cache: Arc::clone(&self.cache), watch }) as Arc<dyn FreeName>),
-        ))
+        let mut watch: Option<Arc<dyn Watch>> = None;
+        self.cache.keep(&folded(name), read_at, |leash: Leash| {
+            watch = Some(Arc::new(Watched { cache: Arc::clone(&self.cache), leash }));
+        });
+        Ok(NameCheck::Free(watch))
     }
 
     fn forget_all(&self) {
         self.verified.invalidate_all();
+        self.refused.invalidate_all();
     }
 }

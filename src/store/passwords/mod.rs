@@ -17,11 +17,19 @@ use sha2::{Digest as _, Sha256};
 use self::turns::{Joined, Turns};
 use super::{
     limit::bucket_of,
-    session::{Leash, SessionCache},
+    session::{Leash, SessionCache, Watched},
 };
 use crate::{
-    core::{identity::Identity, time::Timestamp, user::folded},
-    ports::{Barred, Changes, Entropy, Mark, PasswordKey, PasswordTurn, Presentation, Unavailable, VerifiedPasswords},
+    core::{
+        ground::{Stamp, Watch},
+        identity::Identity,
+        time::Timestamp,
+        user::folded,
+    },
+    ports::{
+        Barred, Changes, Entropy, Mark, PasswordKey, PasswordTurn, Presentation, Recognised, Unavailable,
+        VerifiedPasswords,
+    },
 };
 
 /// Pairs of name and password kept at most.
@@ -48,7 +56,8 @@ pub(super) struct RememberedPasswords {
 
 struct Entry {
     identity: ArcSwap<Identity>,
-    leash: Leash,
+    stamp: Stamp,
+    watch: Arc<dyn Watch>,
 }
 
 impl RememberedPasswords {
@@ -66,9 +75,9 @@ impl RememberedPasswords {
         self.sessions.stands(&mark.dropped, mark.era)
     }
 
-    async fn turn_of(&self, key: &PasswordKey) -> PasswordTurn {
+    async fn turn_of(&self, key: &PasswordKey, address: Option<IpAddr>) -> PasswordTurn {
         loop {
-            let others = match self.turns.join(key) {
+            let others = match self.turns.join(key, address) {
                 Joined::Lead(lead) => return PasswordTurn::Lead(lead),
                 Joined::TooMany => return PasswordTurn::Told(Err(Barred::Busy)),
                 Joined::Waiting(waiting) => waiting,
@@ -107,20 +116,19 @@ impl VerifiedPasswords for RememberedPasswords {
         PasswordKey(digest.finalize().into())
     }
 
-    async fn turn(&self, key: &PasswordKey) -> PasswordTurn {
-        let turn = tokio::time::timeout(WAIT, self.turn_of(key)).await;
+    async fn turn(&self, key: &PasswordKey, address: Option<IpAddr>) -> PasswordTurn {
+        let turn = tokio::time::timeout(WAIT, self.turn_of(key, address.map(bucket_of))).await;
         turn.unwrap_or(PasswordTurn::Told(Err(Barred::Busy)))
     }
 
-    fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Arc<Identity>> {
-        let entry = self.cache.get(key).filter(|entry| self.sessions.holds(&entry.leash))?;
-        let known = entry.identity.load_full();
-        if now.since(known.signed_in_at) < STALE {
-            return Some(known);
+    fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Recognised> {
+        let entry = self.cache.get(key).filter(|entry| entry.watch.is_unchanged())?;
+        let mut identity = entry.identity.load_full();
+        if now.since(identity.signed_in_at) >= STALE {
+            identity = Arc::new(identity.presented_at(now));
+            entry.identity.store(Arc::clone(&identity));
         }
-        let fresh = Arc::new(known.presented_at(now));
-        entry.identity.store(Arc::clone(&fresh));
-        Some(fresh)
+        Some(Recognised { identity, stamp: entry.stamp, watch: Arc::clone(&entry.watch) })
     }
 
     async fn mark(&self, user: &str) -> Result<Mark, Unavailable> {
@@ -133,12 +141,18 @@ impl VerifiedPasswords for RememberedPasswords {
         Ok(Mark { user: user.into(), dropped, era })
     }
 
-    fn remember(&self, key: PasswordKey, identity: &Arc<Identity>, read_at: &Mark) {
+    fn remember(&self, key: PasswordKey, recognised: &Recognised, read_at: &Mark) {
+        let Recognised { identity, stamp, watch: _ } = recognised;
         // A change that came in between ended the leash too: what hangs on it is never recalled.
         if *folded(&identity.user) == *read_at.user && self.stands(read_at) {
-            let leash = Leash { user_dropped: Arc::clone(&read_at.dropped), era: read_at.era };
-            self.cache.insert(key, Arc::new(Entry { identity: ArcSwap::new(Arc::clone(identity)), leash }));
+            let (identity, watch) = (ArcSwap::new(Arc::clone(identity)), self.watch(read_at));
+            self.cache.insert(key, Arc::new(Entry { identity, stamp: *stamp, watch }));
         }
+    }
+
+    fn watch(&self, read_at: &Mark) -> Arc<dyn Watch> {
+        let leash = Leash { user_dropped: Arc::clone(&read_at.dropped), era: read_at.era };
+        Arc::new(Watched { cache: Arc::clone(&self.sessions), leash })
     }
 
     fn is_newly_wrong(&self, key: &PasswordKey) -> bool {

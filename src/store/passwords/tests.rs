@@ -24,9 +24,19 @@ fn remembered(log: bool) -> (Arc<SessionCache>, RememberedPasswords) {
     (sessions, passwords)
 }
 
-fn bob(at: i64) -> Arc<Identity> {
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn is_unchanged(&self) -> bool {
+        false
+    }
+}
+
+fn bob(at: i64) -> Recognised {
     let user = User::new("Bob", vec!["staff".to_owned()]);
-    Arc::new(Identity::new(&user, Factor::One, Timestamp::from_unix_millis(at), None).unwrap())
+    let identity = Identity::new(&user, Factor::One, Timestamp::from_unix_millis(at), None).unwrap();
+    // What says whether he changed is made of the mark, whatever came along.
+    Recognised { identity: Arc::new(identity), stamp: Stamp::of(1, "hash"), watch: Arc::new(Unwatched) }
 }
 
 fn presented(user: &str, word: &str, from: Option<&str>) -> Presentation {
@@ -85,7 +95,9 @@ async fn whoever_is_recalled_has_just_presented_it() {
     let (_sessions, passwords) = remembered(true);
     let key = key(&passwords, "bob", "secret");
     passwords.remember(key, &bob(0), &passwords.mark("bob").await.unwrap());
-    let at = |millis| passwords.recall(&key, Timestamp::from_unix_millis(millis)).unwrap().signed_in_at.unix_millis();
+    let at = |millis| {
+        passwords.recall(&key, Timestamp::from_unix_millis(millis)).unwrap().identity.signed_in_at.unix_millis()
+    };
     assert_eq!((at(1), at(4_999)), (0, 0), "not a new one for every request");
     assert_eq!((at(600_000), at(600_001)), (600_000, 600_000));
 }
@@ -157,7 +169,7 @@ async fn a_word_that_a_change_of_the_user_has_overtaken_is_nobodys() {
     let (sessions, passwords) = remembered(true);
     let key = key(&passwords, "bob", "secret");
     for changes in [false, true] {
-        let PasswordTurn::Lead(lead) = passwords.turn(&key).await else { panic!("nobody leads yet") };
+        let PasswordTurn::Lead(lead) = passwords.turn(&key, None).await else { panic!("nobody leads yet") };
         let mark = passwords.mark("bob").await.unwrap();
         let telling = async {
             if changes {
@@ -165,7 +177,7 @@ async fn a_word_that_a_change_of_the_user_has_overtaken_is_nobodys() {
             }
             lead.tell(Ok(Some(bob(0))), Some(mark));
         };
-        let (turn, ()) = tokio::join!(passwords.turn(&key), telling);
+        let (turn, ()) = tokio::join!(passwords.turn(&key, None), telling);
         assert_eq!(matches!(turn, PasswordTurn::Told(Ok(Some(_)))), !changes);
         assert_eq!(matches!(turn, PasswordTurn::Lead(_)), changes, "it is their turn");
     }

@@ -4,10 +4,8 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::watch;
@@ -16,16 +14,32 @@ use crate::ports::{Lead, Mark, PasswordKey, Told};
 
 /// Requests that wait at once, at most; all of them together.
 const MOST_WAITING: usize = 1_000;
+/// The same of one source, so that nobody takes the places of all others.
+const MOST_OF_SOURCE: usize = 250;
 
 type Word = Option<(Told, Option<Mark>)>;
 
 #[derive(Default)]
 pub(super) struct Turns(Arc<Shared>);
 
+/// Of whom it is known where they are, all pairs together; of others each pair for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Source {
+    Bucket(IpAddr),
+    Pair(PasswordKey),
+}
+
 #[derive(Default)]
 struct Shared {
     under_way: Mutex<HashMap<PasswordKey, watch::Receiver<Word>>>,
-    waiting: AtomicUsize,
+    queue: Mutex<Queue>,
+}
+
+/// Who waits.
+#[derive(Default)]
+struct Queue {
+    all: usize,
+    by_source: HashMap<Source, usize>,
 }
 
 pub(super) enum Joined {
@@ -35,10 +49,12 @@ pub(super) enum Joined {
 }
 
 impl Turns {
-    pub(super) fn join(&self, key: &PasswordKey) -> Joined {
+    /// `bucket`: where it comes from, if that is known.
+    pub(super) fn join(&self, key: &PasswordKey, bucket: Option<IpAddr>) -> Joined {
         let mut under_way = self.0.under_way();
         if let Some(word) = under_way.get(key) {
-            return Waiting::of(&self.0, word).map_or(Joined::TooMany, Joined::Waiting);
+            let source = bucket.map_or(Source::Pair(*key), Source::Bucket);
+            return Waiting::of(&self.0, source, word).map_or(Joined::TooMany, Joined::Waiting);
         }
         let (tell, word) = watch::channel(None);
         under_way.insert(*key, word);
@@ -56,6 +72,10 @@ impl Turns {
 impl Shared {
     fn under_way(&self) -> MutexGuard<'_, HashMap<PasswordKey, watch::Receiver<Word>>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -76,14 +96,20 @@ impl Drop for UnderWay {
 /// A place among those who wait; free again when it is dropped.
 pub(super) struct Waiting {
     shared: Arc<Shared>,
+    source: Source,
     word: watch::Receiver<Word>,
 }
 
 impl Waiting {
-    fn of(shared: &Arc<Shared>, word: &watch::Receiver<Word>) -> Option<Self> {
-        let before = shared.waiting.fetch_add(1, Ordering::AcqRel);
-        let waiting = Self { shared: Arc::clone(shared), word: word.clone() };
-        (before < MOST_WAITING).then_some(waiting)
+    fn of(shared: &Arc<Shared>, source: Source, word: &watch::Receiver<Word>) -> Option<Self> {
+        let mut queue = shared.queue();
+        let of_source = queue.by_source.get(&source).copied().unwrap_or(0);
+        if queue.all >= MOST_WAITING || of_source >= MOST_OF_SOURCE {
+            return None;
+        }
+        queue.all += 1;
+        queue.by_source.insert(source, of_source + 1);
+        Some(Self { shared: Arc::clone(shared), source, word: word.clone() })
     }
 
     /// `None`: whoever led went away without a word.
@@ -94,7 +120,12 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
+        let mut queue = self.shared.queue();
+        queue.all = queue.all.saturating_sub(1);
+        match queue.by_source.get_mut(&self.source) {
+            Some(more @ 2..) => *more -= 1,
+            _ => _ = queue.by_source.remove(&self.source),
+        }
     }
 }
 
@@ -106,12 +137,12 @@ mod tests {
     const KEY: PasswordKey = PasswordKey([1; 32]);
 
     fn lead(turns: &Turns) -> Lead {
-        let Joined::Lead(lead) = turns.join(&KEY) else { panic!("somebody leads") };
+        let Joined::Lead(lead) = turns.join(&KEY, None) else { panic!("somebody leads") };
         lead
     }
 
     fn waiting(turns: &Turns) -> Waiting {
-        let Joined::Waiting(waiting) = turns.join(&KEY) else { panic!("nobody to wait for") };
+        let Joined::Waiting(waiting) = turns.join(&KEY, None) else { panic!("nobody to wait for") };
         waiting
     }
 
@@ -120,7 +151,7 @@ mod tests {
         let turns = Turns::default();
         let first = lead(&turns);
         let others = [waiting(&turns), waiting(&turns)];
-        assert!(matches!(turns.join(&PasswordKey([2; 32])), Joined::Lead(_)), "another pair waits for nobody");
+        assert!(matches!(turns.join(&PasswordKey([2; 32]), None), Joined::Lead(_)), "another pair waits for nobody");
         first.tell(Err(Barred::Busy), None);
         let _next = lead(&turns);
         for other in others {
@@ -139,14 +170,47 @@ mod tests {
         assert!(turns.0.under_way().is_empty());
     }
 
+    fn key(source: u8, pair: usize) -> PasswordKey {
+        let mut key = [source; 32];
+        key[..8].copy_from_slice(&pair.to_le_bytes());
+        PasswordKey(key)
+    }
+
+    /// As many as may wait, from one source, each key led by somebody.
+    fn fill(turns: &Turns, source: u8, pairs: usize, bucket: Option<IpAddr>) -> Vec<Waiting> {
+        let joined = (0..).map_while(|number| match turns.join(&key(source, number % pairs), bucket) {
+            Joined::Waiting(waiting) => Some(waiting),
+            Joined::TooMany => None,
+            Joined::Lead(_) => panic!("nobody leads {source}"),
+        });
+        joined.collect()
+    }
+
+    fn led(turns: &Turns, source: u8, pairs: usize) -> Vec<Lead> {
+        let lead = |pair| match turns.join(&key(source, pair), None) {
+            Joined::Lead(lead) => lead,
+            _ => panic!("somebody leads {source}"),
+        };
+        (0..pairs).map(lead).collect()
+    }
+
     #[test]
-    fn so_many_wait_and_no_more() {
+    fn so_many_wait_and_no_more_and_no_source_takes_the_places_of_others() {
         let turns = Turns::default();
-        let _first = lead(&turns);
-        let all: Vec<Waiting> = (0..MOST_WAITING).map(|_| waiting(&turns)).collect();
-        assert!(matches!(turns.join(&KEY), Joined::TooMany) && matches!(turns.join(&KEY), Joined::TooMany));
-        drop(all);
-        assert_eq!(turns.0.waiting.load(Ordering::Acquire), 0);
-        drop(waiting(&turns));
+        let bucket = |last: u8| Some(IpAddr::from([192, 0, 2, last]));
+        let _leads: Vec<_> = (1..=5).map(|source| led(&turns, source, 10)).collect();
+        let of_one = fill(&turns, 1, 10, bucket(1));
+        assert_eq!(of_one.len(), MOST_OF_SOURCE, "whatever the pair");
+        let of_another = fill(&turns, 2, 10, bucket(2));
+        assert_eq!(of_another.len(), MOST_OF_SOURCE);
+        let of_nowhere = fill(&turns, 3, 1, None);
+        assert_eq!(of_nowhere.len(), MOST_OF_SOURCE, "where nobody knows whence, by the pair");
+        let rest = (fill(&turns, 4, 1, None), fill(&turns, 5, 1, bucket(5)));
+        assert_eq!((rest.0.len(), rest.1.len()), (MOST_OF_SOURCE, 0), "all together");
+        drop((of_another, of_nowhere, rest));
+        assert!(fill(&turns, 1, 10, bucket(1)).is_empty(), "still full");
+        drop(of_one);
+        let queue = turns.0.queue();
+        assert_eq!((queue.all, queue.by_source.len()), (0, 0));
     }
 }

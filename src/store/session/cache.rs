@@ -22,6 +22,7 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
     core::{
+        ground::Watch,
         identity::{Identity, Profile},
         session::{SessionId, TokenHash},
     },
@@ -48,10 +49,16 @@ pub(in crate::store) struct Leash {
     pub(in crate::store) era: u64,
 }
 
-/// That nothing was heard of a user since the store was read; see [`SessionCache::watch`].
-pub(in crate::store) struct UserWatch {
-    dropped: Arc<AtomicBool>,
-    era: u64,
+/// A leash and what it hangs on, for whoever knows nothing of either.
+pub(in crate::store) struct Watched {
+    pub(in crate::store) cache: Arc<SessionCache>,
+    pub(in crate::store) leash: Leash,
+}
+
+impl Watch for Watched {
+    fn is_unchanged(&self) -> bool {
+        self.cache.holds(&self.leash)
+    }
 }
 
 struct Entry {
@@ -155,7 +162,7 @@ impl SessionCache {
         Leash { user_dropped, era: self.era.load(Ordering::Acquire) }
     }
 
-    /// Lets another cache keep something of a user, unless anything was dropped since `read_at`.
+    /// Lets another cache keep something of a user, or that there is none of this name, unless anything was dropped since `read_at`.
     pub(in crate::store) fn keep(&self, folded_user: &str, read_at: Generation, keep: impl FnOnce(Leash)) {
         let mut ledger = self.ledger();
         if ledger.generation != read_at.0 {
@@ -223,23 +230,6 @@ impl SessionCache {
         let entry = Arc::new(Entry { live: live.clone(), dropped: AtomicBool::new(false), user_dropped, era });
         self.by_id.insert(live.session.id.clone(), entry.clone());
         self.by_hash.insert(live.session.gate_hash, entry);
-    }
-
-    /// For what else was read of a user, or that there is none of this name. `None` where anything was dropped since `read_at`.
-    pub(in crate::store) fn watch(&self, folded_user: &str, read_at: Generation) -> Option<UserWatch> {
-        let mut ledger = self.ledger();
-        if ledger.generation != read_at.0 {
-            return None;
-        }
-        let dropped = ledger.users.entry(folded_user.into()).or_default().dropped.clone();
-        Some(UserWatch { dropped, era: self.era.load(Ordering::Acquire) })
-    }
-
-    /// Whether memory is sure that what was read then still holds.
-    pub(in crate::store) fn knows_no_change(&self, watch: &UserWatch) -> bool {
-        self.trusted().is_ok()
-            && !watch.dropped.load(Ordering::Acquire)
-            && watch.era == self.era.load(Ordering::Acquire)
     }
 
     pub(in crate::store) fn drop_session(&self, id: &SessionId) {

@@ -20,7 +20,7 @@ use crate::{
         identity::Identity,
         session::{Lifetimes, Session, SessionId, TokenHash},
         time::Timestamp,
-        user::folded,
+        user::{User, folded},
     },
     observe::metrics::Metrics,
     ports::{End, LiveSession, Peek, Sessions, Unavailable, Users},
@@ -106,9 +106,14 @@ impl DatabaseSessions {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// To be taken before the store is read.
+    fn read_at(&self) -> ReadAt {
+        ReadAt { arrivals: self.uses().arrivals, generation: self.cache.generation() }
+    }
+
     async fn found(&self, operation: &'static str, key: Key<'_>) -> Result<Option<Arc<LiveSession>>, Unavailable> {
         loop {
-            let read_at = ReadAt { arrivals: self.uses().arrivals, generation: self.cache.generation() };
+            let read_at = self.read_at();
             let row = self
                 .database
                 .run(STORE, operation, async {
@@ -134,7 +139,12 @@ impl DatabaseSessions {
     /// A row of the store, with its user as they are now.
     async fn live(&self, row: Row, read_at: ReadAt) -> Result<Reading, Unavailable> {
         let session = Session::try_from(row).map_err(|detail| Unavailable { store: STORE, detail })?;
-        let Some(user) = self.users.find(&session.user).await?.filter(|user| !user.disabled) else {
+        let user = self.users.find(&session.user).await?;
+        self.live_of(session, user, read_at)
+    }
+
+    fn live_of(&self, session: Session, user: Option<User>, read_at: ReadAt) -> Result<Reading, Unavailable> {
+        let Some(user) = user.filter(|user| !user.disabled) else {
             return Ok(Reading::NoUser);
         };
         let identity = Identity::new(&user, session.factor, session.signed_in_at, Some(session.id.clone()))
@@ -284,7 +294,37 @@ impl Sessions for DatabaseSessions {
                 Ok(there.into_iter().collect())
             })
             .await?;
-        Ok(ids.iter().filter(|id| !there.contains(&id.0)).cloned().collect())
+        Ok(ids.iter().filter(|id| !there.contains(id.as_str())).cloned().collect())
+    }
+
+    async fn find_ids(&self, ids: &[SessionId]) -> Result<Vec<Arc<LiveSession>>, Unavailable> {
+        let read_at = self.read_at();
+        let rows: Vec<Row> = self
+            .database
+            .run(STORE, "find_ids", async {
+                let select = rows::select_each(self.database.dialect());
+                sqlx::query_as(select).bind(rows::list(ids)).fetch_all(&self.database.pool()).await
+            })
+            .await?;
+        let sessions: Vec<Session> = rows
+            .into_iter()
+            .map(|row| Session::try_from(row).map_err(|detail| Unavailable { store: STORE, detail }))
+            .collect::<Result<_, _>>()?;
+        let mut names: Vec<&str> = sessions.iter().map(|session| session.user.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let users = self.users.find_each(&names).await?;
+        let users: HashMap<String, User> = users.into_iter().map(|user| (folded(&user.name), user)).collect();
+        let mut found = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            let (id, user) = (session.id.clone(), users.get(&folded(&session.user)).cloned());
+            match self.live_of(session, user, read_at)? {
+                Reading::Live(live) => found.push(live),
+                Reading::NoUser => {}
+                Reading::Outdated => found.extend(self.find_id(&id).await?),
+            }
+        }
+        Ok(found)
     }
 
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {

@@ -32,8 +32,14 @@ pub(super) async fn delete_each(write: &mut Write, ids: &[SessionId]) -> Result<
     Ok(deleted)
 }
 
-/// Takes hold of sessions, of all that was handed over from them, and of `parent`, in the order of their ids and in one statement: from here on
-/// nobody changes or ends them, or hands over from them, but `write`. Those that are there.
+/// How often all is let go again for what was handed over meanwhile. Whoever hands over again and again keeps nobody from ending it.
+const ROUNDS: u32 = 3;
+
+/// Takes hold of sessions, of all that was handed over from them, and of `parent`, in the order of their ids: from here on nobody changes or ends
+/// them, or hands over from them, but `write`. Those that are there.
+///
+/// What is handed over while we wait is not seen by the statement that waits, and may come before what it took: then all is let go, and taken anew
+/// in order.
 pub(super) async fn hold_with_children(
     write: &mut Write,
     ids: &[SessionId],
@@ -53,9 +59,28 @@ pub(super) async fn hold_with_children(
              WHERE children.parent IN (SELECT json_array_elements_text($2::json))) ORDER BY id FOR UPDATE"
         }
     };
-    let held: Vec<String> =
-        sqlx::query_scalar(select).bind(list(ids.iter().chain(parent))).bind(list(ids)).fetch_all(&mut **write).await?;
-    Ok(held.into_iter().map(SessionId::new).collect())
+    let (all, parents) = (list(ids.iter().chain(parent)), list(ids));
+    let mut round = 1;
+    loop {
+        // SQLite has one writer at a time: nothing is handed over meanwhile.
+        let may_be_late = write.dialect() == Dialect::Postgres && !ids.is_empty() && round < ROUNDS;
+        if may_be_late {
+            sqlx::query("SAVEPOINT before_hold").execute(&mut **write).await?;
+        }
+        let held: Vec<String> = sqlx::query_scalar(select).bind(&all).bind(&parents).fetch_all(&mut **write).await?;
+        if !may_be_late || !is_any_late(write, &parents, &held).await? {
+            return Ok(held.into_iter().map(SessionId::new).collect());
+        }
+        sqlx::query("ROLLBACK TO SAVEPOINT before_hold").execute(&mut **write).await?;
+        round += 1;
+    }
+}
+
+/// Whether something was handed over from `parents` that is not held.
+async fn is_any_late(write: &mut Write, parents: &str, held: &[String]) -> Result<bool, sqlx::Error> {
+    let select = "SELECT id FROM sessions WHERE parent IN (SELECT json_array_elements_text($1::json))";
+    let children: Vec<String> = sqlx::query_scalar(select).bind(parents).fetch_all(&mut **write).await?;
+    Ok(children.iter().any(|child| !held.contains(child)))
 }
 
 /// Ends sessions with all that was handed over from them; adds those to `ids`. `held`: of [`hold_with_children`].
@@ -72,7 +97,7 @@ pub(super) async fn delete_with_children(
     ids.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     ids.dedup();
     let mut deleted = delete_each(write, ids).await?;
-    // What was being handed over while we waited for its parent is there now, and more does not come.
+    // What was handed over in the last round of taking hold is there now, and more does not come.
     let select = match write.dialect() {
         Dialect::Sqlite => "SELECT id FROM sessions WHERE parent IN (SELECT value FROM json_each($1))",
         Dialect::Postgres => {
@@ -99,7 +124,8 @@ pub(super) async fn those_there(
     sqlx::query_scalar(select).bind(list(ids)).fetch_all(pool).await
 }
 
-fn list<'i>(ids: impl IntoIterator<Item = &'i SessionId>) -> String {
+/// As JSON, to be bound.
+pub(super) fn list<'i>(ids: impl IntoIterator<Item = &'i SessionId>) -> String {
     let ids: serde_json::Value = ids.into_iter().map(|id| id.as_str()).filter(|id| can_be_stored(id)).collect();
     ids.to_string()
 }
@@ -271,6 +297,14 @@ macro_rules! select {
     };
 }
 pub(super) use select;
+
+/// Of many, whose ids are [`list`].
+pub(super) fn select_each(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => select!("WHERE id IN (SELECT value FROM json_each($1))"),
+        Dialect::Postgres => select!("WHERE id IN (SELECT json_array_elements_text($1::json))"),
+    }
+}
 
 #[derive(FromRow)]
 pub(super) struct Row {

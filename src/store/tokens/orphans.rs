@@ -44,7 +44,7 @@ impl Orphans {
                 })
                 .await?;
             let last = found.last().cloned();
-            let families: Vec<SessionId> = found.into_iter().map(SessionId).collect();
+            let families: Vec<SessionId> = found.into_iter().map(SessionId::new).collect();
             let over = sessions.absent(&families).await?;
             while !over.is_empty() && delete(database, &over).await? >= ROWS.unsigned_abs() {
                 tokio::task::yield_now().await;
@@ -71,7 +71,7 @@ async fn delete(database: &Database, families: &[SessionId]) -> Result<u64, Unav
              WHERE session IN (SELECT json_array_elements_text($1::json)) LIMIT $2 FOR UPDATE SKIP LOCKED)"
         }
     };
-    let families: serde_json::Value = families.iter().map(|family| family.0.as_str()).collect();
+    let families: serde_json::Value = families.iter().map(|family| family.as_str()).collect();
     let work = async {
         let done = sqlx::query(delete).bind(families.to_string()).bind(ROWS).execute(&database.pool()).await?;
         Ok(done.rows_affected())

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 use postern::{core::verdict::Verdict, ports::UserChange};
 
-use super::{basic, follow, verdict, verdict_from};
+use super::{HERE, basic, follow, outcome_from, verdict, verdict_from, verdict_on};
 use crate::{
     harness::{PASSWORD, World},
     ports::BreakableMemory,
@@ -88,7 +88,63 @@ async fn threat_37_memory_answers_nobody_from_elsewhere_whom_regulation_bars() {
     }
     let barred = verdict_from(&world, elsewhere, &right, "/x").await;
     assert!(matches!(barred, Verdict::SlowDown { .. }), "the right one is told from no other: {barred:?}");
-    assert_eq!(verdict(&world, &right).await, "forward", "whoever was verified goes on");
+    *world.regulation.known.lock().unwrap() = Some(HERE);
+    assert_eq!(
+        verdict(&world, &right).await,
+        "forward",
+        "whoever was verified goes on, where regulation lets them (THREATS 40)"
+    );
+}
+
+/// Behind one address with whoever signed in there: neither an answer nor what reaches an application tells the right password from others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_37_memory_tells_nobody_the_password_of_an_account_that_is_barred() {
+    let world = World::https().await;
+    let _stop = follow(&world).await;
+    let right = basic("bob", PASSWORD);
+    assert_eq!(verdict(&world, &right).await, "forward");
+    let is_taken_out = async |authorization: &str| {
+        let outcome = outcome_from(&world, HERE, authorization, "/public/x").await;
+        assert_eq!(outcome.verdict.as_str(), "forward");
+        outcome.carries_our_token
+    };
+    assert!(is_taken_out(&right).await && !is_taken_out(&basic("bob", "another's")).await);
+    world.regulation.most.store(3, Ordering::SeqCst);
+    for guess in ["one", "two", "three"] {
+        assert_eq!(verdict(&world, &basic("BOB", guess)).await, "sign_in");
+    }
+    world.hashed();
+    for guess in ["four", PASSWORD] {
+        let barred = verdict_on(&world, &basic("bob", guess), "/x").await;
+        assert!(matches!(barred, Verdict::SlowDown { .. }), "{guess}: {barred:?}");
+        assert!(is_taken_out(&basic("Bob ", guess)).await, "{guess}");
+    }
+    assert_eq!(world.hashed(), (0, 0));
+    assert!(!is_taken_out(&basic("ann", "anything")).await, "nobody else is barred");
+    // Over again: what was remembered counts as before.
+    world.regulation.most.store(0, Ordering::SeqCst);
+    assert_eq!(verdict(&world, &right).await, "forward");
+    assert_eq!(world.hashed(), (0, 0));
+}
+
+/// A program with an old password repeats it for ever; somebody who guesses does not. THREATS 37: a hundred guesses are a hundred.
+#[tokio::test]
+async fn threat_37_guesses_count_each_and_the_same_wrong_pair_once() {
+    let world = World::https().await;
+    world.regulation.most.store(50, Ordering::SeqCst);
+    for _ in 0..100 {
+        assert_eq!(verdict(&world, &basic("bob", "as it was")).await, "sign_in");
+    }
+    assert_eq!(world.regulation.told.load(Ordering::SeqCst), 1);
+    assert_eq!(verdict(&world, &basic("bob", PASSWORD)).await, "forward", "the program locks nobody out");
+    world.regulation.told.store(0, Ordering::SeqCst);
+    let mut verdicts = Vec::new();
+    for number in 0..100 {
+        verdicts.push(verdict(&world, &basic("bob", &format!("guess {number}"))).await);
+    }
+    assert_eq!(world.regulation.told.load(Ordering::SeqCst), 50, "each, until it bars");
+    assert!(verdicts[..50].iter().all(|verdict| *verdict == "sign_in"));
+    assert!(verdicts[50..].iter().all(|verdict| *verdict == "slow_down"), "{verdicts:?}");
 }
 
 /// The command has said that it is done; the old password was read before that.

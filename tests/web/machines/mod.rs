@@ -17,7 +17,7 @@ use postern::{
         request::{Facts, Role},
         site::AUTHORIZATION_ONLY,
         target::{Scheme, Target},
-        verdict::{SignIn, Verdict},
+        verdict::{Outcome, SignIn, Verdict},
     },
     identity::api_tokens::TokenDesk,
     observe::readiness::Readiness,
@@ -30,12 +30,18 @@ use crate::{
     ports::Strict,
 };
 
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+
 /// What the gate says to this `Authorization` at the edge.
 async fn verdict_on(world: &World, authorization: &str, path: &str) -> Verdict {
-    verdict_from(world, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), authorization, path).await
+    verdict_from(world, HERE, authorization, path).await
 }
 
 async fn verdict_from(world: &World, peer: IpAddr, authorization: &str, path: &str) -> Verdict {
+    outcome_from(world, peer, authorization, path).await.verdict
+}
+
+async fn outcome_from(world: &World, peer: IpAddr, authorization: &str, path: &str) -> Outcome {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", authorization.parse().unwrap());
     let facts = Facts {
@@ -50,7 +56,7 @@ async fn verdict_from(world: &World, peer: IpAddr, authorization: &str, path: &s
         client: ClientAddress::Known(peer),
         credentials_from: AUTHORIZATION_ONLY,
     };
-    world.gate.check(&world.site, &facts).await.verdict
+    world.gate.check(&world.site, &facts).await
 }
 
 async fn verdict(world: &World, authorization: &str) -> &'static str {

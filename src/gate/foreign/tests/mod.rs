@@ -1,6 +1,7 @@
 //! Tokens that a trusted issuer would or would not have made, asked of a gate whose stores do as the test says.
 
 mod names;
+mod refused;
 
 use std::{
     sync::{LazyLock, atomic::Ordering},
