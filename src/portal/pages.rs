@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     core::{
-        cookie::{self, csrf_cookie},
+        cookie::{self, csrf_cookie, device_cookie},
         session::SessionId,
     },
     gate::Named,
@@ -203,7 +203,12 @@ pub(super) async fn attempt(visit: &Visit, form: &Form) -> Result<SignedIn, Sign
         request_id: visit.arrival.request_id.clone(),
         replaced,
     };
-    visit.portal.sign_in.with_password(&visit.arrival.site, attempt).await
+    let site = &visit.arrival.site;
+    let mut signed_in = visit.portal.sign_in.with_password(site, attempt).await?;
+    let device = cookie::values(&visit.headers, device_cookie(visit.is_secure())).next();
+    let account = (!visit.is_on_apps_origin).then(|| format!("{}{}/account", visit.origin, visit.base));
+    signed_in.device_cookie = visit.portal.notices.signed_in(site, &signed_in.session, device, account).await;
+    Ok(signed_in)
 }
 
 /// What a sign-in takes the place of.

@@ -26,6 +26,9 @@ mod jupyter;
 mod lifecycle;
 mod limits;
 mod machines;
+mod mails;
+#[path = "../support/mmdb.rs"]
+mod mmdb;
 mod reload;
 mod replay;
 mod roles;

@@ -28,7 +28,9 @@ use tempfile::TempDir;
 use tokio::sync::{OnceCell, RwLock};
 use tower::ServiceExt as _;
 
-use crate::ports::{BreakableMemory, BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Record, Strict};
+use crate::ports::{
+    BreakableMemory, BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Mailbox, Record, Strict, notices,
+};
 
 pub(crate) const PASSWORD: &str = "a long word for tests";
 pub(crate) const REQUEST_ID: &str = "0123456789abcdef";
@@ -75,6 +77,7 @@ pub(crate) struct World {
     pub(crate) memory: Arc<BreakableMemory>,
     pub(crate) metrics: Arc<Metrics>,
     record: Arc<Record>,
+    pub(crate) mailbox: Arc<Mailbox>,
     router: Router,
     options: Options,
     folder: TempDir,
@@ -131,6 +134,7 @@ routes:
         });
         let users = Arc::new(BreakableUsers { inner: stores.users.clone(), down: AtomicBool::new(false) });
         let record = Arc::new(Record::default());
+        let mailbox = Arc::new(Mailbox::default());
         let regulation = Arc::new(Strict::default());
         let memory = Arc::new(BreakableMemory {
             inner: stores.verified_passwords.clone(),
@@ -179,10 +183,12 @@ routes:
                 entropy: stores.entropy.clone(),
                 audit: record.clone(),
             },
+            notices: notices(&stores, &mailbox),
             sessions: sessions.clone(),
             api_tokens: stores.api_tokens.clone(),
             keys: stores.keys.clone(),
             tokens: stores.tokens.clone(),
+            geo: stores.geo.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
             audit: record.clone(),
@@ -201,6 +207,7 @@ routes:
             memory,
             metrics,
             record,
+            mailbox,
             router,
             options,
             folder,

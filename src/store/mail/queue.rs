@@ -1,0 +1,180 @@
+//! The task that sends mails: one at a time, each again and again at growing distances until it is sent, refused or too old. A mail that has to wait
+//! lets others pass.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time,
+};
+
+use super::{MailQueue, message::message, way::Undelivered};
+use crate::{core::time::Timestamp, ports::Mail};
+
+/// Before a mail is tried again; twice as long each time, up to [`AGAIN_AT_MOST`].
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+/// A mail that could not be sent for so long is given up.
+const GIVEN_UP: Duration = Duration::from_secs(15 * 60);
+/// Mails that were tried before, beside those in the queue; beyond them the oldest are given up.
+const MOST_WAITING: usize = 256;
+/// For what waits when the process ends. Shorter than lifecycle's patience with a task.
+const LAST_TRY: Duration = Duration::from_secs(4);
+/// However slowly a server answers, step by step.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Mails to one person in [`PERIOD`]: a program that signs in again and again without a cookie must not fill a mailbox.
+const MOST_TO_ONE: u32 = 20;
+const PERIOD: Duration = Duration::from_secs(3_600);
+/// People whose mails are counted at once.
+const MOST_COUNTED: usize = 10_000;
+
+struct Waiting {
+    mail: Mail,
+    /// When it was handed in; its date.
+    at: Timestamp,
+    /// Of the clock that never goes back.
+    since: Duration,
+    due: Duration,
+    pause: Duration,
+}
+
+pub(super) async fn work(queue: Arc<MailQueue>, mut shutdown: watch::Receiver<bool>) {
+    let Some(mut receiver) = queue.take_receiver() else { return };
+    let mut waiting: VecDeque<Waiting> = VecDeque::new();
+    let mut counted = Counted::default();
+    loop {
+        let now = queue.clock.monotonic();
+        let next = waiting.iter().map(|mail| mail.due.saturating_sub(now)).min();
+        let next = tokio::select! {
+            // Also where the sender is gone: nobody could stop the work any more.
+            _ = shutdown.wait_for(|stop| *stop) => break,
+            mail = receiver.recv() => match mail {
+                Some(mail) => counted.admitted(&queue, mail),
+                None => break,
+            },
+            () = time::sleep(next.unwrap_or(PERIOD)), if next.is_some() => {
+                let now = queue.clock.monotonic();
+                let place = waiting.iter().position(|mail| mail.due <= now);
+                place.and_then(|place| waiting.remove(place))
+            }
+        };
+        if let Some(mail) = next
+            && attempt(&queue, mail, &mut waiting, &mut shutdown).await
+        {
+            break;
+        }
+    }
+    end(&queue, receiver, waiting, counted).await;
+}
+
+/// Whether the process ends meanwhile: the mail waits again, for its last try.
+async fn attempt(
+    queue: &MailQueue,
+    mail: Waiting,
+    waiting: &mut VecDeque<Waiting>,
+    shutdown: &mut watch::Receiver<bool>,
+) -> bool {
+    let sent = tokio::select! {
+        sent = time::timeout(LONGEST, send(queue, &mail)) => {
+            sent.unwrap_or_else(|_| Err(Undelivered::NotNow("the server takes too long".to_owned())))
+        }
+        _ = shutdown.wait_for(|stop| *stop) => {
+            waiting.push_back(mail);
+            return true;
+        }
+    };
+    match sent {
+        Ok(()) => told_sent(queue, &mail),
+        Err(Undelivered::NotNow(why)) if queue.clock.monotonic().saturating_sub(mail.since) < GIVEN_UP => {
+            put_off(queue, mail, &why, waiting);
+        }
+        Err(error) => give_up(queue, &mail, &error.to_string(), "failed"),
+    }
+    false
+}
+
+async fn send(queue: &MailQueue, waiting: &Waiting) -> Result<(), Undelivered> {
+    let Some(sending) = queue.sending.load_full() else {
+        return Err(Undelivered::Refused("no way to send mails is configured any more (notifier)".to_owned()));
+    };
+    let message =
+        message(&waiting.mail, &sending.sender, waiting.at, &*queue.entropy).map_err(Undelivered::Refused)?;
+    sending.way.send(message).await
+}
+
+fn put_off(queue: &MailQueue, mut mail: Waiting, why: &str, waiting: &mut VecDeque<Waiting>) {
+    if mail.pause == AGAIN {
+        tracing::warn!(user = mail.mail.user, why, "a mail cannot be sent now: trying again for {GIVEN_UP:?}");
+    }
+    queue.metrics.mail("retried");
+    mail.due = queue.clock.monotonic() + mail.pause;
+    mail.pause = (mail.pause * 2).min(AGAIN_AT_MOST);
+    if waiting.len() >= MOST_WAITING
+        && let Some(oldest) = waiting.pop_front()
+    {
+        give_up(queue, &oldest, "too many wait to be sent", "dropped");
+    }
+    waiting.push_back(mail);
+}
+
+fn told_sent(queue: &MailQueue, mail: &Waiting) {
+    tracing::info!(user = mail.mail.user, subject = mail.mail.subject, "mail sent");
+    queue.metrics.mail("sent");
+}
+
+fn give_up(queue: &MailQueue, mail: &Waiting, why: &str, status: &'static str) {
+    tracing::error!(user = mail.mail.user, subject = mail.mail.subject, why, "a mail is lost");
+    queue.metrics.mail(status);
+}
+
+/// Each once more, all within [`LAST_TRY`].
+async fn end(queue: &MailQueue, mut receiver: mpsc::Receiver<Mail>, mut waiting: VecDeque<Waiting>, mut counted: Counted) {
+    receiver.close();
+    while let Ok(mail) = receiver.try_recv() {
+        waiting.extend(counted.admitted(queue, mail));
+    }
+    // What is cut short stays in the list, and is told to be lost.
+    let last = async {
+        while let Some(mail) = waiting.front() {
+            match send(queue, mail).await {
+                Ok(()) => told_sent(queue, mail),
+                Err(error) => give_up(queue, mail, &error.to_string(), "dropped"),
+            }
+            waiting.pop_front();
+        }
+    };
+    if time::timeout(LAST_TRY, last).await.is_err() {
+        for mail in &waiting {
+            give_up(queue, mail, "the process ends", "dropped");
+        }
+    }
+}
+
+/// How many mails somebody got since when.
+#[derive(Default)]
+struct Counted(HashMap<String, (Duration, u32)>);
+
+impl Counted {
+    fn admitted(&mut self, queue: &MailQueue, mail: Mail) -> Option<Waiting> {
+        let now = queue.clock.monotonic();
+        let is_over = |since: Duration| now.saturating_sub(since) >= PERIOD;
+        if self.0.len() >= MOST_COUNTED {
+            self.0.retain(|_, (since, _)| !is_over(*since));
+        }
+        let (since, count) = self.0.entry(mail.user.clone()).or_insert((now, 0));
+        if is_over(*since) {
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(1);
+        if *count > MOST_TO_ONE {
+            tracing::warn!(user = mail.user, subject = mail.subject, "a mail is dropped: they got {MOST_TO_ONE} within an hour");
+            queue.metrics.mail("dropped");
+            return None;
+        }
+        Some(Waiting { mail, at: queue.clock.now(), since: now, due: now, pause: AGAIN })
+    }
+}
