@@ -89,7 +89,7 @@ pub enum NamedFile {
     Certificate(PathBuf),
     /// A private key, beside the certificate that it belongs to.
     Key(CertificateFiles),
-    /// Authorities of clients.
+    /// Authorities of clients, or of a mail server.
     ClientCa(PathBuf),
     Users(PathBuf),
     /// A database of addresses.

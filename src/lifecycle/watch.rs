@@ -209,6 +209,22 @@ mod tests {
         assert_ne!(contents(&sources), before, "a file more");
     }
 
+    /// As geoipupdate replaces a database, which may be of the same length.
+    #[test]
+    fn a_large_file_is_told_apart_without_being_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("countries.mmdb");
+        let length = usize::try_from(READ_WHOLE).unwrap() + 1;
+        fs::write(&file, vec![0; length]).unwrap();
+        let sources = [file.clone()];
+        let before = contents(&sources);
+        assert_eq!(contents(&sources), before);
+        let new = folder.path().join("new");
+        fs::write(&new, vec![1; length]).unwrap();
+        fs::rename(new, &file).unwrap();
+        assert_ne!(contents(&sources), before);
+    }
+
     #[tokio::test]
     async fn a_change_is_seen_once() {
         let folder = tempfile::tempdir().unwrap();

@@ -159,7 +159,7 @@ fn sender_at(host: &str) -> String {
 fn mailbox(text: &str) -> Result<(), String> {
     text.parse::<lettre::message::Mailbox>()
         .map(drop)
-        .map_err(|error| format!("`{text}` is no sender ({error}); write for example `{SENDER}`"))
+        .map_err(|_| format!("`{text}` is no sender; write for example `{SENDER}`"))
 }
 
 fn server(report: &mut Report, at: &Trail, raw: &RawSmtp) -> Option<SmtpServer> {
@@ -201,11 +201,8 @@ fn server(report: &mut Report, at: &Trail, raw: &RawSmtp) -> Option<SmtpServer> 
     }
     let ca = raw.ca.as_ref().and_then(|path| {
         let text = content(report, &at.key("ca"), path)?;
-        let has_any = text.contains("-----BEGIN CERTIFICATE-----");
-        if !has_any {
-            report.fault(&at.key("ca"), format!("`{path}` holds no certificate in PEM"));
-        }
-        has_any.then_some(text)
+        report.name(&at.key("ca"), NamedFile::ClientCa(PathBuf::from(path)));
+        Some(text)
     });
     let timeout = duration(report, &at.key("timeout"), raw.timeout.as_deref(), TIMEOUT, true);
     if timeout > LONGEST_TIMEOUT {
@@ -216,7 +213,8 @@ fn server(report: &mut Report, at: &Trail, raw: &RawSmtp) -> Option<SmtpServer> 
 
 /// Host, port, and whether TLS begins with the first byte.
 fn address(text: &str) -> Result<(String, u16, bool), String> {
-    let fault = || format!("`{text}` is no address of a mail server; write for example `{ADDRESS}`");
+    // Not repeated: it may hold a password.
+    let fault = || format!("this is no address of a mail server; write for example `{ADDRESS}`");
     let url = Url::parse(text).map_err(|_| fault())?;
     let (port, is_whole) = match url.scheme() {
         "smtp" => (25, false),
@@ -226,7 +224,6 @@ fn address(text: &str) -> Result<(String, u16, bool), String> {
     };
     let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
     if !is_bare || !url.username().is_empty() || url.password().is_some() {
-        // What it holds may be a password.
         return Err(format!(
             "the address of a mail server is a scheme, a host and a port, such as `{ADDRESS}`; user and password are `username` and `password_file`"
         ));
@@ -239,7 +236,7 @@ fn address(text: &str) -> Result<(String, u16, bool), String> {
 fn folder(report: &mut Report, at: &Trail, text: &str) -> Option<PathBuf> {
     let path = Path::new(text);
     if text.is_empty() || (path.exists() && !path.is_dir()) {
-        report.fault(at, format!("`{text}` is no folder; name one that is there, or is to be made"));
+        report.fault(at, format!("`{text}` cannot be a folder of mails; name one that is there, or is to be made"));
         return None;
     }
     Some(path.to_owned())

@@ -178,3 +178,116 @@ impl Counted {
         Some(Waiting { mail, at: queue.clock.now(), since: now, due: now, pause: AGAIN })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::{
+        config::{MailWay, Notifier},
+        observe::metrics::Metrics,
+        ports::{Clock, Mailer as _},
+        store::system::SystemEntropy,
+    };
+
+    /// Seconds, as a test moves them.
+    #[derive(Default)]
+    struct Hands(AtomicU64);
+
+    impl Clock for Hands {
+        fn now(&self) -> Timestamp {
+            Timestamp::default()
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    fn queue() -> (Arc<MailQueue>, Arc<Hands>) {
+        let hands = Arc::new(Hands::default());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        (Arc::new(MailQueue::new(metrics, hands.clone(), Arc::new(SystemEntropy))), hands)
+    }
+
+    fn mail(user: &str) -> Mail {
+        let to = format!("{user}@example.com");
+        Mail { user: user.to_owned(), to, subject: String::new(), text: String::new(), html: String::new() }
+    }
+
+    fn counted(queue: &MailQueue, status: &str) -> u64 {
+        let label = format!("postern_mails_total{{status=\"{status}\"}} ");
+        let text = queue.metrics.render();
+        text.lines().find_map(|line| line.strip_prefix(&label)?.parse().ok()).unwrap_or_default()
+    }
+
+    fn into_folder(folder: &std::path::Path) -> Notifier {
+        let way = Some(MailWay::Folder(folder.to_owned()));
+        Notifier { sender: "postern@example.com".to_owned(), way, new_device: true }
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_never_waits() {
+        let (queue, _) = queue();
+        for number in 0..super::super::QUEUE + 3 {
+            queue.send(mail(&number.to_string()));
+        }
+        assert_eq!(counted(&queue, "dropped"), 3);
+    }
+
+    #[test]
+    fn nobody_gets_more_than_so_many_an_hour() {
+        let (queue, hands) = queue();
+        let mut counts = Counted::default();
+        let mut admitted = |user: &str| counts.admitted(&queue, mail(user)).is_some();
+        assert_eq!((0..30).filter(|_| admitted("ann")).count(), 20);
+        assert!(admitted("bob"), "nobody else is concerned");
+        assert_eq!(counted(&queue, "dropped"), 10);
+        hands.0.store(3_599, Ordering::SeqCst);
+        assert!(!admitted("ann"));
+        hands.0.store(3_600, Ordering::SeqCst);
+        assert!(admitted("ann"));
+    }
+
+    #[tokio::test]
+    async fn a_mail_is_tried_again_and_given_up_in_the_end() {
+        let (queue, hands) = queue();
+        let folder = tempfile::tempdir().unwrap();
+        let blocked = folder.path().join("blocked");
+        std::fs::write(&blocked, "").unwrap();
+        queue.configure(&into_folder(&blocked)).unwrap();
+        let (_stop, mut shutdown) = watch::channel(false);
+        let (mut waiting, mut counts) = (VecDeque::new(), Counted::default());
+        let first = counts.admitted(&queue, mail("ann")).unwrap();
+        assert!(!attempt(&queue, first, &mut waiting, &mut shutdown).await);
+        let mut pauses = Vec::new();
+        while let Some(again) = waiting.pop_front() {
+            pauses.push(again.due.as_secs() - hands.0.load(Ordering::SeqCst));
+            hands.0.store(again.due.as_secs(), Ordering::SeqCst);
+            attempt(&queue, again, &mut waiting, &mut shutdown).await;
+        }
+        assert_eq!(pauses[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pauses.iter().sum::<u64>().div_ceil(60), 16, "for a quarter of an hour");
+        assert_eq!((counted(&queue, "retried"), counted(&queue, "failed")), (pauses.len() as u64, 1));
+
+        // Another way, which the next reload brings.
+        queue.configure(&into_folder(&folder.path().join("mail"))).unwrap();
+        let next = counts.admitted(&queue, mail("ann")).unwrap();
+        attempt(&queue, next, &mut waiting, &mut shutdown).await;
+        assert_eq!((counted(&queue, "sent"), waiting.len()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn what_waits_at_the_end_is_tried_once_more() {
+        let (queue, _) = queue();
+        let folder = tempfile::tempdir().unwrap();
+        queue.configure(&into_folder(folder.path())).unwrap();
+        queue.send(mail("ann"));
+        queue.send(Mail { to: "no address".to_owned(), ..mail("bob") });
+        let (stop, shutdown) = watch::channel(true);
+        Arc::clone(&queue).run(shutdown).await.unwrap();
+        drop(stop);
+        assert_eq!((counted(&queue, "sent"), counted(&queue, "dropped")), (1, 1));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
