@@ -330,7 +330,11 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
         tokens,
         own_cookies,
     };
-    Ok(Loaded { settings: Settings { server, storage, users, log, geo, notifier, policies: folder, site }, warnings, sources })
+    Ok(Loaded {
+        settings: Settings { server, storage, users, log, geo, notifier, policies: folder, site },
+        warnings,
+        sources,
+    })
 }
 
 /// Compiles the rules of a folder alone (`policy explain --policies DIR`, `policy replay`). Which issuers there are is not known here, and a

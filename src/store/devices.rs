@@ -109,7 +109,7 @@ impl Devices for DatabaseDevices {
             })
             .await?;
         let is_known = seen_at.is_some_and(|at| at >= self.before(DEVICE_LIFE));
-        if !seen_at.is_some_and(|at| at >= self.before(WRITTEN_EACH)) {
+        if seen_at.is_none_or(|at| at < self.before(WRITTEN_EACH)) {
             self.database.run(STORE, "seen", self.write(&user, version, device, is_known)).await?;
         }
         Ok(is_known)

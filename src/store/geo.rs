@@ -1,12 +1,7 @@
 //! Countries of addresses, from a database in MaxMind's format (GeoLite2, GeoIP2, DB-IP, IPinfo). Read whole into memory at the start and at a
 //! reload, so that a look never waits and a file that is replaced meanwhile changes nothing.
 
-use std::{
-    fs,
-    net::IpAddr,
-    path::Path,
-    sync::Arc,
-};
+use std::{fs, net::IpAddr, path::Path, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use maxminddb::{LookupResult, PathElement, Reader};

@@ -40,8 +40,8 @@ use crate::{
     core::{issuer::TrustedIssuer, session::Lifetimes, tokens::SigningAlgorithm},
     observe::metrics::Metrics,
     ports::{
-        ApiTokens, AuditSink, Changes, Clock, Credentials, Devices, Entropy, ForeignTokens, HandOvers, Hasher, IssuerKeys, Keys,
-        Regulation, Sessions, Tokens, Unavailable, Users, VerifiedPasswords,
+        ApiTokens, AuditSink, Changes, Clock, Credentials, Devices, Entropy, ForeignTokens, HandOvers, Hasher,
+        IssuerKeys, Keys, Regulation, Sessions, Tokens, Unavailable, Users, VerifiedPasswords,
     },
 };
 use api_tokens::DatabaseApiTokens;

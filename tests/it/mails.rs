@@ -14,8 +14,7 @@ use crate::{
     mmdb,
 };
 
-const FIREFOX: (&str, &str) =
-    ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
+const FIREFOX: (&str, &str) = ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
 const LOGIN: &str = ", username: postern, password_file: smtp-password, timeout: 2s";
 
 /// Nothing is asked of the upstream.
@@ -38,7 +37,7 @@ async fn a_new_device_is_told_by_smtp_over_starttls_with_a_password() {
     let mut smtp = Smtp::new();
     smtp.start().await;
     let mut server = setup(&smtp, LOGIN).start().await;
-    server.sign_in_with("alice", &[FIREFOX]).await;
+    server.sign_in_with("alice", &[FIREFOX, ("X-Forwarded-For", "192.0.2.7")]).await;
     let [taken] = smtp.taken(1).await.try_into().unwrap_or_else(|_| panic!("one mail"));
     assert_eq!(
         taken.about,
@@ -48,7 +47,7 @@ async fn a_new_device_is_told_by_smtp_over_starttls_with_a_password() {
     assert_eq!(mail.subject(), Some("New sign-in to Postern: Firefox on Linux"));
     let text = mail.body_text(0).expect("text").into_owned();
     let account = format!("http://{}/account", server.auth());
-    for told in ["Hello Alice Ä.,", "as alice", "Firefox on Linux", "127.0.0.1", account.as_str()] {
+    for told in ["Hello Alice Ä.,", "as alice", "Firefox on Linux", "192.0.2.7", account.as_str()] {
         assert!(text.contains(told), "no {told:?} in {text}");
     }
     assert!(mail.body_html(0).expect("HTML").contains(&account));
@@ -85,7 +84,8 @@ async fn a_mail_server_that_is_down_delays_nobody_and_gets_the_mail_later() {
 #[tokio::test]
 async fn nothing_goes_to_a_server_that_cannot_be_trusted() {
     // Another authority than the server's, and a wrong password.
-    for (certificate, password) in [(Some(crate::harness::tls::certificate_for(&["localhost"])), PASSWORD), (None, "wrong")]
+    for (certificate, password) in
+        [(Some(crate::harness::tls::certificate_for(&["localhost"])), PASSWORD), (None, "wrong")]
     {
         let mut smtp = Smtp::new();
         smtp.start().await;
@@ -141,7 +141,11 @@ async fn a_database_of_addresses_is_read_again_and_a_broken_one_keeps_the_old() 
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     };
-    assert!(fault(&server).contains("postern.yaml:14:18: the file `countries.mmdb` cannot be read"), "{}", fault(&server));
+    assert!(
+        fault(&server).contains("postern.yaml:14:18: the file `countries.mmdb` cannot be read"),
+        "{}",
+        fault(&server)
+    );
     fs::write(&file, "half of it").expect("a file");
     assert!(fault(&server).contains("no database in MaxMind's format"), "{}", fault(&server));
     mmdb::networks(&file);

@@ -16,8 +16,7 @@ pub(crate) fn countries_with(path: &Path, code: &str, name: &str) {
     let germany = json!({ "country": { "iso_code": code, "names": { "de": "Land", "en": name } } });
     let japan = json!({ "registered_country": { "iso_code": "JP", "names": { "en": "Japan" } } });
     let (germany, japan) = (stored(database.insert_value(germany)), stored(database.insert_value(japan)));
-    for (network, country) in
-        [("::192.0.2.0/120", germany), ("2001:db8::/32", germany), ("::198.51.100.0/120", japan)]
+    for (network, country) in [("::192.0.2.0/120", germany), ("2001:db8::/32", germany), ("::198.51.100.0/120", japan)]
     {
         database.insert_node(stored(network.parse::<IpAddrWithMask>()), country);
     }

@@ -133,8 +133,7 @@ routes:
             ends_parents: AtomicBool::new(false),
         });
         let users = Arc::new(BreakableUsers { inner: stores.users.clone(), down: AtomicBool::new(false) });
-        let record = Arc::new(Record::default());
-        let mailbox = Arc::new(Mailbox::default());
+        let (record, mailbox) = (Arc::<Record>::default(), Arc::<Mailbox>::default());
         let regulation = Arc::new(Strict::default());
         let memory = Arc::new(BreakableMemory {
             inner: stores.verified_passwords.clone(),

@@ -87,7 +87,9 @@ async fn a_new_device_is_told_once_and_by_user() {
         assert!(mail.html.contains(told), "no {told:?} in {}", mail.html);
     }
     let secrets: Vec<&str> = browser.jar.values().map(String::as_str).collect();
-    assert!(secrets.len() >= 3 && !secrets.iter().any(|secret| mail.text.contains(secret) || mail.html.contains(secret)));
+    assert!(
+        secrets.len() >= 3 && !secrets.iter().any(|secret| mail.text.contains(secret) || mail.html.contains(secret))
+    );
 
     // The same browser, for whichever way in.
     login(&mut browser, HTTPS, "bob", FIREFOX).await;

@@ -19,9 +19,9 @@ use postern::{
     },
     identity::notice::Notices,
     ports::{
-        AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, LiveSession, Mail, Mailer, Mark, PasswordKey, PasswordTurn,
-        Peek, Presentation, Regulation, Sessions, Try, Unavailable, UserChange, UserError, Users, VerifiedPasswords,
-        Whom,
+        AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, LiveSession, Mail, Mailer, Mark, PasswordKey,
+        PasswordTurn, Peek, Presentation, Regulation, Sessions, Try, Unavailable, UserChange, UserError, Users,
+        VerifiedPasswords, Whom,
     },
     store::Stores,
 };

@@ -56,7 +56,7 @@ struct RawSmtp {
     /// Authorities that the server's certificate is held against, in place of the system's.
     #[schemars(example = &"tls/smtp-ca.pem")]
     ca: Option<String>,
-    /// How long the server may take for a step (default `5s`).
+    /// How long a connection may take (default `5s`); the whole of a mail has 30 s.
     #[schemars(example = &"5s")]
     timeout: Option<String>,
     /// Sends in the clear where the server offers no STARTTLS (default `false`).
@@ -185,7 +185,8 @@ fn server(report: &mut Report, at: &Trail, raw: &RawSmtp) -> Option<SmtpServer> 
     };
     let has_password = raw.password.is_some() || raw.password_file.is_some();
     if raw.username.is_some() != has_password {
-        report.fault(at, "a user name and a password belong together; write `username` and `password_file`, or neither");
+        report
+            .fault(at, "a user name and a password belong together; write `username` and `password_file`, or neither");
     }
     let login = raw.username.clone().zip(password);
     if tls == SmtpTls::Offered && !is_local(&host) {
@@ -266,7 +267,8 @@ mod tests {
     use crate::config::tests::{GOOD, RULES, faults, load_text};
 
     fn read(notifier: &str) -> Notifier {
-        let loaded = load_text(&format!("{GOOD}notifier: {notifier}"), &[RULES]).unwrap_or_else(|fault| panic!("{fault}"));
+        let loaded =
+            load_text(&format!("{GOOD}notifier: {notifier}"), &[RULES]).unwrap_or_else(|fault| panic!("{fault}"));
         loaded.settings.notifier
     }
 

@@ -139,7 +139,8 @@ mod tests {
         ] {
             assert_eq!(Device::of(user_agent).words(), said, "{user_agent}");
         }
-        let phone = Device::of("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Mobile Safari/604.1");
+        let phone =
+            Device::of("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Mobile Safari/604.1");
         let told = [phone.device, phone.browser, phone.system].map(Option::unwrap_or_default);
         assert_eq!(told, ["iPhone", "Safari", "iOS"]);
     }

@@ -35,12 +35,7 @@ impl Header for AutoSubmitted {
 
 /// # Errors
 /// What is wrong with the recipient's address.
-pub(super) fn message(
-    mail: &Mail,
-    sender: &Mailbox,
-    at: Timestamp,
-    entropy: &dyn Entropy,
-) -> Result<Message, String> {
+pub(super) fn message(mail: &Mail, sender: &Mailbox, at: Timestamp, entropy: &dyn Entropy) -> Result<Message, String> {
     let to = mail.to.parse().map_err(|error| format!("no address that mails can be sent to ({error})"))?;
     let mut random = [0_u8; 16];
     entropy.fill(&mut random);
@@ -103,7 +98,8 @@ mod tests {
             let bytes = formatted(&Mail { subject: evil.to_owned(), ..mail() });
             let read = MessageParser::default().parse(&bytes).unwrap();
             let names: Vec<&str> = read.headers().iter().map(|header| header.name()).collect();
-            let usual = ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type"];
+            let usual =
+                ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type"];
             assert_eq!(names, usual, "{evil:?}");
             assert!(read.subject().unwrap().starts_with('x'), "{evil:?}");
         }

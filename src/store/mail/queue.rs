@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -22,10 +23,11 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 const GIVEN_UP: Duration = Duration::from_secs(15 * 60);
 /// Mails that were tried before, beside those in the queue; beyond them the oldest are given up.
 const MOST_WAITING: usize = 256;
-/// For what waits when the process ends. Shorter than lifecycle's patience with a task.
-const LAST_TRY: Duration = Duration::from_secs(4);
-/// However slowly a server answers, step by step.
-const LONGEST: Duration = Duration::from_secs(60);
+/// For a mail that is on its way when the process ends, and then for all that wait. Together shorter than lifecycle's patience with a task.
+const LAST_ONE: Duration = Duration::from_secs(2);
+const LAST_TRY: Duration = Duration::from_secs(2);
+/// For one mail, however slowly a server answers, step by step: others wait meanwhile.
+const LONGEST: Duration = Duration::from_secs(30);
 /// Mails to one person in [`PERIOD`]: a program that signs in again and again without a cookie must not fill a mailbox.
 const MOST_TO_ONE: u32 = 20;
 const PERIOD: Duration = Duration::from_secs(3_600);
@@ -50,8 +52,7 @@ pub(super) async fn work(queue: Arc<MailQueue>, mut shutdown: watch::Receiver<bo
         let now = queue.clock.monotonic();
         let next = waiting.iter().map(|mail| mail.due.saturating_sub(now)).min();
         let next = tokio::select! {
-            // Also where the sender is gone: nobody could stop the work any more.
-            _ = shutdown.wait_for(|stop| *stop) => break,
+            () = stopped(&mut shutdown) => break,
             mail = receiver.recv() => match mail {
                 Some(mail) => counted.admitted(&queue, mail),
                 None => break,
@@ -71,38 +72,40 @@ pub(super) async fn work(queue: Arc<MailQueue>, mut shutdown: watch::Receiver<bo
     end(&queue, receiver, waiting, counted).await;
 }
 
-/// Whether the process ends meanwhile: the mail waits again, for its last try.
+/// Also where the sender is gone: nobody could stop the work any more.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+/// Whether the process ends meanwhile. What is on its way then is not taken back: the server may have it already, and would get it twice.
 async fn attempt(
     queue: &MailQueue,
     mail: Waiting,
     waiting: &mut VecDeque<Waiting>,
     shutdown: &mut watch::Receiver<bool>,
 ) -> bool {
-    let sent = tokio::select! {
-        sent = time::timeout(LONGEST, send(queue, &mail)) => {
-            sent.unwrap_or_else(|_| Err(Undelivered::NotNow("the server takes too long".to_owned())))
-        }
-        _ = shutdown.wait_for(|stop| *stop) => {
-            waiting.push_back(mail);
-            return true;
+    let (sent, ends) = {
+        let mut sending = pin!(time::timeout(LONGEST, send(queue, &mail)));
+        tokio::select! {
+            sent = &mut sending => (sent, false),
+            () = stopped(shutdown) => (time::timeout(LAST_ONE, sending).await.flatten(), true),
         }
     };
-    match sent {
+    match sent.unwrap_or_else(|_| Err(Undelivered::NotNow("the server takes too long".to_owned()))) {
         Ok(()) => told_sent(queue, &mail),
         Err(Undelivered::NotNow(why)) if queue.clock.monotonic().saturating_sub(mail.since) < GIVEN_UP => {
             put_off(queue, mail, &why, waiting);
         }
         Err(error) => give_up(queue, &mail, &error.to_string(), "failed"),
     }
-    false
+    ends
 }
 
 async fn send(queue: &MailQueue, waiting: &Waiting) -> Result<(), Undelivered> {
     let Some(sending) = queue.sending.load_full() else {
         return Err(Undelivered::Refused("no way to send mails is configured any more (notifier)".to_owned()));
     };
-    let message =
-        message(&waiting.mail, &sending.sender, waiting.at, &*queue.entropy).map_err(Undelivered::Refused)?;
+    let message = message(&waiting.mail, &sending.sender, waiting.at, &*queue.entropy).map_err(Undelivered::Refused)?;
     sending.way.send(message).await
 }
 
@@ -132,7 +135,12 @@ fn give_up(queue: &MailQueue, mail: &Waiting, why: &str, status: &'static str) {
 }
 
 /// Each once more, all within [`LAST_TRY`].
-async fn end(queue: &MailQueue, mut receiver: mpsc::Receiver<Mail>, mut waiting: VecDeque<Waiting>, mut counted: Counted) {
+async fn end(
+    queue: &MailQueue,
+    mut receiver: mpsc::Receiver<Mail>,
+    mut waiting: VecDeque<Waiting>,
+    mut counted: Counted,
+) {
     receiver.close();
     while let Ok(mail) = receiver.try_recv() {
         waiting.extend(counted.admitted(queue, mail));
@@ -171,7 +179,11 @@ impl Counted {
         }
         *count = count.saturating_add(1);
         if *count > MOST_TO_ONE {
-            tracing::warn!(user = mail.user, subject = mail.subject, "a mail is dropped: they got {MOST_TO_ONE} within an hour");
+            tracing::warn!(
+                user = mail.user,
+                subject = mail.subject,
+                "a mail is dropped: they got {MOST_TO_ONE} within an hour"
+            );
             queue.metrics.mail("dropped");
             return None;
         }

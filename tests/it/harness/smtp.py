@@ -28,7 +28,7 @@ class Taken:
     async def handle_DATA(self, server, session, envelope):
         self.count += 1
         about = {"from": envelope.mail_from, "to": envelope.rcpt_tos, "tls": session.ssl is not None}
-        about["user"] = session.login_data.decode() if session.login_data else None
+        about["user"] = session.auth_data
         (folder / f"{self.count}.json").write_text(json.dumps(about))
         new = folder / f"{self.count}.new"
         new.write_bytes(envelope.content)
@@ -38,9 +38,8 @@ class Taken:
 
 def authenticated(server, session, envelope, mechanism, data):
     if (data.login, data.password) != (user.encode(), password.encode()):
-        return AuthResult(success=False)
-    session.login_data = data.login
-    return AuthResult(success=True)
+        return AuthResult(success=False, handled=False)
+    return AuthResult(success=True, auth_data=data.login.decode())
 
 
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

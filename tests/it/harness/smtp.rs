@@ -58,7 +58,7 @@ impl Smtp {
 
     /// The mails taken, once there are so many.
     pub(crate) async fn taken(&self, count: usize) -> Vec<Taken> {
-        let is_there = |number: usize| self.folder.path().join(format!("{number}.eml")).exists();
+        let is_there = |number: usize| number == 0 || self.folder.path().join(format!("{number}.eml")).exists();
         eventually(&format!("{count} mails"), || async { is_there(count).then_some(()) }).await;
         assert!(!is_there(count + 1), "more than {count} mails");
         let read = |number: usize, kind: &str| {
