@@ -33,7 +33,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "core",
         of_the_crate: &[],
-        of_the_world: &["cel", "jiff", "psl", "regex", "regex_automata", "regex_syntax"],
+        of_the_world: &["cel", "jiff", "psl", "regex", "regex_automata", "regex_syntax", "serde_yaml", "ua_parser"],
     },
     // `Keys` hands out the keys as jsonwebtoken takes them.
     Layer { name: "ports", of_the_crate: &["core"], of_the_world: &["async_trait", "jsonwebtoken"] },
@@ -46,7 +46,8 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "config",
         of_the_crate: &["core", "observe"],
-        of_the_world: &["jiff", "psl", "schemars", "serde_yaml"],
+        // lettre: what a sender may be.
+        of_the_world: &["jiff", "lettre", "psl", "schemars", "serde_yaml"],
     },
     Layer {
         name: "gate",
@@ -56,14 +57,14 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "identity",
         of_the_crate: &["core", "ports", "observe"],
-        of_the_world: &["async_trait", "jsonwebtoken", "tracing"],
+        of_the_world: &["askama", "async_trait", "jsonwebtoken", "tracing"],
     },
     Layer {
         name: "store",
         of_the_crate: &["core", "ports", "config", "observe"],
         of_the_world: &[
             "argon2", "async_trait", "bcrypt", "chacha20poly1305", "dashmap", "ed25519_dalek", "getrandom", "governor",
-            "http_body_util", "hyper", "hyper_rustls", "hyper_util", "jsonwebtoken", "moka", "p256", "pbkdf2", "rand", "redis", "ring",
+            "http_body_util", "hyper", "hyper_rustls", "hyper_util", "jsonwebtoken", "lettre", "maxminddb", "moka", "p256", "pbkdf2", "rand", "redis", "ring",
             "rsa", "rustls", "scrypt", "serde_yaml", "sha1", "sha_crypt", "sqlx", "tempfile", "tokio", "tracing",
         ],
     },

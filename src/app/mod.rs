@@ -22,7 +22,7 @@ use crate::{
     edge::{self, Edge},
     forward_auth::{self, ForwardAuth},
     gate::{Foreign, Gate, in_flight::InFlight},
-    identity::{hand_over::HandingOver, passwords::PasswordDoor, sign_in::SignIn},
+    identity::{hand_over::HandingOver, notice::Notices, passwords::PasswordDoor, sign_in::SignIn},
     lifecycle,
     observe::{access_log::AccessLog, metrics::Metrics, readiness::Readiness},
     portal::{self, Portal},
@@ -33,7 +33,7 @@ use tls::Certificates;
 
 // What the commands use of the stores.
 pub use crate::{
-    ports::{Clock, End, Entropy, KeyState, Revoke, Rotation, SigningKey, Takeover, UserChange, Whom},
+    ports::{Clock, End, Entropy, Geo, KeyState, Revoke, Rotation, SigningKey, Takeover, UserChange, Whom},
     store::{Stores, system::SystemClock},
 };
 
@@ -181,6 +181,7 @@ pub fn load(file: &Path) -> Result<Loaded, config::Faults> {
         NamedFile::Certificate(path) => tls::check_certificate(path).map_err(Unfit::Whole),
         NamedFile::Key(pair) => tls::check_key(pair).map_err(Unfit::Whole),
         NamedFile::ClientCa(path) => tls::check_client_ca(path).map_err(Unfit::Whole),
+        NamedFile::Countries(path) => store::Countries::read(path).map(drop).map_err(Unfit::Whole),
         NamedFile::Value(_) => Ok(()),
     })
 }
@@ -261,6 +262,7 @@ impl Server {
         let mut background = vec![
             stores.follow(Arc::clone(&readiness), ending.clone()),
             edge::watch_streams(Arc::clone(&edge), ending.clone()),
+            Arc::clone(&stores.mail).run(ending.clone()),
         ];
         if let Some(socket) = admin_socket {
             background.push(admin::serve(Arc::clone(&metrics), Arc::clone(&readiness), socket, ending));
@@ -367,10 +369,17 @@ fn portal_of(stores: &Stores, gate: &Arc<Gate>, passwords: &Arc<PasswordDoor>, m
             entropy: Arc::clone(&stores.entropy),
             audit: Arc::clone(&stores.audit),
         },
+        notices: Notices {
+            devices: Arc::clone(&stores.devices),
+            mailer: Arc::clone(&stores.mail) as _,
+            geo: Arc::clone(&stores.geo) as _,
+            entropy: Arc::clone(&stores.entropy),
+        },
         sessions: Arc::clone(&stores.sessions),
         api_tokens: Arc::clone(&stores.api_tokens),
         keys: Arc::clone(&stores.keys),
         tokens: Arc::clone(&stores.tokens),
+        geo: Arc::clone(&stores.geo) as _,
         clock: Arc::clone(&stores.clock),
         entropy: Arc::clone(&stores.entropy),
         audit: Arc::clone(&stores.audit),

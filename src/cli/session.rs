@@ -5,8 +5,10 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use clap::{ArgGroup, Subcommand, ValueEnum};
 
 use crate::{
-    app::{End, Stores, Whom},
+    app::{End, Geo as _, Stores, Whom},
     core::{
+        device::Device,
+        place::Country,
         printable::printable,
         session::{Session, SessionId},
         time::Timestamp,
@@ -72,8 +74,11 @@ async fn act(stores: &Stores, command: Command) -> anyhow::Result<ExitCode> {
         Command::List { user, format } => {
             let sessions = stores.sessions.list(user.as_deref()).await?;
             match format {
-                Format::Json => writeln!(out, "{}", serde_json::Value::from_iter(sessions.iter().map(json)))?,
-                Format::Text => print(&mut out, &sessions)?,
+                Format::Json => {
+                    let listed = sessions.iter().map(|session| json(session, country(stores, session)));
+                    writeln!(out, "{}", serde_json::Value::from_iter(listed))?;
+                }
+                Format::Text => print(&mut out, stores, &sessions)?,
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -101,24 +106,34 @@ async fn act(stores: &Stores, command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn print(out: &mut impl Write, sessions: &[Session]) -> anyhow::Result<()> {
-    writeln!(out, "{:43}  {:20}  {:20}  {:20}  {:15}  BROWSER", "ID", "USER", "SIGNED IN", "LAST USE", "ADDRESS")?;
+fn country(stores: &Stores, session: &Session) -> Option<Country> {
+    session.address.and_then(|address| stores.geo.country(address))
+}
+
+fn print(out: &mut impl Write, stores: &Stores, sessions: &[Session]) -> anyhow::Result<()> {
+    writeln!(
+        out,
+        "{:32}  {:20}  {:20}  {:20}  {:15}  {:7}  DEVICE",
+        "ID", "USER", "SIGNED IN", "LAST USE", "ADDRESS", "COUNTRY"
+    )?;
     for session in sessions {
         writeln!(
             out,
-            "{:43}  {:20}  {:20}  {:20}  {:15}  {}",
+            "{:32}  {:20}  {:20}  {:20}  {:15}  {:7}  {}",
             session.id.as_str(),
             session.user,
             readable(session.signed_in_at),
             readable(session.last_used_at),
             session.address.map(|address| address.to_string()).unwrap_or_default(),
-            printable(&shortened(&session.user_agent))
+            country(stores, session).map(|country| country.code).unwrap_or_default(),
+            described(&session.user_agent)
         )?;
     }
     Ok(())
 }
 
-fn json(session: &Session) -> serde_json::Value {
+fn json(session: &Session, country: Option<Country>) -> serde_json::Value {
+    let Device { browser, system, device } = Device::of(&session.user_agent);
     serde_json::json!({
         "id": session.id.as_str(),
         "user": session.user,
@@ -129,7 +144,12 @@ fn json(session: &Session) -> serde_json::Value {
         "signed_in_at": readable(session.signed_in_at),
         "last_used_at": readable(session.last_used_at),
         "user_agent": session.user_agent,
+        "device": device,
+        "browser": browser,
+        "os": system,
         "address": session.address,
+        "country": country.as_ref().map(|country| &country.code),
+        "place": country.as_ref().map(|country| &country.name),
     })
 }
 
@@ -138,6 +158,11 @@ fn readable(at: Timestamp) -> String {
     jiff::Timestamp::from_second(at.unix_seconds()).map(|at| at.to_string()).unwrap_or_default()
 }
 
-fn shortened(text: &str) -> String {
-    text.chars().take(80).collect()
+/// What nobody knows is told as it came.
+fn described(user_agent: &str) -> String {
+    let device = Device::of(user_agent);
+    if device != Device::default() {
+        return device.words();
+    }
+    printable(&user_agent.chars().take(80).collect::<String>())
 }

@@ -39,6 +39,7 @@ use crate::{
 pub use self::{
     postgres_url::PostgresUrl,
     quantity::{duration, moment},
+    sections::notifier::{MailWay, Notifier, SmtpServer, SmtpTls},
 };
 
 mod cases_file;
@@ -88,9 +89,11 @@ pub enum NamedFile {
     Certificate(PathBuf),
     /// A private key, beside the certificate that it belongs to.
     Key(CertificateFiles),
-    /// Authorities of clients.
+    /// Authorities of clients, or of a mail server.
     ClientCa(PathBuf),
     Users(PathBuf),
+    /// A database of addresses.
+    Countries(PathBuf),
     /// Holds one value of the configuration; it was read already.
     Value(PathBuf),
 }
@@ -98,7 +101,11 @@ pub enum NamedFile {
 impl NamedFile {
     fn path(&self) -> &Path {
         match self {
-            Self::Certificate(path) | Self::ClientCa(path) | Self::Users(path) | Self::Value(path) => path,
+            Self::Certificate(path)
+            | Self::ClientCa(path)
+            | Self::Users(path)
+            | Self::Countries(path)
+            | Self::Value(path) => path,
             Self::Key(pair) => &pair.key,
         }
     }
@@ -131,6 +138,9 @@ pub struct Settings {
     pub storage: Storage,
     pub users: UsersSource,
     pub log: Log,
+    /// A database that says which country an address is in.
+    pub geo: Option<PathBuf>,
+    pub notifier: Notifier,
     /// Folder of the rules and their cases.
     pub policies: PathBuf,
     /// What can be swapped at run time.
@@ -282,6 +292,8 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
     let storage = sections::storage::storage(report, &raw.storage);
     let users = sections::users::users(report, &raw.users);
     let log = sections::log::log(report, &raw.log);
+    let geo = sections::geo::geo(report, &raw.geo);
+    let notifier = sections::notifier::notifier(report, &raw.notifier, &portal.mount);
 
     report.inspect(inspect);
 
@@ -309,6 +321,7 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
         portal,
         cookies,
         hands_over,
+        tells_new_devices: notifier.new_device,
         lifetimes,
         routes,
         encoded_slashes,
@@ -317,7 +330,11 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
         tokens,
         own_cookies,
     };
-    Ok(Loaded { settings: Settings { server, storage, users, log, policies: folder, site }, warnings, sources })
+    Ok(Loaded {
+        settings: Settings { server, storage, users, log, geo, notifier, policies: folder, site },
+        warnings,
+        sources,
+    })
 }
 
 /// Compiles the rules of a folder alone (`policy explain --policies DIR`, `policy replay`). Which issuers there are is not known here, and a

@@ -272,9 +272,11 @@ fn defaults_are_the_contracts() {
         site.own_cookies,
         [
             "__Host-postern_csrf",
+            "__Host-postern_device",
             "__Host-postern_portal",
             "__Host-postern_return",
             "postern_csrf",
+            "postern_device",
             "postern_portal",
             "postern_return",
             "postern_session",

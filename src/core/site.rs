@@ -29,6 +29,8 @@ pub struct Site {
     pub cookies: Vec<CookieScope>,
     /// `session.hand_over`: people sign in at the portal of the first of `cookies`, which hands over to the others'.
     pub hands_over: bool,
+    /// Whether a sign-in from a new device is told by mail.
+    pub tells_new_devices: bool,
     pub lifetimes: Lifetimes,
     pub routes: RouteTable,
     /// In `forward_auth`; at the edge the route says so.

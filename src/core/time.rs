@@ -38,6 +38,14 @@ impl Timestamp {
         Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// For people: `22 November 2026 at 00:17 UTC`.
+    #[must_use]
+    pub fn words(self) -> String {
+        jiff::Timestamp::from_millisecond(self.0)
+            .map(|at| at.strftime("%-d %B %Y at %H:%M UTC").to_string())
+            .unwrap_or_default()
+    }
+
     /// How long ago `earlier` was; zero where it lies ahead (a clock that was set back must not underflow).
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

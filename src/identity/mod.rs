@@ -3,6 +3,7 @@
 
 pub mod api_tokens;
 pub mod hand_over;
+pub mod notice;
 pub mod passwords;
 pub mod refresh;
 pub mod sessions;

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     core::{
+        device::MAX_USER_AGENT,
         identity::Factor,
         session::{Session, SessionId, TokenHash},
         site::Site,
@@ -25,9 +26,6 @@ use crate::{
 
 /// Label of `auth_login_total`.
 const PROVIDER: &str = "password";
-
-/// How much of a `User-Agent` is kept, in characters: enough to name a device, not enough to fill a database.
-const MAX_USER_AGENT: usize = 300;
 
 /// What signing in needs; one a process.
 pub struct SignIn {
@@ -62,6 +60,8 @@ pub struct SignedIn {
     /// Value of the portal's own cookie.
     pub portal_cookie: SecretString,
     pub access_token: SecretString,
+    /// Value of the device cookie, where new devices are told.
+    pub device_cookie: Option<SecretString>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -161,6 +161,7 @@ impl SignIn {
             gate_cookie: gate_cookie.into(),
             portal_cookie: portal_cookie.into(),
             access_token,
+            device_cookie: None,
         })
     }
 

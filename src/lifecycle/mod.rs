@@ -15,7 +15,7 @@ use crate::{
     config::{Faults, Listener},
     observe::readiness::Phase,
     ports::Entropy,
-    store::UsersFileError,
+    store::{Countries, UsersFileError},
 };
 use watch::{Files, at_rest_after};
 
@@ -175,6 +175,11 @@ impl Server {
         }
         drop(before);
         settings.site.listeners = running;
+        let path = settings.geo.clone();
+        let countries = tokio::task::spawn_blocking(move || Countries::configured(path.as_deref()))
+            .await
+            .map_err(|error| vec![format!("reading geo.database failed: {error}")])?
+            .map_err(|fault| vec![format!("{fault} (geo.database)")])?;
         // The last things that can fail, since they take effect at once.
         if let Some(users) = &self.stores.users_file {
             users.reload().await.map_err(|error| Unloaded {
@@ -186,10 +191,13 @@ impl Server {
         crate::app::adopt_algorithm(&self.stores, &settings.site.tokens)
             .await
             .map_err(|error| Unloaded { faults: vec![error.to_string()], is_passing: true })?;
+        // Nothing can fail after this.
+        self.stores.mail.configure(&settings.notifier).map_err(|fault| vec![fault])?;
 
         for (current, keys) in keys {
             current.swap(keys);
         }
+        self.stores.geo.swap(countries);
         self.stores.configure(&settings);
         self.drain = settings.server.drain;
         self.drain_delay = settings.server.drain_delay;

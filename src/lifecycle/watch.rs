@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,6 +16,8 @@ use tokio::{sync::mpsc, time};
 const SETTLE: Duration = Duration::from_millis(200);
 /// Between two looks at files that cannot be watched.
 const UNWATCHED: Duration = Duration::from_secs(5);
+/// Larger files are known by their size, time and place on the disk.
+const READ_WHOLE: u64 = 4 << 20;
 /// As many symbolic links as the kernel follows.
 const MOST_LINKS: usize = 40;
 
@@ -131,7 +134,7 @@ fn absolute(path: &Path) -> PathBuf {
 
 /// Of each file; of each YAML file directly inside a folder, which is all that is read there.
 fn contents(sources: &[PathBuf]) -> Contents {
-    let digest = |path: &Path| fs::read(path).ok().map(|bytes| Sha256::digest(bytes).into());
+    let digest = |path: &Path| fingerprint(path).ok();
     let mut found = BTreeMap::new();
     for source in sources {
         if source.is_dir() {
@@ -148,6 +151,16 @@ fn contents(sources: &[PathBuf]) -> Contents {
         }
     }
     found
+}
+
+/// By what is in a file. A database of addresses is too large to be read at each look: whoever replaces one makes a new file.
+fn fingerprint(path: &Path) -> io::Result<[u8; 32]> {
+    let about = fs::metadata(path)?;
+    if about.len() <= READ_WHOLE {
+        return Ok(Sha256::digest(fs::read(path)?).into());
+    }
+    let of = [about.len(), about.ino(), about.mtime().cast_unsigned(), about.mtime_nsec().cast_unsigned()];
+    Ok(Sha256::digest(of.map(u64::to_be_bytes).as_flattened()).into())
 }
 
 #[cfg(test)]
@@ -194,6 +207,22 @@ mod tests {
         write(&file, "one");
         write(&policies.join("more.yaml"), "");
         assert_ne!(contents(&sources), before, "a file more");
+    }
+
+    /// As geoipupdate replaces a database, which may be of the same length.
+    #[test]
+    fn a_large_file_is_told_apart_without_being_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("countries.mmdb");
+        let length = usize::try_from(READ_WHOLE).unwrap() + 1;
+        fs::write(&file, vec![0; length]).unwrap();
+        let sources = [file.clone()];
+        let before = contents(&sources);
+        assert_eq!(contents(&sources), before);
+        let new = folder.path().join("new");
+        fs::write(&new, vec![1; length]).unwrap();
+        fs::rename(new, &file).unwrap();
+        assert_ne!(contents(&sources), before);
     }
 
     #[tokio::test]

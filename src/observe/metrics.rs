@@ -49,6 +49,7 @@ pub struct Metrics {
     reloads: IntCounterVec,
     last_reload: Gauge,
     restart_needed: IntGaugeVec,
+    mails: IntCounterVec,
     audit_events: IntCounterVec,
 }
 
@@ -147,6 +148,7 @@ impl Metrics {
                     &["setting"],
                 )?,
             )?,
+            mails: counters(to, "mails_total", "Mails to people, by what became of them.", &["status"])?,
             audit_events: counters(to, "audit_events_total", "Events of the audit log.", &["event"])?,
             registry,
         })
@@ -265,6 +267,11 @@ impl Metrics {
         for setting in settings {
             self.restart_needed.with_label_values(&[setting]).set(1);
         }
+    }
+
+    /// `mails_total{status}`; status: `sent`, `retried`, `failed` (refused, or given up in the end), `dropped` (too many, or the process ended).
+    pub fn mail(&self, status: &'static str) {
+        self.mails.with_label_values(&[status]).inc();
     }
 
     pub fn audit_event(&self, event: &'static str) {

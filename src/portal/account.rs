@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::{
-    device::device,
     look::Shell,
     pages::{Form, has_token, sign_in_page, stale_form, unavailable, with_form},
     problem::Code,
@@ -17,6 +16,7 @@ use super::{
 };
 use crate::{
     core::{
+        device::Device,
         session::{Session, SessionId},
         time::Timestamp,
     },
@@ -54,6 +54,7 @@ struct Row {
     id: String,
     device: String,
     address: Option<String>,
+    country: Option<String>,
     created: String,
     last_used: String,
     is_current: bool,
@@ -84,7 +85,7 @@ pub(super) async fn page(
     let now = visit.portal.clock.now();
     let listed = visit.own_sessions().list(live, &visit.arrival.site.lifetimes, now).await;
     let mut sessions: Vec<Row> = match listed {
-        Ok(sessions) => sessions.into_iter().map(|session| row(session, live, now)).collect(),
+        Ok(sessions) => sessions.into_iter().map(|session| row(visit, session, live, now)).collect(),
         Err(error) => return unavailable(visit, &error),
     };
     let tokens = match tokens::rows(visit, live, now).await {
@@ -154,9 +155,10 @@ async fn owner(visit: &Visit) -> Result<Arc<LiveSession>, Response<String>> {
     }
 }
 
-fn row(session: Session, live: &LiveSession, now: Timestamp) -> Row {
+fn row(visit: &Visit, session: Session, live: &LiveSession, now: Timestamp) -> Row {
     Row {
-        device: device(&session.user_agent),
+        device: Device::of(&session.user_agent).words(),
+        country: session.address.and_then(|address| visit.portal.geo.country(address)).map(|country| country.name),
         address: session.address.map(|address| address.to_string()),
         created: ago(now.since(session.created_at)),
         last_used: ago(now.since(session.last_used_at)),

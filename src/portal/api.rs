@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Portal, device,
+    Portal,
     landing::{self, Landing},
     pages::{self, Form},
     problem::Code,
@@ -17,7 +17,11 @@ use super::{
     visit::Visit,
 };
 use crate::{
-    core::{session::SessionId, time::Timestamp},
+    core::{
+        device::Device,
+        session::{Session, SessionId},
+        time::Timestamp,
+    },
     gate,
     identity::{refresh::Refreshed, sign_in::SignInError},
     ports::{LiveSession, Unavailable},
@@ -135,24 +139,29 @@ pub(super) async fn sessions(visit: Visit) -> Response<String> {
     match visit.own_sessions().list(&live, &visit.arrival.site.lifetimes, now).await {
         Err(error) => unavailable(&visit, &error),
         Ok(sessions) => {
-            let listed: Vec<Value> = sessions
-                .iter()
-                .map(|session| {
-                    json!({
-                        "id": session.id.as_str(),
-                        "current": session.id == live.session.id,
-                        "device": device::system(&session.user_agent),
-                        "browser": device::browser(&session.user_agent),
-                        "ip": session.address,
-                        "created_at": time(session.created_at),
-                        "last_used_at": time(session.last_used_at),
-                        "remembered": session.remembered,
-                    })
-                })
-                .collect();
+            let listed: Vec<Value> = sessions.iter().map(|session| listed(&visit, session, &live)).collect();
             answer(&json!({ "sessions": listed }))
         }
     }
+}
+
+/// A session as its owner sees it.
+fn listed(visit: &Visit, session: &Session, live: &LiveSession) -> Value {
+    let Device { browser, system, device } = Device::of(&session.user_agent);
+    let country = session.address.and_then(|address| visit.portal.geo.country(address));
+    json!({
+        "id": session.id.as_str(),
+        "current": session.id == live.session.id,
+        "device": device,
+        "browser": browser,
+        "os": system,
+        "ip": session.address,
+        "country": country.as_ref().map(|country| &country.code),
+        "place": country.as_ref().map(|country| &country.name),
+        "created_at": time(session.created_at),
+        "last_used_at": time(session.last_used_at),
+        "remembered": session.remembered,
+    })
 }
 
 pub(super) async fn end_session(visit: Visit, Path(id): Path<String>) -> Response<String> {

@@ -7,7 +7,6 @@ mod account;
 mod answer;
 mod api;
 mod csrf;
-mod device;
 mod explain;
 mod hand_over;
 mod landing;
@@ -41,9 +40,9 @@ use crate::{
         verdict::Rejection,
     },
     gate::Gate,
-    identity::{hand_over::HandingOver, sign_in::SignIn},
+    identity::{hand_over::HandingOver, notice::Notices, sign_in::SignIn},
     observe::metrics::Metrics,
-    ports::{ApiTokens, AuditSink, Clock, Entropy, Keys, Sessions, Tokens},
+    ports::{ApiTokens, AuditSink, Clock, Entropy, Geo, Keys, Sessions, Tokens},
 };
 
 /// Everything the portal uses; one a process.
@@ -51,10 +50,12 @@ pub struct Portal {
     pub gate: Arc<Gate>,
     pub sign_in: SignIn,
     pub hand_over: HandingOver,
+    pub notices: Notices,
     pub sessions: Arc<dyn Sessions>,
     pub api_tokens: Arc<dyn ApiTokens>,
     pub keys: Arc<dyn Keys>,
     pub tokens: Arc<dyn Tokens>,
+    pub geo: Arc<dyn Geo>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub audit: Arc<dyn AuditSink>,

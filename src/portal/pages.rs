@@ -18,11 +18,14 @@ use super::{
 };
 use crate::{
     core::{
-        cookie::{self, csrf_cookie},
+        cookie::{self, csrf_cookie, device_cookie},
         session::SessionId,
     },
     gate::Named,
-    identity::sign_in::{Attempt, SignInError, SignedIn},
+    identity::{
+        notice::SignInFrom,
+        sign_in::{Attempt, SignInError, SignedIn},
+    },
     ports::{LiveSession, Unavailable},
 };
 
@@ -203,7 +206,13 @@ pub(super) async fn attempt(visit: &Visit, form: &Form) -> Result<SignedIn, Sign
         request_id: visit.arrival.request_id.clone(),
         replaced,
     };
-    visit.portal.sign_in.with_password(&visit.arrival.site, attempt).await
+    let site = &visit.arrival.site;
+    let mut signed_in = visit.portal.sign_in.with_password(site, attempt).await?;
+    let device = cookie::values(&visit.headers, device_cookie(visit.is_secure())).next();
+    let account = (!visit.is_on_apps_origin).then(|| format!("{}{}/account", visit.origin, visit.base));
+    let from = SignInFrom { device, user_agent: visit.user_agent(), address: visit.arrival.client.known(), account };
+    signed_in.device_cookie = visit.portal.notices.signed_in(site, &signed_in.session, from).await;
+    Ok(signed_in)
 }
 
 /// What a sign-in takes the place of.

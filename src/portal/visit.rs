@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     core::{
-        cookie::{self, SetCookie, csrf_cookie, portal_cookie},
+        cookie::{self, SetCookie, csrf_cookie, device_cookie, portal_cookie},
         request::is_page_load,
         session::TokenHash,
         site::{CookieScope, Mount, SameSite},
@@ -25,7 +25,7 @@ use crate::{
         sessions::OwnSessions,
         sign_in::{SignedIn, random_value},
     },
-    ports::{LiveSession, Unavailable},
+    ports::{DEVICE_LIFE, LiveSession, Unavailable},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -159,6 +159,10 @@ impl Visit {
     pub(super) fn set_sign_in(&self, response: &mut Response<String>, signed_in: &SignedIn) {
         let remembered = signed_in.session.session.remembered;
         self.set_session(response, remembered, &signed_in.gate_cookie, &signed_in.portal_cookie);
+        if let Some(value) = &signed_in.device_cookie {
+            let max_age = Some(DEVICE_LIFE.as_secs());
+            self.set_cookie(response, device_cookie(self.is_secure()), value.expose_secret(), max_age);
+        }
     }
 
     pub(super) fn set_session(

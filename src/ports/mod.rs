@@ -9,6 +9,7 @@ pub(crate) mod fakes;
 mod hand_over;
 mod issuer_keys;
 mod keys;
+mod notices;
 mod passwords;
 mod sessions;
 mod system;
@@ -21,12 +22,13 @@ pub use credentials::{Credentials, HashError, Hasher};
 pub use hand_over::{HandOver, HandOvers};
 pub use issuer_keys::{ForeignTokens, IssuerKeys, NameCheck, VerifiedToken};
 pub use keys::{CannotSign, KeyState, KeyTimes, Keys, Rotation, Signer, SigningKey, SigningKeys, Takeover};
+pub use notices::{DEVICE_LIFE, Devices, Mail, Mailer};
 pub use passwords::{
     Barred, Lead, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Recognised, Regulation, Told, Try,
     VerifiedPasswords,
 };
 pub use sessions::{End, LiveSession, Peek, Sessions};
-pub use system::{AuditEvent, AuditSink, Clock, Entropy, SourceLimit};
+pub use system::{AuditEvent, AuditSink, Clock, Entropy, Geo, SourceLimit};
 pub use tokens::{Exchange, Exchanged, RefreshToken, Revocation, Revoked, Tokens};
 pub use users::{UserChange, UserError, Users, Whom};
 
@@ -34,7 +36,7 @@ pub use users::{UserChange, UserError, Users, Whom};
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the {store} store cannot answer: {detail}")]
 pub struct Unavailable {
-    /// Label of metrics: `sessions`, `users`, `keys`, `changes`, `hand_overs`, `tokens`, `api_tokens`, `issuer_keys`.
+    /// Label of metrics: `sessions`, `users`, `keys`, `changes`, `hand_overs`, `tokens`, `api_tokens`, `issuer_keys`, `devices`.
     pub store: &'static str,
     /// For the log alone. Never a value that was to be stored.
     pub detail: String,

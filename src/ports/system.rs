@@ -1,6 +1,6 @@
 use std::{net::IpAddr, time::Duration};
 
-use crate::core::time::Timestamp;
+use crate::core::{place::Country, time::Timestamp};
 
 /// What time it is (invariant 4).
 pub trait Clock: Send + Sync {
@@ -19,6 +19,11 @@ pub trait SourceLimit: Send + Sync {
     /// # Errors
     /// How long to wait.
     fn take(&self, source: IpAddr) -> Result<(), Duration>;
+}
+
+/// Which country an address is in, where a database of addresses is configured (`geo.database`). Reads memory alone.
+pub trait Geo: Send + Sync {
+    fn country(&self, address: IpAddr) -> Option<Country>;
 }
 
 /// Something that somebody may have to answer for. Never holds a secret.

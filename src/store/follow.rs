@@ -9,6 +9,7 @@ use super::{
     Stores,
     api_tokens::DatabaseApiTokens,
     database::{Database, Dialect, Look, Watch},
+    devices::DatabaseDevices,
     identity::FileUsers,
     issuer_keys::FetchedKeys,
     keys::DatabaseKeys,
@@ -41,6 +42,7 @@ const STORES: [&str; 6] = ["api_tokens", "changes", "keys", "sessions", "tokens"
 /// What the background work shares with the adapters.
 pub(super) struct Background {
     pub(super) database: Arc<Database>,
+    pub(super) devices: Arc<DatabaseDevices>,
     pub(super) cache: Arc<SessionCache>,
     pub(super) sessions: Arc<DatabaseSessions>,
     pub(super) api_tokens: Arc<DatabaseApiTokens>,
@@ -384,6 +386,7 @@ impl Background {
         self.api_tokens.clean().await?;
         self.tokens.clean(&*self.sessions).await?;
         self.keys.clean().await?;
+        self.devices.clean().await?;
         let keep = i64::try_from(KEEP_CHANGES.as_millis()).unwrap_or(i64::MAX);
         let before = self.database.clock.now().unix_millis().saturating_sub(keep);
         loop {

@@ -8,13 +8,16 @@ mod api_tokens;
 mod audit;
 mod changes;
 mod database;
+mod devices;
 mod follow;
+mod geo;
 mod hand_over;
 mod hasher;
 mod identity;
 mod issuer_keys;
 mod keys;
 mod limit;
+mod mail;
 mod passwords;
 mod regulation;
 mod session;
@@ -25,22 +28,25 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub use geo::{Countries, MaxMindGeo};
 pub use hasher::{BadHash, HashPool, StoredHash};
 pub use identity::{FileUsers, UsersFileError, check_users_file};
 pub use keys::KeyError;
 pub use limit::GovernorLimit;
+pub use mail::MailQueue;
 
 use crate::{
     config::{Settings, SourceRate, Storage, UsersSource},
     core::{issuer::TrustedIssuer, session::Lifetimes, tokens::SigningAlgorithm},
     observe::metrics::Metrics,
     ports::{
-        ApiTokens, AuditSink, Changes, Clock, Credentials, Entropy, ForeignTokens, HandOvers, Hasher, IssuerKeys, Keys,
-        Regulation, Sessions, Tokens, Unavailable, Users, VerifiedPasswords,
+        ApiTokens, AuditSink, Changes, Clock, Credentials, Devices, Entropy, ForeignTokens, HandOvers, Hasher,
+        IssuerKeys, Keys, Regulation, Sessions, Tokens, Unavailable, Users, VerifiedPasswords,
     },
 };
 use api_tokens::DatabaseApiTokens;
 use database::Database;
+use devices::DatabaseDevices;
 use follow::Background;
 use identity::DatabaseUsers;
 use issuer_keys::{FetchedKeys, MemoryTokens};
@@ -68,6 +74,9 @@ pub struct Stores {
     pub entropy: Arc<dyn Entropy>,
     pub audit: Arc<dyn AuditSink>,
     pub source_limit: Arc<GovernorLimit>,
+    pub geo: Arc<MaxMindGeo>,
+    pub devices: Arc<dyn Devices>,
+    pub mail: Arc<MailQueue>,
     /// Where users come from a file: to be read again when it changes.
     pub users_file: Option<Arc<FileUsers>>,
     background: Arc<Background>,
@@ -109,6 +118,10 @@ pub enum OpenError {
     Users(#[from] UsersFileError),
     #[error("the threads that hash passwords cannot be started: {0}")]
     Threads(std::io::Error),
+    #[error("{0} (geo.database)")]
+    Geo(String),
+    #[error("mails cannot be sent: {0}")]
+    Mail(String),
 }
 
 /// Opens everything that the settings name, with the machine's own clock and randomness.
@@ -116,7 +129,11 @@ pub enum OpenError {
 /// # Errors
 /// One clear line that names the file and why.
 pub async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Stores, OpenError> {
-    open_with(settings.into(), metrics, Arc::new(system::SystemClock::new()), Arc::new(system::SystemEntropy)).await
+    let (clock, entropy) = (Arc::new(system::SystemClock::new()), Arc::new(system::SystemEntropy));
+    let stores = open_with(settings.into(), metrics, clock, entropy).await?;
+    stores.geo.swap(Countries::configured(settings.geo.as_deref()).map_err(OpenError::Geo)?);
+    stores.mail.configure(&settings.notifier).map_err(OpenError::Mail)?;
+    Ok(stores)
 }
 
 /// The same with another clock and other randomness.
@@ -149,8 +166,10 @@ pub async fn open_with(
     let verified_passwords = Arc::new(passwords::RememberedPasswords::new(cache.clone(), changes.clone(), &*entropy));
     let issuer_keys = Arc::new(FetchedKeys::new(clock.clone()));
     let foreign_tokens = Arc::new(MemoryTokens::new(cache.clone(), users.clone(), api_tokens.clone()));
+    let devices = Arc::new(DatabaseDevices::new(database.clone()));
     let background = Arc::new(Background {
         database,
+        devices: devices.clone(),
         cache,
         issuer_keys: issuer_keys.clone(),
         sessions: sessions.clone(),
@@ -177,6 +196,9 @@ pub async fn open_with(
         tokens,
         changes,
         source_limit: Arc::new(GovernorLimit::new(clock.clone(), options.source_limit)),
+        geo: Arc::default(),
+        devices,
+        mail: Arc::new(MailQueue::new(metrics.clone(), clock.clone(), entropy.clone())),
         clock,
         entropy,
         audit: Arc::new(audit::LogAudit::new(metrics)),

@@ -5,6 +5,7 @@
 
 mod api_tokens;
 mod changes;
+mod devices;
 mod emergency;
 mod foreign_names;
 mod hand_overs;

@@ -66,8 +66,8 @@ async fn many_sessions_are_found_in_one_question(place: Place) {
     found.sort_by(|one, other| one.session.id.as_str().cmp(other.session.id.as_str()));
     let mut expected = [&ann, &bob, &again];
     expected.sort_by(|one, other| one.id.as_str().cmp(other.id.as_str()));
-    let expected: Vec<SessionFacts> = expected.into_iter().map(SessionFacts::from).collect();
-    assert_eq!(found.iter().map(|live| live.session.clone()).collect::<Vec<_>>(), expected);
+    let facts: Vec<SessionFacts> = expected.into_iter().map(SessionFacts::from).collect();
+    assert_eq!(found.iter().map(|live| live.session.clone()).collect::<Vec<_>>(), facts);
     assert!(found.iter().all(|live| live.identity.groups == ["staff"] && live.identity.user == live.session.user));
     eventually("they are remembered", Duration::from_secs(1), || async {
         node.stores.sessions.find_ids(&ids).await.unwrap();

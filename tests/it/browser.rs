@@ -90,7 +90,7 @@ async fn ends_her_other_sessions(front: &Front, browser: &Browser, picture: &str
 
     browser.open(&front.portal("/account")).await;
     let account = browser.text().await;
-    for told in ["Alice Ä.", "alice@example.com", "admins, dev", "Chromium", "Linux", "this browser", "iPhone"] {
+    for told in ["Alice Ä.", "alice@example.com", "admins, dev", "Chrome on Linux", "this browser", "iPhone"] {
         assert!(account.contains(told), "no {told:?} in {account}");
     }
     assert_eq!(browser.count(".sessions li").await, 4);

@@ -27,6 +27,9 @@ mod kill;
 mod lifecycle;
 mod limits;
 mod machines;
+mod mails;
+#[path = "../support/mmdb.rs"]
+mod mmdb;
 mod reload;
 mod replay;
 mod roles;

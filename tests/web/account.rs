@@ -18,7 +18,22 @@ async fn lists_ones_own_sessions_and_ends_one_of_them() {
     assert_eq!(listed.iter().filter(|session| session["current"] == true).count(), 1);
     for session in &listed {
         let keys: Vec<&String> = session.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["browser", "created_at", "current", "device", "id", "ip", "last_used_at", "remembered"]);
+        assert_eq!(
+            keys,
+            [
+                "browser",
+                "country",
+                "created_at",
+                "current",
+                "device",
+                "id",
+                "ip",
+                "last_used_at",
+                "os",
+                "place",
+                "remembered"
+            ]
+        );
         assert_eq!(session["ip"], "192.0.2.7");
     }
     let id = |wanted: bool| {

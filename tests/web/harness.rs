@@ -29,7 +29,8 @@ use tokio::sync::{OnceCell, RwLock};
 use tower::ServiceExt as _;
 
 use crate::ports::{
-    BreakableKeys, BreakableMemory, BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Record, Strict,
+    BreakableKeys, BreakableMemory, BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Mailbox, Record,
+    Strict, notices,
 };
 
 pub(crate) const PASSWORD: &str = "a long word for tests";
@@ -78,6 +79,7 @@ pub(crate) struct World {
     pub(crate) memory: Arc<BreakableMemory>,
     pub(crate) metrics: Arc<Metrics>,
     record: Arc<Record>,
+    pub(crate) mailbox: Arc<Mailbox>,
     router: Router,
     options: Options,
     folder: TempDir,
@@ -138,7 +140,7 @@ routes:
             down: AtomicBool::new(false),
             reads: AtomicU64::new(0),
         });
-        let record = Arc::new(Record::default());
+        let (record, mailbox) = (Arc::<Record>::default(), Arc::<Mailbox>::default());
         let regulation = Arc::new(Strict::default());
         let memory = Arc::new(BreakableMemory {
             inner: stores.verified_passwords.clone(),
@@ -187,10 +189,12 @@ routes:
                 entropy: stores.entropy.clone(),
                 audit: record.clone(),
             },
+            notices: notices(&stores, &mailbox),
             sessions: sessions.clone(),
             api_tokens: stores.api_tokens.clone(),
             keys: keys.clone(),
             tokens: stores.tokens.clone(),
+            geo: stores.geo.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
             audit: record.clone(),
@@ -210,6 +214,7 @@ routes:
             memory,
             metrics,
             record,
+            mailbox,
             router,
             options,
             folder,

@@ -19,6 +19,9 @@ mod faults;
 mod hand_over;
 mod landing;
 mod machines;
+#[path = "../support/mmdb.rs"]
+mod mmdb;
+mod notices;
 mod on_path;
 mod pages;
 mod refresh;

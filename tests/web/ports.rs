@@ -18,11 +18,13 @@ use postern::{
         time::Timestamp,
         user::User,
     },
+    identity::notice::Notices,
     ports::{
-        AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, Keys, LiveSession, Mark, PasswordKey,
-        PasswordTurn, Peek, Presentation, Recognised, Regulation, Rotation, Sessions, SigningKeys, Try, Unavailable,
-        UserChange, UserError, Users, VerifiedPasswords, Whom,
+        AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, Keys, LiveSession, Mail, Mailer, Mark,
+        PasswordKey, PasswordTurn, Peek, Presentation, Recognised, Regulation, Rotation, Sessions, SigningKeys, Try,
+        Unavailable, UserChange, UserError, Users, VerifiedPasswords, Whom,
     },
+    store::Stores,
 };
 use secrecy::SecretString;
 use tokio::sync::RwLock;
@@ -225,6 +227,28 @@ impl AuditSink for Record {
     fn record(&self, event: AuditEvent) {
         self.0.lock().unwrap().push(event);
     }
+}
+
+/// Mails that were handed in.
+#[derive(Default)]
+pub(crate) struct Mailbox(Mutex<Vec<Mail>>);
+
+impl Mailbox {
+    /// Those since the last look.
+    pub(crate) fn taken(&self) -> Vec<Mail> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Mailer for Mailbox {
+    fn send(&self, mail: Mail) {
+        self.0.lock().unwrap().push(mail);
+    }
+}
+
+pub(crate) fn notices(stores: &Stores, mailbox: &Arc<Mailbox>) -> Notices {
+    let (devices, geo, entropy) = (stores.devices.clone(), stores.geo.clone(), stores.entropy.clone());
+    Notices { devices, mailer: mailbox.clone(), geo, entropy }
 }
 
 /// Bars an account after so many wrong passwords; 0: never.

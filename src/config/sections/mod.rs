@@ -15,8 +15,10 @@ use super::{
 };
 use crate::core::target::EncodedSlashes;
 
+pub(super) mod geo;
 pub(super) mod headers;
 pub(super) mod log;
+pub(super) mod notifier;
 pub(super) mod portal;
 pub(super) mod routes;
 pub(super) mod server;
@@ -49,6 +51,8 @@ pub(super) struct Raw {
     #[schemars(example = &"reject")]
     pub(super) encoded_slashes: Option<RawSlashes>,
     pub(super) log: log::RawLog,
+    pub(super) geo: geo::RawGeo,
+    pub(super) notifier: notifier::RawNotifier,
 }
 
 /// Keys that the contract names and that come with a later version.

@@ -110,19 +110,27 @@ impl SetCookie<'_> {
 }
 
 /// Names of all cookies of the portal's own: an upstream neither gets nor sets one of them.
-pub const PORTAL_COOKIES: [&str; 6] = [
+pub const PORTAL_COOKIES: [&str; 8] = [
     portal_cookie(true),
     portal_cookie(false),
     csrf_cookie(true),
     csrf_cookie(false),
     return_cookie(true),
     return_cookie(false),
+    device_cookie(true),
+    device_cookie(false),
 ];
 
 /// Bound to a session: opens the account and the API. On http without the prefix, which browsers take only over https.
 #[must_use]
 pub const fn portal_cookie(secure: bool) -> &'static str {
     if secure { "__Host-postern_portal" } else { "postern_portal" }
+}
+
+/// Says which browser it is, whoever signs in there; opens nothing.
+#[must_use]
+pub const fn device_cookie(secure: bool) -> &'static str {
+    if secure { "__Host-postern_device" } else { "postern_device" }
 }
 
 /// The pre-session that the tokens of forms are bound to.

@@ -66,6 +66,7 @@ fn site(mount: Mount, roles: &[Role], domain: &str) -> Site {
             algorithm: SigningAlgorithm::EdDsa,
         },
         hands_over: false,
+        tells_new_devices: false,
         own_cookies: Vec::new(),
     }
 }

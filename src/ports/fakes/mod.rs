@@ -441,6 +441,7 @@ pub(crate) fn site(listener: ListenerSite, routes: Vec<Route>) -> Site {
             algorithm: SigningAlgorithm::EdDsa,
         },
         hands_over: false,
+        tells_new_devices: false,
         own_cookies: vec!["postern_session".to_owned()],
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     store::{
         api_tokens,
         database::{Database, Dialect, Guard, can_be_stored},
+        devices,
         session::{SessionCache, delete_of_user},
     },
 };
@@ -126,6 +127,7 @@ impl Users for DatabaseUsers {
             // A session of somebody of that name (of the users file, say) is not a session of this user.
             delete_of_user(&mut write, &folded(&user.name), None).await?;
             api_tokens::delete_of_user(&mut write, &folded(&user.name)).await?;
+            devices::delete_of_user(&mut write, &folded(&user.name)).await?;
             write.commit().await?;
             Ok(Outcome::Done(()))
         };
@@ -190,6 +192,7 @@ impl Users for DatabaseUsers {
             }
             delete_of_user(&mut write, &folded(name), None).await?;
             api_tokens::delete_of_user(&mut write, &folded(name)).await?;
+            devices::delete_of_user(&mut write, &folded(name)).await?;
             write.commit().await?;
             Ok(Outcome::Done(()))
         };

@@ -20,6 +20,7 @@ pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod server;
+pub(crate) mod smtp;
 pub(crate) mod tls;
 pub(crate) mod traefik;
 pub(crate) mod upstream;

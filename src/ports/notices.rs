@@ -1,0 +1,35 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Unavailable;
+use crate::core::session::TokenHash;
+
+/// How long a device is known after it was last seen: browsers keep a cookie no longer.
+pub const DEVICE_LIFE: Duration = Duration::from_secs(400 * 86_400);
+
+/// On which devices people signed in before.
+#[async_trait]
+pub trait Devices: Send + Sync {
+    /// Notes that a user signed in on a device. Whether it was known: seen within [`DEVICE_LIFE`], and since the user's token version went up for the
+    /// last time (a new password, an emergency).
+    async fn seen(&self, user: &str, token_version: u64, device: &TokenHash) -> Result<bool, Unavailable>;
+}
+
+/// A mail to one person. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// Whose mail it is, for the log.
+    pub user: String,
+    /// An e-mail address.
+    pub to: String,
+    pub subject: String,
+    pub text: String,
+    pub html: String,
+}
+
+/// Sends mails.
+pub trait Mailer: Send + Sync {
+    /// Never waits and never fails: what cannot be sent is counted and logged.
+    fn send(&self, mail: Mail);
+}

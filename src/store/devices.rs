@@ -1,0 +1,123 @@
+//! On which devices people signed in, in the database: the hash of what a browser holds in a cookie, by user. Asked by `identity::notice` alone.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use super::database::{Database, Dialect, Guard, Write};
+use crate::{
+    core::{session::TokenHash, user::folded},
+    ports::{DEVICE_LIFE, Devices, Unavailable},
+};
+
+const STORE: &str = "devices";
+/// A device that was seen more lately is not written again.
+const WRITTEN_EACH: Duration = Duration::from_secs(86_400);
+/// Devices of a user: whoever signs in without keeping cookies leaves a new one each time.
+const MOST_DEVICES: i64 = 100;
+/// Rows that a transaction of the background work deletes.
+const STEP: u64 = 500;
+
+pub(super) struct DatabaseDevices {
+    database: Arc<Database>,
+}
+
+impl DatabaseDevices {
+    pub(super) fn new(database: Arc<Database>) -> Self {
+        Self { database }
+    }
+
+    /// When what was seen there is so long ago.
+    fn before(&self, age: Duration) -> i64 {
+        self.database.clock.now().unix_millis().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// Deletes what is known no more.
+    pub(super) async fn clean(&self) -> Result<(), Unavailable> {
+        let delete = match self.database.dialect() {
+            Dialect::Sqlite => {
+                "DELETE FROM devices WHERE (folded, device_hash) IN (\
+                 SELECT folded, device_hash FROM devices WHERE last_seen_at < $1 LIMIT $2)"
+            }
+            // Rows that another node is at are left to it.
+            Dialect::Postgres => {
+                "DELETE FROM devices WHERE (folded, device_hash) IN (\
+                 SELECT folded, device_hash FROM devices WHERE last_seen_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)"
+            }
+        };
+        loop {
+            let deleted = self
+                .database
+                .run(STORE, "clean", async {
+                    let done = sqlx::query(delete)
+                        .bind(self.before(DEVICE_LIFE))
+                        .bind(i64::try_from(STEP).unwrap_or(i64::MAX))
+                        .execute(&self.database.pool())
+                        .await?;
+                    Ok(done.rows_affected())
+                })
+                .await?;
+            if deleted < STEP {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn write(&self, user: &str, version: i64, device: &TokenHash, is_known: bool) -> Result<(), sqlx::Error> {
+        // Two who sign in with one name at once write one after the other.
+        let mut write = self.database.begin(Guard::User(user)).await?;
+        sqlx::query(
+            "INSERT INTO devices (folded, device_hash, token_version, last_seen_at) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (folded, device_hash) \
+             DO UPDATE SET token_version = excluded.token_version, last_seen_at = excluded.last_seen_at",
+        )
+        .bind(user)
+        .bind(device.0.as_slice())
+        .bind(version)
+        .bind(self.database.clock.now().unix_millis())
+        .execute(&mut *write)
+        .await?;
+        if !is_known {
+            sqlx::query(
+                "DELETE FROM devices WHERE folded = $1 AND device_hash NOT IN (\
+                 SELECT device_hash FROM devices WHERE folded = $1 ORDER BY last_seen_at DESC, device_hash LIMIT $2)",
+            )
+            .bind(user)
+            .bind(MOST_DEVICES)
+            .execute(&mut *write)
+            .await?;
+        }
+        write.commit().await
+    }
+}
+
+#[async_trait]
+impl Devices for DatabaseDevices {
+    async fn seen(&self, user: &str, token_version: u64, device: &TokenHash) -> Result<bool, Unavailable> {
+        let (user, version) = (folded(user), i64::try_from(token_version).unwrap_or(i64::MAX));
+        let seen_at: Option<i64> = self
+            .database
+            .run(STORE, "find", async {
+                sqlx::query_scalar(
+                    "SELECT last_seen_at FROM devices WHERE folded = $1 AND device_hash = $2 AND token_version = $3",
+                )
+                .bind(&user)
+                .bind(device.0.as_slice())
+                .bind(version)
+                .fetch_optional(&self.database.pool())
+                .await
+            })
+            .await?;
+        let is_known = seen_at.is_some_and(|at| at >= self.before(DEVICE_LIFE));
+        if seen_at.is_none_or(|at| at < self.before(WRITTEN_EACH)) {
+            self.database.run(STORE, "seen", self.write(&user, version, device, is_known)).await?;
+        }
+        Ok(is_known)
+    }
+}
+
+/// Those of somebody of that name are not those of another one who gets it. `write` guards the user.
+pub(super) async fn delete_of_user(write: &mut Write, folded_user: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM devices WHERE folded = $1").bind(folded_user).execute(&mut **write).await?;
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! Mails, by SMTP or into a folder (`notifier:`). A bounded queue and one task that sends: whoever hands a mail in never waits, and a server that is
+//! down costs nobody anything but the mail's delay. What cannot be sent is tried again, and given up in the end, with a line in the log and a count.
+//!
+//! Mails in the queue are in memory: those that cannot be sent before the process ends are lost, and counted as such.
+
+mod message;
+mod queue;
+mod way;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use lettre::message::Mailbox;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    config::Notifier,
+    observe::metrics::Metrics,
+    ports::{Clock, Entropy, Mail, Mailer},
+};
+use way::Way;
+
+/// Mails that wait for the task that sends.
+const QUEUE: usize = 256;
+
+/// What is in force of `notifier:`.
+struct Sending {
+    sender: Mailbox,
+    way: Way,
+}
+
+pub struct MailQueue {
+    sender: mpsc::Sender<Mail>,
+    /// Until the task takes it.
+    receiver: Mutex<Option<mpsc::Receiver<Mail>>>,
+    sending: ArcSwapOption<Sending>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl MailQueue {
+    /// Sends nothing until it is configured and runs.
+    pub fn new(metrics: Arc<Metrics>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        Self { sender, receiver: Mutex::new(Some(receiver)), sending: ArcSwapOption::empty(), metrics, clock, entropy }
+    }
+
+    /// From now on, also for what waits already. Nothing changes where this fails.
+    ///
+    /// # Errors
+    /// What is wrong with the settings, by their key.
+    pub fn configure(&self, notifier: &Notifier) -> Result<(), String> {
+        let sending = match &notifier.way {
+            None => None,
+            Some(way) => {
+                let sender = notifier.sender.parse().map_err(|error| format!("notifier.sender: {error}"))?;
+                Some(Arc::new(Sending { sender, way: Way::open(way)? }))
+            }
+        };
+        self.sending.store(sending);
+        Ok(())
+    }
+
+    /// Sends until it is told to stop; what waits then is tried once more, for a few seconds.
+    pub fn run(self: Arc<Self>, shutdown: watch::Receiver<bool>) -> JoinHandle<()> {
+        tokio::spawn(queue::work(self, shutdown))
+    }
+
+    fn take_receiver(&self) -> Option<mpsc::Receiver<Mail>> {
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Mailer for MailQueue {
+    fn send(&self, mail: Mail) {
+        if let Err(refused) = self.sender.try_send(mail) {
+            let mail = refused.into_inner();
+            tracing::warn!(user = mail.user, subject = mail.subject, "a mail is dropped: too many wait to be sent");
+            self.metrics.mail("dropped");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+-- Browsers on which somebody signed in, for whoever is to be told of a new one. The browser holds the value in a cookie.
+CREATE TABLE devices (
+    folded        TEXT COLLATE "C" NOT NULL,       -- the user's name, as in users
+    device_hash   BYTEA  NOT NULL,
+    token_version BIGINT NOT NULL,                 -- the user's when it was seen: known no more once that has gone up
+    last_seen_at  BIGINT NOT NULL,
+    PRIMARY KEY (folded, device_hash)
+);
+CREATE INDEX devices_by_age ON devices (last_seen_at);
