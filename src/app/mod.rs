@@ -161,6 +161,23 @@ pub async fn open_stores(file: &Path) -> anyhow::Result<Stores> {
     Ok(store::open(&loaded.settings, Arc::new(Metrics::new()?)).await?)
 }
 
+/// The same with countries of addresses; where they cannot be read, without, and why.
+///
+/// # Errors
+/// As [`open_stores`].
+pub async fn open_stores_with_countries(file: &Path) -> anyhow::Result<(Stores, Option<String>)> {
+    let loaded = config::load(file)?;
+    let stores = store::open(&loaded.settings, Arc::new(Metrics::new()?)).await?;
+    let fault = match store::Countries::configured(loaded.settings.geo.as_deref()) {
+        Ok(countries) => {
+            stores.geo.swap(countries);
+            None
+        }
+        Err(fault) => Some(format!("{fault} (geo.database): countries are not shown")),
+    };
+    Ok((stores, fault))
+}
+
 /// The same, with what tokens are made by.
 ///
 /// # Errors
@@ -215,7 +232,7 @@ impl Server {
                 .with_context(|| format!("cannot open the access log {:?} (log.access)", log.access))?,
         );
         metrics.adopt(access_log.dropped())?;
-        let stores = Arc::new(store::open(&settings, Arc::clone(&metrics)).await?);
+        let stores = Arc::new(store::open_all(&settings, Arc::clone(&metrics)).await?);
         stores.trust(&settings.site.tokens.trusted_issuers);
         adopt_algorithm(&stores, &settings.site.tokens).await?;
         metrics.config_in_force(stores.clock.now().unix_seconds());

@@ -61,7 +61,10 @@ enum Format {
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let stores = crate::app::open_stores(&args.config).await?;
+        let (stores, fault) = crate::app::open_stores_with_countries(&args.config).await?;
+        if let (Command::List { .. }, Some(fault)) = (&args.command, fault) {
+            writeln!(std::io::stderr(), "postern: {fault}")?;
+        }
         let done = act(&stores, args.command).await;
         stores.close().await;
         done

@@ -3,7 +3,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Unavailable;
-use crate::core::session::TokenHash;
+use crate::core::{session::TokenHash, time::Timestamp};
 
 /// How long a device is known after it was last seen: browsers keep a cookie no longer.
 pub const DEVICE_LIFE: Duration = Duration::from_secs(400 * 86_400);
@@ -11,9 +11,16 @@ pub const DEVICE_LIFE: Duration = Duration::from_secs(400 * 86_400);
 /// On which devices people signed in before.
 #[async_trait]
 pub trait Devices: Send + Sync {
-    /// Notes that a user signed in on a device. Whether it was known: seen within [`DEVICE_LIFE`], and since the user's token version went up for the
-    /// last time (a new password, an emergency).
-    async fn seen(&self, user: &str, token_version: u64, device: &TokenHash) -> Result<bool, Unavailable>;
+    /// When a user signed in on a device for the last time. `None`: it is new, was not seen within [`DEVICE_LIFE`], or not since the user's token
+    /// version went up for the last time (a new password, an emergency).
+    async fn last_seen(
+        &self,
+        user: &str,
+        token_version: u64,
+        device: &TokenHash,
+    ) -> Result<Option<Timestamp>, Unavailable>;
+    /// Notes that a user signed in on a device, now.
+    async fn note(&self, user: &str, token_version: u64, device: &TokenHash) -> Result<(), Unavailable>;
 }
 
 /// A mail to one person. Holds no secret.

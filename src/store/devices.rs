@@ -6,13 +6,11 @@ use async_trait::async_trait;
 
 use super::database::{Database, Dialect, Guard, Write};
 use crate::{
-    core::{session::TokenHash, user::folded},
+    core::{session::TokenHash, time::Timestamp, user::folded},
     ports::{DEVICE_LIFE, Devices, Unavailable},
 };
 
 const STORE: &str = "devices";
-/// A device that was seen more lately is not written again.
-const WRITTEN_EACH: Duration = Duration::from_secs(86_400);
 /// Devices of a user: whoever signs in without keeping cookies leaves a new one each time.
 const MOST_DEVICES: i64 = 100;
 /// Rows that a transaction of the background work deletes.
@@ -63,7 +61,7 @@ impl DatabaseDevices {
         }
     }
 
-    async fn write(&self, user: &str, version: i64, device: &TokenHash, is_known: bool) -> Result<(), sqlx::Error> {
+    async fn write(&self, user: &str, version: i64, device: &TokenHash) -> Result<(), sqlx::Error> {
         // Two who sign in with one name at once write one after the other.
         let mut write = self.database.begin(Guard::User(user)).await?;
         sqlx::query(
@@ -77,23 +75,26 @@ impl DatabaseDevices {
         .bind(self.database.clock.now().unix_millis())
         .execute(&mut *write)
         .await?;
-        if !is_known {
-            sqlx::query(
-                "DELETE FROM devices WHERE folded = $1 AND device_hash NOT IN (\
-                 SELECT device_hash FROM devices WHERE folded = $1 ORDER BY last_seen_at DESC, device_hash LIMIT $2)",
-            )
-            .bind(user)
-            .bind(MOST_DEVICES)
-            .execute(&mut *write)
-            .await?;
-        }
+        sqlx::query(
+            "DELETE FROM devices WHERE folded = $1 AND device_hash NOT IN (\
+             SELECT device_hash FROM devices WHERE folded = $1 ORDER BY last_seen_at DESC, device_hash LIMIT $2)",
+        )
+        .bind(user)
+        .bind(MOST_DEVICES)
+        .execute(&mut *write)
+        .await?;
         write.commit().await
     }
 }
 
 #[async_trait]
 impl Devices for DatabaseDevices {
-    async fn seen(&self, user: &str, token_version: u64, device: &TokenHash) -> Result<bool, Unavailable> {
+    async fn last_seen(
+        &self,
+        user: &str,
+        token_version: u64,
+        device: &TokenHash,
+    ) -> Result<Option<Timestamp>, Unavailable> {
         let (user, version) = (folded(user), i64::try_from(token_version).unwrap_or(i64::MAX));
         let seen_at: Option<i64> = self
             .database
@@ -108,11 +109,12 @@ impl Devices for DatabaseDevices {
                 .await
             })
             .await?;
-        let is_known = seen_at.is_some_and(|at| at >= self.before(DEVICE_LIFE));
-        if seen_at.is_none_or(|at| at < self.before(WRITTEN_EACH)) {
-            self.database.run(STORE, "seen", self.write(&user, version, device, is_known)).await?;
-        }
-        Ok(is_known)
+        Ok(seen_at.filter(|&at| at >= self.before(DEVICE_LIFE)).map(Timestamp::from_unix_millis))
+    }
+
+    async fn note(&self, user: &str, token_version: u64, device: &TokenHash) -> Result<(), Unavailable> {
+        let (user, version) = (folded(user), i64::try_from(token_version).unwrap_or(i64::MAX));
+        self.database.run(STORE, "note", self.write(&user, version, device)).await
     }
 }
 

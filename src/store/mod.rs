@@ -124,13 +124,22 @@ pub enum OpenError {
     Mail(String),
 }
 
-/// Opens everything that the settings name, with the machine's own clock and randomness.
+/// Opens the database and what is in it, with the machine's own clock and randomness: all that commands need. What a server only tells with, such as
+/// countries and mails, must not keep one from ending sessions.
 ///
 /// # Errors
 /// One clear line that names the file and why.
 pub async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Stores, OpenError> {
     let (clock, entropy) = (Arc::new(system::SystemClock::new()), Arc::new(system::SystemEntropy));
-    let stores = open_with(settings.into(), metrics, clock, entropy).await?;
+    open_with(settings.into(), metrics, clock, entropy).await
+}
+
+/// Opens everything that the settings name.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_all(settings: &Settings, metrics: Arc<Metrics>) -> Result<Stores, OpenError> {
+    let stores = open(settings, metrics).await?;
     stores.geo.swap(Countries::configured(settings.geo.as_deref()).map_err(OpenError::Geo)?);
     stores.mail.configure(&settings.notifier).map_err(OpenError::Mail)?;
     Ok(stores)

@@ -96,7 +96,8 @@ impl World {
 
     /// `yaml`: `portal:`, `session:` and what else a test wants to say. There are alice of the admins and bob of dev.
     pub(crate) async fn of(yaml: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        // Not on a disk, where the system allows it: tests beside each other on a slow one would wait for it longer than an operation may take.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
         fs::create_dir(at("policies")).unwrap();
         fs::write(at("policies/access.yaml"), POLICIES).unwrap();

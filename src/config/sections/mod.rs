@@ -136,8 +136,13 @@ pub(super) fn web_url(text: &str, example: &str) -> Result<Url, String> {
 
 /// Whether `host` is this machine by name or address: plain http is no risk there.
 pub(super) fn is_local(host: &str) -> bool {
+    host.ends_with(".localhost") || is_loopback(host)
+}
+
+/// The same for a program that asks a resolver, which may know names below `localhost` as somebody else's.
+pub(super) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Origins of `origins:`, as browsers write them in `Origin`.

@@ -9,10 +9,13 @@ use std::{
 
 use schemars::JsonSchema;
 use secrecy::SecretString;
-use serde::{Deserialize, Deserializer};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Visitor},
+};
 use url::Url;
 
-use super::{duration, is_local, server::readable};
+use super::{duration, is_loopback, server::readable};
 use crate::{
     config::{
         NamedFile,
@@ -189,7 +192,7 @@ fn server(report: &mut Report, at: &Trail, raw: &RawSmtp) -> Option<SmtpServer> 
             .fault(at, "a user name and a password belong together; write `username` and `password_file`, or neither");
     }
     let login = raw.username.clone().zip(password);
-    if tls == SmtpTls::Offered && !is_local(&host) {
+    if tls == SmtpTls::Offered && !is_loopback(&host) {
         let at = at.key("disable_require_tls");
         if login.is_some() {
             report.fault(
@@ -256,7 +259,49 @@ fn content(report: &mut Report, at: &Trail, path: &str) -> Option<String> {
 }
 
 fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.map(SecretString::from))
+    /// What is no text is not repeated in the fault: it is a password all the same.
+    struct Secret;
+
+    impl Visitor<'_> for Secret {
+        type Value = Option<SecretString>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a text between quotes")
+        }
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(Some(SecretString::from(text)))
+        }
+        fn visit_none<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
+            Err(no_text())
+        }
+        fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
+            Err(no_text())
+        }
+        fn visit_u64<E: de::Error>(self, _: u64) -> Result<Self::Value, E> {
+            Err(no_text())
+        }
+        fn visit_i128<E: de::Error>(self, _: i128) -> Result<Self::Value, E> {
+            Err(no_text())
+        }
+        fn visit_u128<E: de::Error>(self, _: u128) -> Result<Self::Value, E> {
+            Err(no_text())
+        }
+        fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
+            Err(no_text())
+        }
+    }
+
+    fn no_text<E: de::Error>() -> E {
+        E::custom("a password that is no text: put it between quotes")
+    }
+
+    deserializer.deserialize_any(Secret)
 }
 
 #[cfg(test)]
@@ -320,6 +365,22 @@ mod tests {
     }
 
     #[test]
+    fn a_password_that_is_no_text_is_not_repeated() {
+        let smtp = |password: &str| {
+            format!("{{ smtp: {{ address: \"smtps://mail.example.com\", username: postern, password: {password} }} }}")
+        };
+        for password in ["8675309", "-8675309", "86753.09", "true", "18446744073709551616"] {
+            let told = faults(&format!("{GOOD}notifier: {}", smtp(password)));
+            assert!(!told.contains(password) && told.contains("put it between quotes"), "{password}: {told}");
+        }
+        let login = server(&smtp("\"8675309\"")).login;
+        assert_eq!(
+            login.map(|(_, password)| secrecy::ExposeSecret::expose_secret(&password).to_owned()).as_deref(),
+            Some("8675309")
+        );
+    }
+
+    #[test]
     fn faults_of_notifiers() {
         let cases = [
             "{ new_device: true }",
@@ -331,6 +392,7 @@ mod tests {
             "{ smtp: { address: \"smtps://mail.example.com\", username: postern, password: hunter2, password_file: /none } }",
             "{ smtp: { address: \"smtps://mail.example.com\", username: postern, password_file: /none, ca: /none.pem } }",
             "{ smtp: { address: \"smtp://mail.example.com\", username: postern, password: hunter2, disable_require_tls: true } }",
+            "{ smtp: { address: \"smtp://mail.localhost\", username: postern, password: hunter2, disable_require_tls: true } }",
             "{ smtp: { address: \"smtps://mail.example.com\", timeout: 0s } }",
             "{ smtp: { address: \"smtps://mail.example.com\", timeout: 1h } }",
             "{ smtp: {} }",

@@ -21,6 +21,7 @@ use crate::{
     observe::metrics::Metrics,
     ports::{Clock, Entropy, Mail, Mailer},
 };
+use queue::Counted;
 use way::Way;
 
 /// Mails that wait for the task that sends.
@@ -37,6 +38,7 @@ pub struct MailQueue {
     /// Until the task takes it.
     receiver: Mutex<Option<mpsc::Receiver<Mail>>>,
     sending: ArcSwapOption<Sending>,
+    counted: Mutex<Counted>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -46,7 +48,15 @@ impl MailQueue {
     /// Sends nothing until it is configured and runs.
     pub fn new(metrics: Arc<Metrics>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        Self { sender, receiver: Mutex::new(Some(receiver)), sending: ArcSwapOption::empty(), metrics, clock, entropy }
+        Self {
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+            sending: ArcSwapOption::empty(),
+            counted: Mutex::default(),
+            metrics,
+            clock,
+            entropy,
+        }
     }
 
     /// From now on, also for what waits already. Nothing changes where this fails.
@@ -77,10 +87,18 @@ impl MailQueue {
 
 impl Mailer for MailQueue {
     fn send(&self, mail: Mail) {
-        if let Err(refused) = self.sender.try_send(mail) {
-            let mail = refused.into_inner();
-            tracing::warn!(user = mail.user, subject = mail.subject, "a mail is dropped: too many wait to be sent");
-            self.metrics.mail("dropped");
-        }
+        // Before the queue, which all share: nobody fills it with mails to themselves.
+        let now = self.clock.monotonic();
+        let why = if self.counted.lock().unwrap_or_else(PoisonError::into_inner).admits(&mail.user, now) {
+            match self.sender.try_send(mail) {
+                Ok(()) => return,
+                Err(refused) => (refused.into_inner(), "too many wait to be sent"),
+            }
+        } else {
+            (mail, "they got as many as anybody may get within an hour")
+        };
+        let (mail, why) = why;
+        tracing::warn!(user = mail.user, subject = mail.subject, why, "a mail is dropped");
+        self.metrics.mail("dropped");
     }
 }

@@ -44,17 +44,23 @@ struct Waiting {
     pause: Duration,
 }
 
+impl Waiting {
+    fn new(queue: &MailQueue, mail: Mail) -> Self {
+        let now = queue.clock.monotonic();
+        Self { mail, at: queue.clock.now(), since: now, due: now, pause: AGAIN }
+    }
+}
+
 pub(super) async fn work(queue: Arc<MailQueue>, mut shutdown: watch::Receiver<bool>) {
     let Some(mut receiver) = queue.take_receiver() else { return };
     let mut waiting: VecDeque<Waiting> = VecDeque::new();
-    let mut counted = Counted::default();
     loop {
         let now = queue.clock.monotonic();
         let next = waiting.iter().map(|mail| mail.due.saturating_sub(now)).min();
         let next = tokio::select! {
             () = stopped(&mut shutdown) => break,
             mail = receiver.recv() => match mail {
-                Some(mail) => counted.admitted(&queue, mail),
+                Some(mail) => Some(Waiting::new(&queue, mail)),
                 None => break,
             },
             () = time::sleep(next.unwrap_or(PERIOD)), if next.is_some() => {
@@ -69,7 +75,7 @@ pub(super) async fn work(queue: Arc<MailQueue>, mut shutdown: watch::Receiver<bo
             break;
         }
     }
-    end(&queue, receiver, waiting, counted).await;
+    end(&queue, receiver, waiting).await;
 }
 
 /// Also where the sender is gone: nobody could stop the work any more.
@@ -135,15 +141,10 @@ fn give_up(queue: &MailQueue, mail: &Waiting, why: &str, status: &'static str) {
 }
 
 /// Each once more, all within [`LAST_TRY`].
-async fn end(
-    queue: &MailQueue,
-    mut receiver: mpsc::Receiver<Mail>,
-    mut waiting: VecDeque<Waiting>,
-    mut counted: Counted,
-) {
+async fn end(queue: &MailQueue, mut receiver: mpsc::Receiver<Mail>, mut waiting: VecDeque<Waiting>) {
     receiver.close();
     while let Ok(mail) = receiver.try_recv() {
-        waiting.extend(counted.admitted(queue, mail));
+        waiting.push_back(Waiting::new(queue, mail));
     }
     // What is cut short stays in the list, and is told to be lost.
     let last = async {
@@ -162,32 +163,22 @@ async fn end(
     }
 }
 
-/// How many mails somebody got since when.
+/// How many mails were handed in for somebody since when.
 #[derive(Default)]
-struct Counted(HashMap<String, (Duration, u32)>);
+pub(super) struct Counted(HashMap<String, (Duration, u32)>);
 
 impl Counted {
-    fn admitted(&mut self, queue: &MailQueue, mail: Mail) -> Option<Waiting> {
-        let now = queue.clock.monotonic();
+    pub(super) fn admits(&mut self, user: &str, now: Duration) -> bool {
         let is_over = |since: Duration| now.saturating_sub(since) >= PERIOD;
         if self.0.len() >= MOST_COUNTED {
             self.0.retain(|_, (since, _)| !is_over(*since));
         }
-        let (since, count) = self.0.entry(mail.user.clone()).or_insert((now, 0));
+        let (since, count) = self.0.entry(user.to_owned()).or_insert((now, 0));
         if is_over(*since) {
             (*since, *count) = (now, 0);
         }
         *count = count.saturating_add(1);
-        if *count > MOST_TO_ONE {
-            tracing::warn!(
-                user = mail.user,
-                subject = mail.subject,
-                "a mail is dropped: they got {MOST_TO_ONE} within an hour"
-            );
-            queue.metrics.mail("dropped");
-            return None;
-        }
-        Some(Waiting { mail, at: queue.clock.now(), since: now, due: now, pause: AGAIN })
+        *count <= MOST_TO_ONE
     }
 }
 
@@ -249,16 +240,24 @@ mod tests {
 
     #[test]
     fn nobody_gets_more_than_so_many_an_hour() {
-        let (queue, hands) = queue();
         let mut counts = Counted::default();
-        let mut admitted = |user: &str| counts.admitted(&queue, mail(user)).is_some();
-        assert_eq!((0..30).filter(|_| admitted("ann")).count(), 20);
-        assert!(admitted("bob"), "nobody else is concerned");
-        assert_eq!(counted(&queue, "dropped"), 10);
-        hands.0.store(3_599, Ordering::SeqCst);
-        assert!(!admitted("ann"));
-        hands.0.store(3_600, Ordering::SeqCst);
-        assert!(admitted("ann"));
+        let mut admits = |user: &str, second: u64| counts.admits(user, Duration::from_secs(second));
+        assert_eq!((0..30).filter(|_| admits("ann", 0)).count(), 20);
+        assert!(admits("bob", 0), "nobody else is concerned");
+        assert!(!admits("ann", 3_599));
+        assert!(admits("ann", 3_600));
+    }
+
+    #[test]
+    fn nobody_fills_the_queue_with_mails_to_themselves() {
+        let (queue, _) = queue();
+        for _ in 0..super::super::QUEUE + 3 {
+            queue.send(mail("ann"));
+        }
+        let dropped = u64::try_from(super::super::QUEUE + 3).unwrap() - u64::from(MOST_TO_ONE);
+        assert_eq!(counted(&queue, "dropped"), dropped);
+        queue.send(mail("bob"));
+        assert_eq!(counted(&queue, "dropped"), dropped, "there is room for others");
     }
 
     #[tokio::test]
@@ -269,8 +268,8 @@ mod tests {
         std::fs::write(&blocked, "").unwrap();
         queue.configure(&into_folder(&blocked)).unwrap();
         let (_stop, mut shutdown) = watch::channel(false);
-        let (mut waiting, mut counts) = (VecDeque::new(), Counted::default());
-        let first = counts.admitted(&queue, mail("ann")).unwrap();
+        let mut waiting = VecDeque::new();
+        let first = Waiting::new(&queue, mail("ann"));
         assert!(!attempt(&queue, first, &mut waiting, &mut shutdown).await);
         let mut pauses = Vec::new();
         while let Some(again) = waiting.pop_front() {
@@ -284,7 +283,7 @@ mod tests {
 
         // Another way, which the next reload brings.
         queue.configure(&into_folder(&folder.path().join("mail"))).unwrap();
-        let next = counts.admitted(&queue, mail("ann")).unwrap();
+        let next = Waiting::new(&queue, mail("ann"));
         attempt(&queue, next, &mut waiting, &mut shutdown).await;
         assert_eq!((counted(&queue, "sent"), waiting.len()), (1, 0));
     }
