@@ -210,6 +210,12 @@ impl<'s> Walk<'s> {
         let subject = if at.is_empty() { "the file".to_owned() } else { format!("`{at}`") };
         let expected = self.expected(schema);
         let example = example_of(schema, field);
+        // A password that is all digits is one all the same.
+        if field.get("writeOnly") == Some(&Value::Bool(true)) {
+            let message =
+                format!("{subject}: expected {expected}, found something else, which is not shown; put it in quotes");
+            return self.fault(node.place, message);
+        }
         let found = describe(&node.kind);
         // YAML reads `y`, `no` and `on` as true and false.
         let quotes = if matches!(node.kind, Kind::Bool(_)) { "; put text in quotes" } else { "" };
