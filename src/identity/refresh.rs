@@ -9,7 +9,8 @@
 //! anything that came of it was used, is answered with a fresh pair, beside the one of the first answer: a request that was given up may be worked on after
 //! the one that followed it, so nobody can say which answer arrived. The first use of either spends the other. It costs this: a thief at the same address, with the
 //! same browser and as quick, is answered where without the grace the session would have ended at once; it ends at the next use by whoever of both is second, and
-//! not before. So it is put on record, and a use is answered again a few times only: whoever asks more often from there is refused, and nothing ends.
+//! not before. So it is put on record. Of many answers to one use the latest few hold, so that neither of both can be kept from being second by asking often; far
+//! too many end the session.
 //!
 //! Must never log a token or answer why one was refused.
 
@@ -130,10 +131,6 @@ impl Refreshing<'_> {
                 // Whoever lost the answer, or a thief at the same address: an administrator may want to know.
                 self.record("refresh_repeated", &session, "within_grace");
                 "repeated"
-            }
-            Exchanged::TooOften => {
-                self.record("refresh_repeated", &session, "too_often");
-                return Ok((None, "failure"));
             }
             Exchanged::Unknown => return Err(RefreshError::Refused),
             Exchanged::Reused => {

@@ -85,16 +85,9 @@ pub trait Sessions: Send + Sync {
     /// Reads the store, whatever memory says, and remembers the answer.
     async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable>;
     async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable>;
-    /// Which of these the store does not have, whatever memory says: for tidying up after them.
-    async fn absent(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Unavailable> {
-        let mut absent = Vec::new();
-        for id in ids {
-            if self.find_id(id).await?.is_none() {
-                absent.push(id.clone());
-            }
-        }
-        Ok(absent)
-    }
+    /// Which of these the store does not have, whatever memory says: for tidying up after them. A session of a user who is disabled is there all the
+    /// same, so no answer of [`Sessions::find_id`] tells this.
+    async fn absent(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Unavailable>;
     /// Those of them that there are; in as few questions as the store can be asked them in.
     async fn find_ids(&self, ids: &[SessionId]) -> Result<Vec<Arc<LiveSession>>, Unavailable> {
         let mut found = Vec::new();

@@ -41,13 +41,12 @@ pub struct Exchange {
 pub enum Exchanged {
     /// The first use: the next token holds.
     Done,
-    /// The same use once more, by whoever lost the answer: the next token holds beside that of the lost answer, until one of them is used.
+    /// The same use once more, by whoever lost the answer: the next token holds beside that of the lost answer, until one of them is used. Of many such
+    /// answers the latest few hold.
     Again,
-    /// The same use once more, more often than it is answered. Nothing ends: what was answered before holds.
-    TooOften,
     /// A second use. Its session was ended, and with it the family.
     Reused,
-    /// More uses than a family has. Its session was ended too.
+    /// More uses than a family has, or the same one again and again. Its session was ended too.
     TooMany,
     /// It expired, or was never one of that family.
     Unknown,

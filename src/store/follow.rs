@@ -378,15 +378,28 @@ impl Background {
         if names.is_empty() { Ok(()) } else { users.adopt_versions(Some(&names)).await }
     }
 
-    async fn clean(&self) -> Result<(), Unavailable> {
+    /// Each step whatever becomes of the others: one that fails again and again must not keep keys from being told of, or the log from being cut. The first
+    /// failure is told.
+    pub(super) async fn clean(&self) -> Result<(), Unavailable> {
         self.cache.clean();
+        let done = [
+            self.clean_sessions().await,
+            self.api_tokens.clean().await,
+            self.tokens.clean(&*self.sessions).await,
+            self.keys.clean().await,
+            self.devices.clean().await,
+            self.cut_log().await,
+        ];
+        done.into_iter().collect()
+    }
+
+    async fn clean_sessions(&self) -> Result<(), Unavailable> {
         // A session that only looks idle, since its uses could not be written for a while, must not be taken for one.
         self.sessions.write_uses().await?;
-        self.sessions.clean(**self.lifetimes.load()).await?;
-        self.api_tokens.clean().await?;
-        self.tokens.clean(&*self.sessions).await?;
-        self.keys.clean().await?;
-        self.devices.clean().await?;
+        self.sessions.clean(**self.lifetimes.load()).await
+    }
+
+    async fn cut_log(&self) -> Result<(), Unavailable> {
         let keep = i64::try_from(KEEP_CHANGES.as_millis()).unwrap_or(i64::MAX);
         let before = self.database.clock.now().unix_millis().saturating_sub(keep);
         loop {

@@ -22,6 +22,8 @@ mod passwords;
 mod regulation;
 mod session;
 pub mod system;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use crate::harness::{Node, Place, eventually, session, user};
 crate::for_every_store!(
     a_session_is_found_as_it_was_stored,
     many_sessions_are_found_in_one_question,
+    only_a_session_that_is_over_is_absent,
     a_session_of_nobody_is_never_made,
     a_sign_in_ends_the_sessions_it_replaces,
     ends_reach_what_they_name_and_nothing_else,
@@ -79,6 +80,21 @@ async fn many_sessions_are_found_in_one_question(place: Place) {
     let mut users: Vec<String> = users.into_iter().map(|user| user.name).collect();
     users.sort();
     assert_eq!(users, ["Bob", "ann"]);
+    node.stop().await;
+}
+
+/// Whoever tidies up after sessions must not take those of somebody who is disabled for over.
+async fn only_a_session_that_is_over_is_absent(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let (there, ended) = (node.sign_in("ann").await, node.sign_in("ann").await);
+    node.stores.sessions.end(End::One(&ended.id)).await.unwrap();
+    place.execute("UPDATE users SET disabled = 1").await;
+    assert!(node.stores.sessions.find_id(&there.id).await.unwrap().is_none(), "it is not found");
+    let unknown = SessionId::new("unknown".to_owned());
+    let asked = [there.id.clone(), ended.id.clone(), unknown.clone()];
+    assert_eq!(node.stores.sessions.absent(&asked).await.unwrap(), [ended.id, unknown]);
+    assert!(node.stores.sessions.absent(&[]).await.unwrap().is_empty());
     node.stop().await;
 }
 

@@ -126,6 +126,11 @@ impl Sessions for BreakableSessions {
         self.inner.find_id(id).await
     }
 
+    async fn absent(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Unavailable> {
+        unless(&self.down, "sessions")?;
+        self.inner.absent(ids).await
+    }
+
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {
         unless(&self.down, "sessions")?;
         if let Some(parent) = session.parent.as_ref().filter(|_| self.ends_parents.load(Ordering::SeqCst)) {

@@ -128,6 +128,11 @@ impl Sessions for Stores {
         self.asked().await;
         self.read(|session| session.id == *id)
     }
+    async fn absent(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Unavailable> {
+        self.read(|_| false)?;
+        let stored = self.stored.lock().unwrap();
+        Ok(ids.iter().filter(|id| stored.iter().all(|live| live.session.id != **id)).cloned().collect())
+    }
     async fn find_ids(&self, ids: &[SessionId]) -> Result<Vec<Arc<LiveSession>>, Unavailable> {
         self.asked().await;
         let ids: HashSet<&SessionId> = ids.iter().collect();

@@ -8,6 +8,8 @@ mod key_file;
 mod life;
 mod material;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::{
     path::{Path, PathBuf},
@@ -154,8 +156,8 @@ impl Keys for DatabaseKeys {
     }
 
     async fn read(&self) -> Result<Arc<SigningKeys>, Unavailable> {
-        let pool = self.vault.database.pool();
-        self.memory.shared(async { Ok(self.vault.load(&pool).await?) }).await
+        // The pool of when its turn has come: the one of now may be closed by then.
+        self.memory.shared(async { Ok(self.vault.load(&self.vault.database.pool()).await?) }).await
     }
 
     async fn reload(&self) -> Result<(), Unavailable> {

@@ -7,16 +7,21 @@
 //!
 //! A read of the store races with an end of the session: whoever reads takes the [`Generation`] first, and what was dropped
 //! since then keeps the answer out of the cache.
+//!
+//! To drop everything takes what is held away in one piece: whoever asks meanwhile waits for no entry to be freed, however many there are.
 
 use std::{
     collections::HashMap,
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use moka::{policy::EvictionPolicy, sync::Cache};
 
@@ -91,10 +96,56 @@ impl Known {
     }
 }
 
-pub(in crate::store) struct SessionCache {
+/// The entries, by both names.
+struct Held {
     by_hash: Cache<TokenHash, Arc<Entry>>,
     /// What `by_hash` holds and no more: a second cache would weigh as much as the first.
     by_id: Arc<DashMap<SessionId, Arc<Entry>>>,
+}
+
+impl Held {
+    fn none(capacity: u64) -> Arc<Self> {
+        let by_id: Arc<DashMap<SessionId, Arc<Entry>>> = Arc::default();
+        let index = by_id.clone();
+        let by_hash = Cache::builder()
+            .max_capacity(capacity)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_idle(FORGET)
+            .eviction_listener(move |_hash, entry: Arc<Entry>, _cause| removed(&index, &entry))
+            .build();
+        Arc::new(Self { by_hash, by_id })
+    }
+}
+
+/// An entry is held by its hash no longer. It may be told of late: another one may be there by the same id.
+fn removed(index: &DashMap<SessionId, Arc<Entry>>, entry: &Arc<Entry>) {
+    // Nothing can drop it by id from now on, so nobody may hold it for alive either.
+    entry.dropped.store(true, Ordering::Release);
+    index.remove_if(&entry.live.session.id, |_, held| Arc::ptr_eq(held, entry));
+}
+
+/// What was held until everything was dropped. To free it takes seconds, of a million sessions.
+pub(super) struct Emptied {
+    held: Arc<Held>,
+    users: HashMap<Box<str>, Known>,
+}
+
+impl Emptied {
+    fn free(self) {
+        drop(self.users);
+        drop(self.held);
+    }
+
+    /// Entries and users.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.held.by_id.len(), self.users.len())
+    }
+}
+
+pub(in crate::store) struct SessionCache {
+    held: ArcSwap<Held>,
+    capacity: u64,
     ledger: Mutex<Ledger>,
     /// Goes up when everything is dropped.
     era: AtomicU64,
@@ -105,21 +156,13 @@ pub(in crate::store) struct SessionCache {
 
 impl SessionCache {
     pub(in crate::store) fn new(clock: Arc<dyn Clock>) -> Self {
-        let by_id: Arc<DashMap<SessionId, Arc<Entry>>> = Arc::default();
-        let index = by_id.clone();
-        let by_hash = Cache::builder()
-            .max_capacity(CAPACITY)
-            .eviction_policy(EvictionPolicy::lru())
-            .time_to_idle(FORGET)
-            .eviction_listener(move |_hash, entry: Arc<Entry>, _cause| {
-                // Nothing can drop it by id from now on, so nobody may hold it for alive either.
-                entry.dropped.store(true, Ordering::Release);
-                index.remove_if(&entry.live.session.id, |_, held| Arc::ptr_eq(held, &entry));
-            })
-            .build();
+        Self::of_capacity(clock, CAPACITY)
+    }
+
+    pub(super) fn of_capacity(clock: Arc<dyn Clock>, capacity: u64) -> Self {
         Self {
-            by_hash,
-            by_id,
+            held: ArcSwap::new(Held::none(capacity)),
+            capacity,
             ledger: Mutex::default(),
             era: AtomicU64::new(0),
             looked_at: AtomicI64::new(NEVER),
@@ -130,13 +173,13 @@ impl SessionCache {
     /// `Err(())`: memory is unsure as a whole.
     pub(super) fn by_hash(&self, hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, ()> {
         self.trusted()?;
-        Ok(self.by_hash.get(hash).and_then(|entry| self.alive(&entry)))
+        Ok(self.held.load().by_hash.get(hash).and_then(|entry| self.alive(&entry)))
     }
 
     pub(super) fn by_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, ()> {
         self.trusted()?;
         // A session that is looked up by id alone is forgotten sooner than it need be, and read again.
-        let entry = self.by_id.get(id).map(|entry| entry.value().clone());
+        let entry = self.held.load().by_id.get(id).map(|entry| entry.value().clone());
         Ok(entry.and_then(|entry| self.alive(&entry)))
     }
 
@@ -219,25 +262,27 @@ impl SessionCache {
         if ledger.generation != read_at.0 {
             return;
         }
-        if let Some((_, before)) = self.by_id.remove(&live.session.id) {
+        let held = self.held.load();
+        if let Some((_, before)) = held.by_id.remove(&live.session.id) {
             before.dropped.store(true, Ordering::Release);
-            self.by_hash.invalidate(&before.live.session.gate_hash);
+            held.by_hash.invalidate(&before.live.session.gate_hash);
             // A use that is noted in memory only must survive the new reading.
             live.touch(before.live.last_used());
         }
         let user_dropped = ledger.users.entry(folded_user.into()).or_default().dropped.clone();
         let era = self.era.load(Ordering::Acquire);
         let entry = Arc::new(Entry { live: live.clone(), dropped: AtomicBool::new(false), user_dropped, era });
-        self.by_id.insert(live.session.id.clone(), entry.clone());
-        self.by_hash.insert(live.session.gate_hash, entry);
+        held.by_id.insert(live.session.id.clone(), entry.clone());
+        held.by_hash.insert(live.session.gate_hash, entry);
     }
 
     pub(in crate::store) fn drop_session(&self, id: &SessionId) {
         let mut ledger = self.ledger();
         ledger.generation += 1;
-        if let Some((_, entry)) = self.by_id.remove(id) {
+        let held = self.held.load();
+        if let Some((_, entry)) = held.by_id.remove(id) {
             entry.dropped.store(true, Ordering::Release);
-            self.by_hash.invalidate(&entry.live.session.gate_hash);
+            held.by_hash.invalidate(&entry.live.session.gate_hash);
         }
     }
 
@@ -250,12 +295,21 @@ impl SessionCache {
     }
 
     pub(in crate::store) fn drop_all(&self) {
+        let emptied = self.emptied();
+        // Where no thread can be had it is freed here: whoever asks waits for that neither, since the ledger is free.
+        let freeing = thread::Builder::new().name("sessions-freed".to_owned()).spawn(move || emptied.free());
+        drop(freeing);
+    }
+
+    /// Takes everything out, in as little time as it takes to take out nothing.
+    pub(super) fn emptied(&self) -> Emptied {
+        let none = Held::none(self.capacity);
         let mut ledger = self.ledger();
         ledger.generation += 1;
-        ledger.users.clear();
+        let users = mem::take(&mut ledger.users);
+        // First: who still looks into what is taken out finds it dead.
         self.era.fetch_add(1, Ordering::AcqRel);
-        self.by_id.clear();
-        self.by_hash.invalidate_all();
+        Emptied { held: self.held.swap(none), users }
     }
 
     /// The log of changes was read to its end, as it stood at `at` (monotonic): memory may be trusted for a while.
@@ -269,13 +323,28 @@ impl SessionCache {
 
     /// Frees what belongs to nobody any more. Now and then.
     pub(in crate::store) fn clean(&self) {
-        self.by_hash.run_pending_tasks();
+        self.held.load_full().by_hash.run_pending_tasks();
         self.ledger().users.retain(|_, known| !known.is_nobodys());
     }
 
     #[cfg(test)]
     pub(in crate::store) fn known_users(&self) -> usize {
         self.ledger().users.len()
+    }
+
+    /// Entries by hash and by id.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (u64, usize) {
+        let held = self.held.load();
+        (held.by_hash.entry_count(), held.by_id.len())
+    }
+
+    /// What tells of the removal of the entry that is there now, to be called later.
+    #[cfg(test)]
+    pub(super) fn removal(&self, id: &SessionId) -> impl FnOnce() + use<> {
+        let held = self.held.load_full();
+        let entry = held.by_id.get(id).unwrap().value().clone();
+        move || removed(&held.by_id, &entry)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

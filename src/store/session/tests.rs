@@ -132,3 +132,67 @@ fn a_new_reading_keeps_the_later_use_that_memory_knew() {
     assert_eq!(second.last_used(), Timestamp::from_unix_millis(5_000));
     assert!(holds(&cache, "a"));
 }
+
+/// What is evicted is found by neither name, and the index by id grows no larger than the cache.
+#[test]
+fn what_is_evicted_leaves_nothing_behind() {
+    let clock = Arc::new(FakeClock::default());
+    let cache = SessionCache::of_capacity(clock.clone(), 100);
+    cache.trust(clock.monotonic());
+    for number in 0..300 {
+        cache.remember(&live(&format!("s{number}"), "ann"), "ann", cache.generation());
+    }
+    cache.clean();
+    assert_eq!(cache.sizes(), (100, 100));
+    let held: Vec<bool> = (0..300).map(|number| holds(&cache, &format!("s{number}"))).collect();
+    assert_eq!(held.iter().filter(|is_held| **is_held).count(), 100);
+    assert!(!held[0] && held[299], "the oldest went");
+}
+
+#[test]
+fn a_removal_that_is_told_of_late_takes_only_what_was_removed() {
+    let (_, cache) = trusted();
+    cache.remember(&live("a", "ann"), "ann", cache.generation());
+    let removal = cache.removal(&SessionId::new("a".to_owned()));
+    cache.remember(&live("a", "ann"), "ann", cache.generation());
+    removal();
+    assert!(holds(&cache, "a"));
+    let removal = cache.removal(&SessionId::new("a".to_owned()));
+    removal();
+    assert!(!holds(&cache, "a"), "and that one itself is dead");
+}
+
+#[test]
+fn sessions_of_a_user_share_a_profile_as_long_as_it_says_the_same() {
+    let (_, cache) = trusted();
+    let of = |id: &str, user: &str| Identity::clone(&live(id, user).identity);
+    let first = cache.shared("ann", of("a1", "ann"));
+    let second = cache.shared("ann", of("a2", "ann"));
+    assert!(Arc::ptr_eq(first.profile(), second.profile()));
+    let changed = cache.shared("ann", of("a3", "Ann"));
+    assert_eq!(*changed.user, *"Ann", "what was changed since is not taken for the same");
+    assert!(!Arc::ptr_eq(first.profile(), changed.profile()));
+    let next = cache.shared("ann", of("a4", "Ann"));
+    assert!(Arc::ptr_eq(changed.profile(), next.profile()));
+}
+
+/// Requests wait for the lock under which it happens.
+#[test]
+fn to_drop_everything_frees_nothing_under_the_lock() {
+    let (_, cache) = trusted();
+    let kept: Vec<_> = (0..100)
+        .map(|number| {
+            let (id, user) = (format!("s{number}"), format!("u{number}"));
+            let session = live(&id, &user);
+            cache.remember(&session, &user, cache.generation());
+            Arc::downgrade(&session)
+        })
+        .collect();
+    let emptied = cache.emptied();
+    assert_eq!(emptied.sizes(), (100, 100), "all of it is still to be freed");
+    assert!(kept.iter().all(|session| session.upgrade().is_some()));
+    assert_eq!((cache.sizes(), cache.known_users()), ((0, 0), 0));
+    assert!((0..100).all(|number| !holds(&cache, &format!("s{number}"))));
+    drop(emptied);
+    assert!(kept.iter().all(|session| session.upgrade().is_none()), "and then it is");
+}

@@ -19,8 +19,11 @@ use crate::{
 
 /// Tokens that a family has at most: one each four minutes for thirty days. Who needs more signs in again.
 const MOST: i64 = 10_000;
-/// How often one use is answered again: all tabs of a browser may have asked at once.
-const MOST_AGAIN: i64 = 8;
+/// Answers to one use that hold at once: all tabs of a browser may have asked. One more is answered too, and the oldest of them holds no longer: whoever has
+/// that one is found by it. To refuse instead would let a thief ask so often that the owner is the one refused, and nobody ever second.
+const MOST_HOLD: i64 = 9;
+/// Answers to one use at all. Nobody but a thief or a loop asks more often in so short a time: it ends.
+const MOST_ANSWERS: i64 = 64;
 
 pub(super) async fn find(pool: &AnyPool, hash: &TokenHash) -> Result<Option<RefreshToken>, sqlx::Error> {
     let row = row_of(pool, hash).await?;
@@ -50,8 +53,11 @@ pub(super) async fn exchange(family: &mut Write, exchange: &Exchange) -> Result<
         Exchanged::Done
     } else {
         match use_of(family, exchange, &row).await? {
-            Use::Same => Exchanged::Again,
-            Use::SameTooOften => return Ok(Exchanged::TooOften),
+            Use::Same { answers } if answers >= MOST_ANSWERS => return end(family, exchange, Exchanged::TooMany).await,
+            Use::Same { .. } => {
+                close_oldest(family, exchange).await?;
+                Exchanged::Again
+            }
             Use::Second => return end(family, exchange, Exchanged::Reused).await,
         }
     };
@@ -72,10 +78,10 @@ async fn end(family: &mut Write, exchange: &Exchange, why: Exchanged) -> Result<
 /// What the use of a token is that was spent.
 enum Use {
     /// The last use of the family once more: the same token, within [`GRACE`], from the same place, and nothing that came of that use was used
-    /// itself.
-    Same,
-    /// The same, but all tabs of a browser don't ask so often. No sign of a thief: it has neither another place nor another time.
-    SameTooOften,
+    /// itself. How often it was answered.
+    Same {
+        answers: i64,
+    },
     Second,
 }
 
@@ -98,7 +104,7 @@ async fn use_of(family: &mut AnyConnection, exchange: &Exchange, row: &Row) -> R
     if used_since > 0 || unspent == 0 {
         return Ok(Use::Second);
     }
-    Ok(if answers <= MOST_AGAIN { Use::Same } else { Use::SameTooOften })
+    Ok(Use::Same { answers })
 }
 
 async fn spend(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sqlx::Error> {
@@ -120,6 +126,21 @@ async fn close(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sq
         .bind(exchange.next.session.as_str())
         .execute(family)
         .await?;
+    Ok(())
+}
+
+/// Leaves room for one more answer. The row stays, spent and unused: its use is a second one.
+async fn close_oldest(family: &mut AnyConnection, exchange: &Exchange) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE refresh_tokens SET spent_at = $1, expires_at = $2 WHERE session = $3 AND spent_at IS NULL AND generation = \
+         (SELECT generation FROM refresh_tokens WHERE session = $3 AND spent_at IS NULL ORDER BY generation DESC LIMIT 1 OFFSET $4)",
+    )
+    .bind(exchange.now.unix_millis())
+    .bind(exchange.end_of_session.unix_millis())
+    .bind(exchange.next.session.as_str())
+    .bind(MOST_HOLD - 1)
+    .execute(family)
+    .await?;
     Ok(())
 }
 

@@ -86,16 +86,24 @@ impl DatabaseTokens {
         }
     }
 
-    /// Deletes what has expired, here and in the database, and families whose session is over, wherever sessions are kept.
+    /// Deletes what has expired, here and in the database, and families whose session is over, wherever sessions are kept. Each whatever becomes of the
+    /// others; the first failure is told.
     pub(super) async fn clean(&self, sessions: &dyn Sessions) -> Result<(), Unavailable> {
         let before = self.database.clock.now().before(MARGIN);
         self.revoked.forget(before);
-        for table in [Table::Revoked, Table::Refresh] {
-            while self.clean_step(table, before).await? >= STEP.unsigned_abs() {
-                tokio::task::yield_now().await;
-            }
+        let done = [
+            self.clean_table(Table::Revoked, before).await,
+            self.clean_table(Table::Refresh, before).await,
+            self.orphans.clean(&self.database, sessions).await,
+        ];
+        done.into_iter().collect()
+    }
+
+    async fn clean_table(&self, table: Table, before: Timestamp) -> Result<(), Unavailable> {
+        while self.clean_step(table, before).await? >= STEP.unsigned_abs() {
+            tokio::task::yield_now().await;
         }
-        self.orphans.clean(&self.database, sessions).await
+        Ok(())
     }
 
     async fn clean_step(&self, table: Table, before: Timestamp) -> Result<u64, Unavailable> {
@@ -237,7 +245,7 @@ impl Tokens for DatabaseTokens {
         };
         let exchanged = self.database.run(STORE, "exchange", work).await;
         // Also after a failure: it may be that only the answer to the commit was lost.
-        if !matches!(exchanged, Ok(Exchanged::Done | Exchanged::Again | Exchanged::TooOften | Exchanged::Unknown)) {
+        if !matches!(exchanged, Ok(Exchanged::Done | Exchanged::Again | Exchanged::Unknown)) {
             self.cache.drop_session(&exchange.next.session);
         }
         exchanged

@@ -2,7 +2,7 @@
 //! the port is asked which are over. Called by the cleaning alone.
 //!
 //! Must never take a family of a session that lives: its next use would be refused. A session is there before its first token, and an id is never given twice,
-//! so that one which is absent stays so.
+//! so that one which is absent stays so. What fails is left to the next round, and stands in no other's way.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -44,13 +44,13 @@ impl Orphans {
                 })
                 .await?;
             let last = found.last().cloned();
+            // From the beginning after the last one. Before anything of these can fail, so that they keep nobody waiting who comes after them.
+            *self.after.lock().unwrap_or_else(PoisonError::into_inner) = last.clone().unwrap_or_default();
             let families: Vec<SessionId> = found.into_iter().map(SessionId::new).collect();
             let over = sessions.absent(&families).await?;
             while !over.is_empty() && delete(database, &over).await? >= ROWS.unsigned_abs() {
                 tokio::task::yield_now().await;
             }
-            // From the beginning after the last one.
-            *self.after.lock().unwrap_or_else(PoisonError::into_inner) = last.clone().unwrap_or_default();
             if last.is_none() {
                 return Ok(());
             }
