@@ -1,8 +1,7 @@
 //! Adapters of the ports. Opened by `app` alone; everyone else sees the traits.
 //!
 //! `database` opens SQLite or PostgreSQL and bounds every operation in time; `changes` is the log that every change is written to in its own
-//! transaction; `session`, `identity` and `keys` keep what they say, `issuer_keys` what others say; `follow` keeps memory true to the log.
-//! transaction; `session`, `identity`, `keys` and `tokens` keep what they say; `follow` keeps memory true to the log.
+//! transaction; `session`, `identity`, `keys` and `tokens` keep what they say, `issuer_keys` what others say; `follow` keeps memory true to the log.
 
 mod api_tokens;
 mod audit;
