@@ -7,7 +7,11 @@ use std::{fmt, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{issuer::TrustedIssuer, session::TokenHash, time::Timestamp};
+use super::{
+    issuer::{TrustedIssuer, jwks::KeyPrint},
+    session::TokenHash,
+    time::Timestamp,
+};
 
 /// That nothing was heard of a user, or of a name that is no user's, since the store was asked.
 pub trait Watch: Send + Sync {
@@ -37,7 +41,10 @@ pub enum Ground {
     /// A JWT of a trusted issuer. `until`: its `exp`, and the clock skew that the issuer is allowed. `name`: that of no local user; `None`: not known
     /// any more.
     Foreign {
+        /// As it was configured then.
         issuer: Arc<TrustedIssuer>,
+        /// Of the key that had signed it.
+        key: Arc<KeyPrint>,
         until: Timestamp,
         name: Option<Arc<dyn Watch>>,
     },

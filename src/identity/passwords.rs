@@ -23,7 +23,7 @@ use crate::{
     },
     observe::metrics::Metrics,
     ports::{
-        AuditEvent, AuditSink, Barred, Clock, Credentials, HashError, Hasher, Mark, PasswordKey, PasswordTurn,
+        AuditEvent, AuditSink, Barred, Clock, Credentials, Each, HashError, Hasher, Mark, PasswordKey, PasswordTurn,
         Passwords, Presentation, Recognised, Regulation, Told, Try, Unavailable, Users, VerifiedPasswords,
     },
 };
@@ -208,11 +208,28 @@ impl Passwords for PasswordDoor {
         found
     }
 
-    async fn look_up(&self, user: &str) -> Result<Option<Recognised>, Unavailable> {
-        // Before the user is read, as where a password is verified.
-        let mark = self.verified.mark(user).await?;
-        let Some((user, stamp)) = self.stamped(user).await? else { return Ok(None) };
-        self.recognised(&user, stamp, &mark).map(Some)
+    async fn look_up_each(&self, users: &[Arc<str>]) -> Result<Each<Arc<str>, Recognised>, Unavailable> {
+        let names: Vec<&str> = users.iter().map(|user| &**user).collect();
+        // Before the users are read, as where a password is verified.
+        let marks = self.verified.marks(&names).await?;
+        let known = self.users.find_each(&names).await?;
+        let stored = self.credentials.password_hashes(&names).await?;
+        let mut each = Each::default();
+        for (name, mark) in users.iter().zip(&marks) {
+            let Some(user) = known.said(&folded(name)) else {
+                each.unsure.insert(Arc::clone(name));
+                continue;
+            };
+            let (Some(user), Some(stored)) = (user.filter(|user| !user.disabled), stored.get(&folded(name))) else {
+                continue;
+            };
+            let stamp = Stamp::of(user.token_version, stored.expose_secret());
+            match self.recognised(&user, stamp, mark) {
+                Ok(recognised) => drop(each.found.insert(Arc::clone(name), recognised)),
+                Err(_) => drop(each.unsure.insert(Arc::clone(name))),
+            }
+        }
+        Ok(each)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 
-use super::Unavailable;
+use super::{Each, Unavailable};
 use crate::core::{
     api_token::{ApiToken, ApiTokenId, Owner},
     identity::Identity,
@@ -71,6 +71,14 @@ pub trait ApiTokens: Send + Sync {
     fn peek(&self, hash: &TokenHash) -> Option<Arc<LiveApiToken>>;
     /// Reads the store, whatever memory says, and remembers the answer.
     async fn find(&self, hash: &TokenHash) -> Result<Option<Arc<LiveApiToken>>, Unavailable>;
+    /// Those of them that there are; in as few questions as the store can be asked them in.
+    async fn find_each(&self, hashes: &[TokenHash]) -> Result<Each<TokenHash, Arc<LiveApiToken>>, Unavailable> {
+        let mut each = Each::default();
+        for hash in hashes {
+            each.found.extend(self.find(hash).await?.map(|live| (*hash, live)));
+        }
+        Ok(each)
+    }
     /// Stores a token under the owner's present token version. `groups`: those of the service account from now on, in place of any before;
     /// an account that is missing is made.
     async fn create(&self, token: ApiToken, groups: Option<Vec<String>>) -> Result<ApiToken, ApiTokenError>;

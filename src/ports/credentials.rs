@@ -1,13 +1,24 @@
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use secrecy::SecretString;
 
 use super::{Unavailable, UserError};
+use crate::core::user::folded;
 
 /// Password hashes.
 #[async_trait]
 pub trait Credentials: Send + Sync {
     /// The user's hash as stored (PHC or crypt format); `None`: no such user, a disabled one, or one without a password.
     async fn password_hash(&self, user: &str) -> Result<Option<SecretString>, Unavailable>;
+    /// The same of many, in as few questions as the store can be asked them in; by the folded name.
+    async fn password_hashes(&self, users: &[&str]) -> Result<HashMap<String, SecretString>, Unavailable> {
+        let mut found = HashMap::new();
+        for user in users {
+            found.extend(self.password_hash(user).await?.map(|hash| (folded(user), hash)));
+        }
+        Ok(found)
+    }
     /// A hash as costly as those of most users, to verify where there is no user: so that an unknown name takes as long as a known
     /// one (THREATS 39). `None`: users have hashes of ours, whose cost [`Hasher::verify`] knows.
     fn decoy(&self) -> Option<SecretString> {

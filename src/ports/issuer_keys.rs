@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -6,7 +6,10 @@ use super::Unavailable;
 use crate::core::{
     ground::Watch,
     identity::Identity,
-    issuer::{ForeignTokenKey, KeyAddress, TrustedIssuer, jwks::KeySet},
+    issuer::{
+        ForeignTokenKey, KeyAddress, TrustedIssuer,
+        jwks::{KeyPrint, KeySet},
+    },
     time::Timestamp,
 };
 
@@ -29,6 +32,8 @@ pub struct VerifiedToken {
     /// The very issuer of the configuration in force when it was verified, and the very keys: others, and it is verified anew.
     pub issuer: Arc<TrustedIssuer>,
     pub keys: Arc<KeySet>,
+    /// Of the one that had signed it.
+    pub key: Arc<KeyPrint>,
     /// `exp`: from then on it is verified anew, by whatever clock skew is allowed.
     pub until: Timestamp,
     /// That nobody here is called so. `None`: it is true now and cannot be remembered, so neither is the token.
@@ -57,6 +62,8 @@ pub trait ForeignTokens: Send + Sync {
     fn refuse(&self, key: ForeignTokenKey, issuer: &Arc<TrustedIssuer>, keys: &Arc<KeySet>);
     /// Ignoring case, as local users sign in.
     async fn check_name(&self, name: &str) -> Result<NameCheck, Unavailable>;
+    /// The same of many in as few questions as the store can be asked them in. Of what it says nothing about nobody can tell.
+    async fn check_names(&self, names: &[Arc<str>]) -> Result<HashMap<Arc<str>, NameCheck>, Unavailable>;
     /// Of another configuration.
     fn forget_all(&self);
 }

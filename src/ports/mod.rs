@@ -4,6 +4,7 @@
 mod api_tokens;
 mod changes;
 mod credentials;
+mod each;
 #[cfg(test)]
 pub(crate) mod fakes;
 mod hand_over;
@@ -19,6 +20,7 @@ mod users;
 pub use api_tokens::{ApiTokenError, ApiTokens, LiveApiToken, Revoke};
 pub use changes::{Change, ChangeKind, Changes};
 pub use credentials::{Credentials, HashError, Hasher};
+pub use each::Each;
 pub use hand_over::{HandOver, HandOvers};
 pub use issuer_keys::{ForeignTokens, IssuerKeys, NameCheck, VerifiedToken};
 pub use keys::{CannotSign, KeyState, KeyTimes, Keys, Rotation, Signer, SigningKey, SigningKeys, Takeover};

@@ -7,7 +7,7 @@ use std::{
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use super::Unavailable;
+use super::{Each, Unavailable};
 use crate::core::{
     ground::{Stamp, Watch},
     identity::Identity,
@@ -53,9 +53,8 @@ pub trait Passwords: Send + Sync {
     fn is_kept(&self, presented: &Presentation) -> bool;
     /// Verifies the password and remembers whom it named; `None`: unknown, disabled, or wrong.
     async fn identify(&self, presented: Presentation) -> Told;
-    /// Whoever has this name and a password now, whatever it is; `None`: nobody, or they are disabled. For what they opened before, and never for a
-    /// request.
-    async fn look_up(&self, user: &str) -> Result<Option<Recognised>, Unavailable>;
+    /// Those who have such a name and a password now, whatever it is, and are not disabled. For what they opened before, and never for a request.
+    async fn look_up_each(&self, users: &[Arc<str>]) -> Result<Each<Arc<str>, Recognised>, Unavailable>;
 }
 
 /// What a verified password is remembered by: a keyed hash, worth nothing outside this process.
@@ -107,6 +106,8 @@ pub trait VerifiedPasswords: Send + Sync {
     fn recall(&self, key: &PasswordKey, now: Timestamp) -> Option<Recognised>;
     /// Fails where nobody can tell whether users have changed: then no password counts.
     async fn mark(&self, user: &str) -> Result<Mark, Unavailable>;
+    /// The same of many, in their order.
+    async fn marks(&self, users: &[&str]) -> Result<Vec<Mark>, Unavailable>;
     /// Counts for as long as the user does not change after `read_at`.
     fn remember(&self, key: PasswordKey, recognised: &Recognised, read_at: &Mark);
     /// The same mark for whoever watches it for long.

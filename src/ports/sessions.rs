@@ -5,7 +5,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 
-use super::Unavailable;
+use super::{Each, Unavailable};
 use crate::core::{
     identity::Identity,
     session::{Session, SessionFacts, SessionId, TokenHash},
@@ -89,12 +89,12 @@ pub trait Sessions: Send + Sync {
     /// same, so no answer of [`Sessions::find_id`] tells this.
     async fn absent(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Unavailable>;
     /// Those of them that there are; in as few questions as the store can be asked them in.
-    async fn find_ids(&self, ids: &[SessionId]) -> Result<Vec<Arc<LiveSession>>, Unavailable> {
-        let mut found = Vec::new();
+    async fn find_ids(&self, ids: &[SessionId]) -> Result<Each<SessionId, Arc<LiveSession>>, Unavailable> {
+        let mut each = Each::default();
         for id in ids {
-            found.extend(self.find_id(id).await?);
+            each.found.extend(self.find_id(id).await?.map(|live| (id.clone(), live)));
         }
-        Ok(found)
+        Ok(each)
     }
     /// Stores a session and ends those that the request's cookies named, with what was handed over from them, in one transaction. One that was
     /// handed over itself is only stored where the session that it came from still is.

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-use super::Unavailable;
-use crate::core::user::{BadUser, User};
+use super::{Each, Unavailable};
+use crate::core::user::{BadUser, User, folded};
 
 /// What of a user is to change; `None` stays. Disabling ends the user's sessions and tokens in the same transaction.
 #[derive(Debug, Clone, Default)]
@@ -43,12 +43,13 @@ pub enum Whom<'w> {
 pub trait Users: Send + Sync {
     async fn find(&self, name: &str) -> Result<Option<User>, Unavailable>;
     /// Those of them that there are; in as few questions as the store can be asked them in.
-    async fn find_each(&self, names: &[&str]) -> Result<Vec<User>, Unavailable> {
-        let mut found = Vec::new();
+    /// By the folded name.
+    async fn find_each(&self, names: &[&str]) -> Result<Each<String, User>, Unavailable> {
+        let mut each = Each::default();
         for name in names {
-            found.extend(self.find(name).await?);
+            each.found.extend(self.find(name).await?.map(|user| (folded(name), user)));
         }
-        Ok(found)
+        Ok(each)
     }
     /// By name.
     async fn list(&self) -> Result<Vec<User>, Unavailable>;

@@ -12,7 +12,7 @@ use postern::{
         time::Timestamp,
         user::User,
     },
-    ports::{ApiTokenError, End, Presentation, Recognised, Revoke, UserChange},
+    ports::{ApiTokenError, End, Presentation, Recognised, Revoke, UserChange, Whom},
 };
 use secrecy::SecretString;
 
@@ -20,6 +20,8 @@ use crate::harness::{Node, Place, eventually};
 
 crate::for_every_store!(
     a_token_is_found_as_it_was_stored,
+    many_tokens_are_found_in_one_question,
+    threat_36_a_token_version_of_the_users_file_counts_where_the_log_is_not_followed,
     the_last_use_of_a_token_outlives_a_restart,
     threat_36_a_revoked_token_is_known_at_once_here_and_within_a_second_elsewhere,
     threat_36_a_new_password_in_another_process_ends_tokens_and_remembered_passwords_within_a_second,
@@ -79,6 +81,72 @@ async fn warm(node: &Node, token: &ApiToken) {
         is_remembered(node, token)
     })
     .await;
+}
+
+async fn many_tokens_are_found_in_one_question(place: Place) {
+    let node = place.node().await;
+    for name in ["ann", "bob", "cid", "dan"] {
+        node.add_user(name).await;
+    }
+    let of_ann = [made(&node, user("ann"), "one").await, made(&node, user("ann"), "two").await];
+    let of_robot =
+        node.stores.api_tokens.create(draft(service("robot"), "three"), Some(vec!["robots".to_owned()])).await.unwrap();
+    let (of_bob, damaged) = (made(&node, user("bob"), "four").await, made(&node, user("cid"), "five").await);
+    let of_damaged = made(&node, user("dan"), "six").await;
+    let disabled = UserChange { disabled: Some(true), ..UserChange::default() };
+    node.stores.users.update("bob", disabled).await.unwrap();
+    place.execute(&format!("UPDATE api_tokens SET scopes = '[' WHERE id = '{}'", damaged.id())).await;
+    place.execute("UPDATE users SET groups = '{' WHERE folded = 'dan'").await;
+    let all = [&of_ann[0], &of_ann[1], &of_robot, &of_bob, &damaged, &of_damaged].map(|token| token.hash);
+    let hashes: Vec<TokenHash> = all.into_iter().chain([TokenHash::of("unknown")]).collect();
+    let operations = [("api_tokens", "find_each"), ("users", "find_each"), ("api_tokens", "find"), ("users", "find")];
+    let before = place.asked(operations);
+    let each = node.stores.api_tokens.find_each(&hashes).await.unwrap();
+    let asked = place.asked_since(operations, before);
+    assert_eq!(asked, [1, 1, 0, 0], "one question about each");
+    assert_eq!(each.found.len(), 3);
+    for token in of_ann.iter().chain([&of_robot]) {
+        let one = node.stores.api_tokens.find(&token.hash).await.unwrap().unwrap();
+        let live = each.found.get(&token.hash).unwrap();
+        assert_eq!(live.token, *token);
+        assert!(live.identity.is_still(&one.identity) && live.identity.groups == one.identity.groups);
+    }
+    assert!(each.unsure.len() == 2 && each.unsure.contains(&damaged.hash) && each.unsure.contains(&of_damaged.hash));
+    eventually("they are remembered", Duration::from_secs(5), || async {
+        node.stores.api_tokens.find_each(&hashes).await.unwrap();
+        of_ann.iter().all(|token| is_remembered(&node, token))
+    })
+    .await;
+    assert!(node.stores.api_tokens.find_each(&[]).await.unwrap().found.is_empty());
+    node.stop().await;
+}
+
+/// The database answers, and nobody tells what others changed in it.
+async fn threat_36_a_token_version_of_the_users_file_counts_where_the_log_is_not_followed(mut place: Place) {
+    let path = place.folder.path().join("users.yaml");
+    fs::write(&path, "users:\n  Bob:\n    displayname: Bob\n    password: '$5$abcdefgh$ZLdkj8mkc2XVSrPVjskDAgZPGjtj1VGVaa1aUkrMTU/'\n")
+        .unwrap();
+    place.users = UsersSource::File(path);
+    let (deaf, other) = (place.open().await.unwrap(), place.open().await.unwrap());
+    let token = deaf.api_tokens.create(draft(user("bob"), "one"), None).await.unwrap();
+    let names = ["bob", "nobody", "nul\0"];
+    let versions = async || {
+        let each = deaf.users.find_each(&names).await.unwrap().found;
+        (
+            deaf.users.find("BOB").await.unwrap().unwrap().token_version,
+            each.get("bob").unwrap().token_version,
+            each.len(),
+        )
+    };
+    assert!(deaf.api_tokens.find(&token.hash).await.unwrap().is_some());
+    assert_eq!(versions().await, (1, 1, 1));
+    // As of a node whose tokens this one does not see deleted: it is the version alone that tells.
+    place.execute("UPDATE file_users SET token_version = 2 WHERE folded = 'bob'").await;
+    assert!(deaf.api_tokens.find(&token.hash).await.unwrap().is_none());
+    other.users.revoke(Whom::One("bob")).await.unwrap();
+    assert_eq!(versions().await, (3, 3, 1));
+    deaf.close().await;
+    other.close().await;
 }
 
 async fn a_token_is_found_as_it_was_stored(place: Place) {

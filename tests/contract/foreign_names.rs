@@ -20,6 +20,7 @@ crate::for_every_store!(
     threat_69_a_name_is_free_until_a_service_account_has_it,
     threat_69_a_name_that_a_users_file_takes,
     nothing_is_remembered_where_nobody_follows_the_log,
+    threat_69_many_names_are_looked_up_in_one_question,
 );
 
 async fn watch(stores: &Stores, name: &str) -> Option<Arc<dyn Watch>> {
@@ -44,6 +45,47 @@ async fn settled(node: &Node, name: &str) -> Arc<dyn Watch> {
     })
     .await;
     found.into_inner().unwrap().unwrap()
+}
+
+async fn threat_69_many_names_are_looked_up_in_one_question(place: Place) {
+    let node = place.node().await;
+    for name in ["Ann", "bob"] {
+        node.add_user(name).await;
+    }
+    node.stores
+        .api_tokens
+        .create(draft(Owner::Service("Robot".to_owned()), "of the robot"), Some(Vec::new()))
+        .await
+        .unwrap();
+    settled(&node, "carol").await;
+    place.execute("UPDATE users SET groups = '{' WHERE folded = 'bob'").await;
+    let names = ["ann", "ANN", "bob", "robot", "carol", "dave", "nul\0"].map(Arc::<str>::from);
+    let operations =
+        [("users", "find_each"), ("api_tokens", "accounts_among"), ("users", "find"), ("api_tokens", "has_account")];
+    let before = place.asked(operations);
+    let checked = node.stores.foreign_tokens.check_names(&names).await.unwrap();
+    let asked = place.asked_since(operations, before);
+    assert_eq!(asked, [1, 1, 0, 0], "one question about each");
+    let mut said: Vec<_> = checked
+        .iter()
+        .map(|(name, check)| match check {
+            NameCheck::Taken => format!("{name} is taken"),
+            NameCheck::Free(watch) => {
+                format!("{name} is free, {}", watch.as_ref().is_some_and(|watch| watch.is_unchanged()))
+            }
+        })
+        .collect();
+    said.sort();
+    let expected = [
+        "ANN is taken",
+        "ann is taken",
+        "carol is free, true",
+        "dave is free, true",
+        "nul\0 is free, true",
+        "robot is taken",
+    ];
+    assert_eq!(said, expected, "of bob nobody can tell");
+    node.stop().await;
 }
 
 /// An application tells callers apart by name: nobody else is to be taken for the machine.

@@ -36,6 +36,8 @@ use crate::postgres::Postgres;
 pub(crate) struct Place {
     pub(crate) folder: TempDir,
     pub(crate) users: UsersSource,
+    /// Of all that is opened here.
+    metrics: Arc<Metrics>,
     address: DatabaseAddress,
 }
 
@@ -50,7 +52,7 @@ impl Place {
     pub(crate) fn sqlite() -> Self {
         let folder = in_memory();
         let address = DatabaseAddress::Sqlite(folder.path().join("data/postern.db"));
-        Self { folder, users: UsersSource::Database, address }
+        Self { folder, users: UsersSource::Database, metrics: Arc::new(Metrics::new().unwrap()), address }
     }
 
     /// A database of its own on a server that others share.
@@ -68,7 +70,7 @@ impl Place {
         let lines = format!("storage: {{ database: '{url}' }}\npolicies: {}\n", policies.display());
         fs::write(&file, lines).unwrap();
         let address = config::load(&file).unwrap().settings.storage.database;
-        Self { folder, users: UsersSource::Database, address }
+        Self { folder, users: UsersSource::Database, metrics: Arc::new(Metrics::new().unwrap()), address }
     }
 
     /// Of PostgreSQL.
@@ -88,6 +90,20 @@ impl Place {
         self.folder.path().join("data/postern.key")
     }
 
+    /// How often each of these operations was asked of a store until now.
+    pub(crate) fn asked<const N: usize>(&self, operations: [(&str, &str); N]) -> [u64; N] {
+        let text = self.metrics.render();
+        operations.map(|(store, operation)| {
+            let labels = format!("operation_duration_seconds_count{{operation=\"{operation}\",store=\"{store}\"}} ");
+            text.lines().find_map(|line| line.split_once(&labels)).map_or(0, |(_, count)| count.parse().unwrap())
+        })
+    }
+
+    pub(crate) fn asked_since<const N: usize>(&self, operations: [(&str, &str); N], before: [u64; N]) -> [u64; N] {
+        let mut before = before.into_iter();
+        self.asked(operations).map(|now| now - before.next().unwrap_or_default())
+    }
+
     pub(crate) async fn open(&self) -> Result<Stores, OpenError> {
         self.open_at(Arc::new(SystemClock::new())).await
     }
@@ -105,8 +121,7 @@ impl Place {
             },
             algorithm: SigningAlgorithm::EdDsa,
         };
-        let metrics = Arc::new(Metrics::new().unwrap());
-        open_with(options, metrics, clock, Arc::new(SystemEntropy)).await
+        open_with(options, Arc::clone(&self.metrics), clock, Arc::new(SystemEntropy)).await
     }
 
     pub(crate) fn is_sqlite(&self) -> bool {

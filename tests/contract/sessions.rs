@@ -14,6 +14,7 @@ crate::for_every_store!(
     a_session_is_found_as_it_was_stored,
     many_sessions_are_found_in_one_question,
     only_a_session_that_is_over_is_absent,
+    a_row_that_is_damaged_leaves_the_others_of_the_question_alone,
     a_session_of_nobody_is_never_made,
     a_sign_in_ends_the_sessions_it_replaces,
     ends_reach_what_they_name_and_nothing_else,
@@ -63,23 +64,44 @@ async fn many_sessions_are_found_in_one_question(place: Place) {
         .into_iter()
         .chain(unknown)
         .collect();
-    let mut found = node.stores.sessions.find_ids(&ids).await.unwrap();
-    found.sort_by(|one, other| one.session.id.as_str().cmp(other.session.id.as_str()));
-    let mut expected = [&ann, &bob, &again];
-    expected.sort_by(|one, other| one.id.as_str().cmp(other.id.as_str()));
-    let facts: Vec<SessionFacts> = expected.into_iter().map(SessionFacts::from).collect();
-    assert_eq!(found.iter().map(|live| live.session.clone()).collect::<Vec<_>>(), facts);
-    assert!(found.iter().all(|live| live.identity.groups == ["staff"] && live.identity.user == live.session.user));
+    let operations = [("sessions", "find_ids"), ("users", "find_each"), ("sessions", "find_id"), ("users", "find")];
+    let before = place.asked(operations);
+    let each = node.stores.sessions.find_ids(&ids).await.unwrap();
+    let asked = place.asked_since(operations, before);
+    assert_eq!(asked, [1, 1, 0, 0], "one question about each");
+    assert!(each.unsure.is_empty());
+    let expected = [&ann, &bob, &again];
+    assert_eq!(each.found.len(), expected.len());
+    for session in expected {
+        let live = each.found.get(&session.id).unwrap();
+        assert_eq!(live.session, SessionFacts::from(session));
+        assert!(live.identity.groups == ["staff"] && live.identity.user == live.session.user);
+    }
     eventually("they are remembered", Duration::from_secs(1), || async {
         node.stores.sessions.find_ids(&ids).await.unwrap();
         expected.iter().all(|session| node.knows(session))
     })
     .await;
-    assert!(node.stores.sessions.find_ids(&[]).await.unwrap().is_empty());
+    assert!(node.stores.sessions.find_ids(&[]).await.unwrap().found.is_empty());
     let users = node.stores.users.find_each(&["ANN", "bob", "nobody", "nul\0"]).await.unwrap();
-    let mut users: Vec<String> = users.into_iter().map(|user| user.name).collect();
+    let mut users: Vec<String> =
+        users.found.into_iter().map(|(folded, user)| format!("{folded} {}", user.name)).collect();
     users.sort();
-    assert_eq!(users, ["Bob", "ann"]);
+    assert_eq!(users, ["ann ann", "bob Bob"]);
+    node.stop().await;
+}
+
+async fn a_row_that_is_damaged_leaves_the_others_of_the_question_alone(place: Place) {
+    let node = place.node().await;
+    for name in ["ann", "bob", "cid"] {
+        node.add_user(name).await;
+    }
+    let (ann, bob, cid) = (node.sign_in("ann").await, node.sign_in("bob").await, node.sign_in("cid").await);
+    place.execute(&format!("UPDATE sessions SET factor = 'damaged' WHERE id = '{}'", ann.id)).await;
+    place.execute("UPDATE users SET groups = '{' WHERE folded = 'bob'").await;
+    let each = node.stores.sessions.find_ids(&[ann.id.clone(), bob.id.clone(), cid.id.clone()]).await.unwrap();
+    assert_eq!(each.found.keys().collect::<Vec<_>>(), [&cid.id]);
+    assert!(each.unsure.len() == 2 && each.unsure.contains(&ann.id) && each.unsure.contains(&bob.id));
     node.stop().await;
 }
 

@@ -12,6 +12,7 @@ crate::for_every_store!(
     a_name_with_a_nul_is_nobodys,
     a_change_changes_what_it_names,
     a_password_ends_sessions_and_tokens,
+    many_hashes_are_found_in_one_question,
     a_disabled_user_has_no_password_and_no_sessions,
     a_removed_user_is_gone_with_their_sessions,
 );
@@ -67,6 +68,27 @@ async fn a_change_changes_what_it_names(place: Place) {
     assert_eq!(node.stores.users.find("ann").await.unwrap().unwrap(), expected);
     let unknown = node.stores.users.update("nobody", UserChange::default()).await;
     assert!(matches!(unknown, Err(UserError::Unknown(_))));
+    node.stop().await;
+}
+
+async fn many_hashes_are_found_in_one_question(place: Place) {
+    let node = place.node().await;
+    for name in ["ann", "Bob", "cid"] {
+        node.add_user(name).await;
+        node.stores.credentials.set_password_hash(name, SecretString::from(format!("of {name}"))).await.unwrap();
+    }
+    node.stores.users.insert(user("without"), None).await.unwrap();
+    let disabled = UserChange { disabled: Some(true), ..UserChange::default() };
+    node.stores.users.update("cid", disabled).await.unwrap();
+    let operations = [("users", "password_hashes"), ("users", "password_hash")];
+    let before = place.asked(operations);
+    let names = ["ANN", "bob", "cid", "without", "nobody", "nul\0"];
+    let found = node.stores.credentials.password_hashes(&names).await.unwrap();
+    let asked = place.asked_since(operations, before);
+    assert_eq!(asked, [1, 0]);
+    let mut found: Vec<_> = found.iter().map(|(name, hash)| (name.as_str(), hash.expose_secret())).collect();
+    found.sort_unstable();
+    assert_eq!(found, [("ann", "of ann"), ("bob", "of Bob")]);
     node.stop().await;
 }
 

@@ -329,6 +329,15 @@ impl VerifiedPasswords for BreakableMemory {
         self.inner.mark(user).await
     }
 
+    async fn marks(&self, users: &[&str]) -> Result<Vec<Mark>, Unavailable> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        if self.down.load(Ordering::SeqCst) {
+            tokio::time::sleep(Self::TIME).await;
+        }
+        unless(&self.down, "changes")?;
+        self.inner.marks(users).await
+    }
+
     fn remember(&self, key: PasswordKey, recognised: &Recognised, read_at: &Mark) {
         self.inner.remember(key, recognised, read_at);
     }

@@ -3,10 +3,13 @@
 //!
 //! A symmetric key in a key set would let whoever can read the set make tokens, so none is ever taken (THREATS 45).
 
+use std::fmt;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use super::JwtAlgorithm;
 
@@ -46,6 +49,39 @@ pub enum KeyMaterial {
     Ed25519([u8; 32]),
     /// Of the configuration alone.
     Secret(SharedSecret),
+}
+
+/// By what a key is known again, after it verified a signature: nothing else that verifies has the same, and no secret can be told from it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyPrint {
+    kid: Option<String>,
+    digest: [u8; 32],
+}
+
+impl fmt::Debug for KeyPrint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyPrint(…)")
+    }
+}
+
+impl IssuerKey {
+    #[must_use]
+    pub fn print(&self) -> KeyPrint {
+        let (kind, parts): (u8, [&[u8]; 2]) = match &self.material {
+            KeyMaterial::Rsa { modulus, exponent } => (0, [modulus, exponent]),
+            KeyMaterial::EllipticCurve { point } => (1, [point, &[]]),
+            KeyMaterial::Ed25519(public) => (2, [public, &[]]),
+            KeyMaterial::Secret(secret) => (3, [secret.0.expose_secret().as_bytes(), &[]]),
+        };
+        let mut digest = Sha256::new_with_prefix([kind]);
+        // With their lengths, so that no two lists are one text.
+        let algorithms = self.algorithms.iter().map(|algorithm| algorithm.as_str().as_bytes());
+        for part in parts.into_iter().chain(algorithms) {
+            digest.update(part.len().to_be_bytes());
+            digest.update(part);
+        }
+        KeyPrint { kid: self.kid.clone(), digest: digest.finalize().into() }
+    }
 }
 
 /// A secret that issuer and we know. Two are never held equal: what they are is nobody's business.
@@ -89,6 +125,12 @@ impl KeySet {
             return Err(BadKeySet::Many(keys.len()));
         }
         Ok(Self { keys: keys.iter().filter_map(Value::as_object).filter_map(key).collect() })
+    }
+
+    /// Whether the key that this was taken of is among them, and verifies the same.
+    #[must_use]
+    pub fn holds(&self, print: &KeyPrint) -> bool {
+        self.keys.iter().any(|key| key.kid == print.kid && key.print() == *print)
     }
 
     /// Those that may have signed a token with this header.

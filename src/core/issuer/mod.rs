@@ -57,6 +57,17 @@ impl TrustedIssuer {
         Self { issuer, audiences, keys, algorithms, clock_skew, claims, id_tokens, digest }
     }
 
+    /// Whether it takes the very tokens that the other one takes, and reads the same in them; their keys aside.
+    #[must_use]
+    pub fn reads_as(&self, other: &Self) -> bool {
+        self.issuer == other.issuer
+            && self.audiences == other.audiences
+            && self.algorithms == other.algorithms
+            && self.clock_skew == other.clock_skew
+            && self.claims == other.claims
+            && self.id_tokens == other.id_tokens
+    }
+
     /// Under which a verified token of this issuer is remembered.
     #[must_use]
     pub fn key_of(&self, token: &str) -> ForeignTokenKey {

@@ -3,7 +3,10 @@
 use std::{
     cmp::Reverse,
     collections::HashMap,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,11 @@ use tokio::time::timeout;
 
 use super::{Place, SHARDS, Stream, Streams};
 use crate::{
-    core::{session::SessionId, site::Site},
+    core::{
+        ground::OwnToken,
+        session::{SessionId, TokenHash},
+        site::Site,
+    },
     gate::{
         Gate,
         hold::{Hold, Over, Question, Said},
@@ -25,7 +32,7 @@ pub(super) const ASKING: Duration = Duration::from_millis(750);
 const AT_ONCE: usize = 8;
 /// After so many that were not answered the rest is not asked: it is an outage, and no matter of single sessions.
 const ENOUGH: usize = 8;
-/// Sessions in one question: nearly all streams are of some, and where memory is unsure it is so of all of them.
+/// What is asked about in one question: where memory is unsure, it is so of all that is open.
 pub(super) const TOGETHER: usize = 200;
 
 /// The streams that one answer decides on.
@@ -34,20 +41,13 @@ struct Unknown {
     streams: Vec<Stream>,
 }
 
-/// What is asked at once.
+/// What is asked at once; none of them is empty, and the first has waited longest.
 enum Asking {
     Sessions(Vec<(SessionId, Unknown)>),
-    Other(Question, Unknown),
-}
-
-impl Asking {
-    fn since(&self) -> Duration {
-        match self {
-            // The first has waited longest.
-            Self::Sessions(sessions) => sessions.first().map_or(Duration::MAX, |(_, unknown)| unknown.since),
-            Self::Other(_, unknown) => unknown.since,
-        }
-    }
+    AccessTokens(Vec<((SessionId, Arc<OwnToken>), Unknown)>),
+    ApiTokens(Vec<(TokenHash, Unknown)>),
+    Users(Vec<(Arc<str>, Unknown)>),
+    Names(Vec<(Arc<str>, Unknown)>),
 }
 
 impl Streams {
@@ -75,24 +75,64 @@ impl Streams {
     /// `None`: the store could not say.
     async fn ask(&self, gate: &Gate, site: &Site, asking: Asking) -> Option<()> {
         match asking {
-            Asking::Other(question, unknown) => {
-                let said = gate.ask_store(&question).await?;
-                self.told(gate, site, unknown, &said);
-            }
             Asking::Sessions(sessions) => {
-                let ids: Vec<SessionId> = sessions.iter().map(|(id, _)| id.clone()).collect();
-                let mut found = gate.ask_for_sessions(&ids).await?;
+                let found = gate.ask_for_sessions(&keys_of(&sessions)).await?;
                 for (id, unknown) in sessions {
-                    self.told(gate, site, unknown, &Said::Session(found.remove(&id)));
+                    self.told(gate, site, unknown, found.said(&id).map(Said::Session));
+                }
+            }
+            Asking::AccessTokens(tokens) => self.ask_for_access_tokens(gate, site, tokens).await?,
+            Asking::ApiTokens(tokens) => {
+                let mut said = gate.ask_for_api_tokens(&keys_of(&tokens)).await?;
+                for (hash, unknown) in tokens {
+                    self.told(gate, site, unknown, said.remove(&Question::ApiToken(hash)));
+                }
+            }
+            Asking::Users(users) => {
+                let mut said = gate.ask_for_users(&keys_of(&users)).await?;
+                for (name, unknown) in users {
+                    self.told(gate, site, unknown, said.remove(&Question::User(name)));
+                }
+            }
+            Asking::Names(names) => {
+                let mut said = gate.ask_for_names(&keys_of(&names)).await?;
+                for (name, unknown) in names {
+                    self.told(gate, site, unknown, said.remove(&Question::Name(name)));
                 }
             }
         }
         Some(())
     }
 
-    fn told(&self, gate: &Gate, site: &Site, unknown: Unknown, said: &Said) {
+    /// Their sessions in one question, and the keys in another. Whether they were revoked memory knows as long as the log of changes is read; else it is
+    /// asked of each.
+    async fn ask_for_access_tokens(
+        &self,
+        gate: &Gate,
+        site: &Site,
+        tokens: Vec<((SessionId, Arc<OwnToken>), Unknown)>,
+    ) -> Option<()> {
+        let ids: Vec<SessionId> = tokens.iter().map(|((id, _), _)| id.clone()).collect();
+        let (sessions, keys) = tokio::join!(gate.ask_for_sessions(&ids), gate.ask_for_keys());
+        let (sessions, keys) = (&sessions?, &keys?);
+        let each = |((id, token), unknown): ((SessionId, Arc<OwnToken>), Unknown)| async move {
+            let is_revoked = gate.ask_whether_revoked(&token).await;
+            let said = sessions.said(&id).zip(is_revoked).map(|(session, is_revoked)| Said::AccessToken {
+                session,
+                keys: Arc::clone(keys),
+                is_revoked,
+            });
+            self.told(gate, site, unknown, said);
+        };
+        stream::iter(tokens).for_each_concurrent(AT_ONCE, each).await;
+        Some(())
+    }
+
+    /// `None`: of these alone the store could not say.
+    fn told(&self, gate: &Gate, site: &Site, unknown: Unknown, said: Option<Said>) {
+        let Some(said) = said else { return };
         for Stream { place, identity, ground, known_at: _ } in unknown.streams {
-            let (hold, watch) = gate.hold_by(site, &identity, &ground, said);
+            let (hold, watch) = gate.hold_by(site, &identity, &ground, &said);
             self.found(place, hold, watch, gate);
         }
     }
@@ -124,20 +164,42 @@ impl Streams {
 
 /// Those first that have waited longest: where there is time for some of them alone, the next look asks about the others.
 fn askings(unknown: HashMap<Question, Unknown>) -> Vec<Asking> {
-    let mut sessions = Vec::new();
-    let mut askings = Vec::new();
+    let (mut sessions, mut access_tokens, mut api_tokens) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut users, mut names) = (Vec::new(), Vec::new());
     for (question, unknown) in unknown {
         match question {
             Question::Session(id) => sessions.push((id, unknown)),
-            other => askings.push(Asking::Other(other, unknown)),
+            Question::AccessToken(id, token) => access_tokens.push(((id, token), unknown)),
+            Question::ApiToken(hash) => api_tokens.push((hash, unknown)),
+            Question::User(name) => users.push((name, unknown)),
+            Question::Name(name) => names.push((name, unknown)),
         }
     }
-    sessions.sort_by_key(|(_, unknown)| Reverse(unknown.since));
-    while !sessions.is_empty() {
-        let mut together = sessions.split_off(sessions.len().saturating_sub(TOGETHER));
+    let mut askings = Vec::new();
+    in_parts(sessions, Asking::Sessions, &mut askings);
+    in_parts(access_tokens, Asking::AccessTokens, &mut askings);
+    in_parts(api_tokens, Asking::ApiTokens, &mut askings);
+    in_parts(users, Asking::Users, &mut askings);
+    in_parts(names, Asking::Names, &mut askings);
+    askings.sort_by_key(|(since, _)| *since);
+    askings.into_iter().map(|(_, asking)| asking).collect()
+}
+
+/// With the time since which the first of each has waited.
+fn in_parts<K>(
+    mut all: Vec<(K, Unknown)>,
+    asking: impl Fn(Vec<(K, Unknown)>) -> Asking,
+    askings: &mut Vec<(Duration, Asking)>,
+) {
+    all.sort_by_key(|(_, unknown)| Reverse(unknown.since));
+    while let Some((_, first)) = all.last() {
+        let since = first.since;
+        let mut together = all.split_off(all.len().saturating_sub(TOGETHER));
         together.reverse();
-        askings.push(Asking::Sessions(together));
+        askings.push((since, asking(together)));
     }
-    askings.sort_by_key(Asking::since);
-    askings
+}
+
+fn keys_of<K: Clone>(unknown: &[(K, Unknown)]) -> Vec<K> {
+    unknown.iter().map(|(key, _)| key.clone()).collect()
 }

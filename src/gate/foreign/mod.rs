@@ -14,7 +14,10 @@ use crate::{
     core::{
         ground::Ground,
         identity::Identity,
-        issuer::{ForeignTokenKey, KeySource, TrustedIssuer, jwks::KeySet},
+        issuer::{
+            ForeignTokenKey, KeySource, TrustedIssuer,
+            jwks::{KeyPrint, KeySet},
+        },
         time::Timestamp,
     },
     ports::{ForeignTokens, IssuerKeys, NameCheck, Unavailable, VerifiedToken},
@@ -89,7 +92,7 @@ impl Gate {
     }
 
     /// As memory has them.
-    fn keys_now(&self, issuer: &TrustedIssuer) -> Option<Arc<KeySet>> {
+    pub(super) fn keys_now(&self, issuer: &TrustedIssuer) -> Option<Arc<KeySet>> {
         match &issuer.keys {
             KeySource::Fixed(keys) => Some(Arc::clone(keys)),
             KeySource::Fetched(address) => self.foreign.keys.peek(address),
@@ -105,7 +108,7 @@ impl Gate {
     ) -> Result<VerifiedToken, Failure> {
         let read = Token::read(token, issuer)?;
         let keys = self.keys_for(issuer, &read).await?;
-        let (identity, until, weight) = believed(&read, &keys, issuer, now).inspect_err(|refused| {
+        let (identity, until, key_print, weight) = believed(&read, &keys, issuer, now).inspect_err(|refused| {
             if refused.is_for_good() {
                 self.foreign.tokens.refuse(key, issuer, &keys);
             }
@@ -116,7 +119,8 @@ impl Gate {
             NameCheck::Taken => return Err(Refused::LocalName.into()),
             NameCheck::Free(name) => name,
         };
-        Ok(VerifiedToken { identity, issuer: Arc::clone(issuer), keys, until, free_name, weight })
+        let (issuer, key) = (Arc::clone(issuer), Arc::new(key_print));
+        Ok(VerifiedToken { identity, issuer, keys, key, until, free_name, weight })
     }
 
     /// Keys that may hold the token's. Only the very first request, and one with an unknown `kid` while no fetch was made lately, wait.
@@ -132,23 +136,23 @@ impl Gate {
     }
 }
 
-/// Whom the token is of, until when, and what that takes in memory.
+/// Whom the token is of, until when, which key had signed it, and what that takes in memory.
 fn believed(
     token: &Token<'_>,
     keys: &KeySet,
     issuer: &TrustedIssuer,
     now: Timestamp,
-) -> Result<(Identity, Timestamp, u32), Refused> {
-    let (claims, until) = token.verified(keys, issuer, now)?;
+) -> Result<(Identity, Timestamp, KeyPrint, u32), Refused> {
+    let (claims, until, key) = token.verified(keys, issuer, now)?;
     let weight = weight::of(&claims);
-    Ok((issuer.claims.read(claims)?, until, weight))
+    Ok((issuer.claims.read(claims)?, until, key, weight))
 }
 
 /// Who holds it, and on what ground. A token that is let in within the clock skew lets in as long as others would be.
 fn holder(known: &VerifiedToken) -> (Arc<Identity>, Ground) {
-    let (issuer, name) = (Arc::clone(&known.issuer), known.free_name.clone());
+    let (issuer, key, name) = (Arc::clone(&known.issuer), Arc::clone(&known.key), known.free_name.clone());
     let until = known.until.after(issuer.clock_skew);
-    (Arc::clone(&known.identity), Ground::Foreign { issuer, until, name })
+    (Arc::clone(&known.identity), Ground::Foreign { issuer, key, until, name })
 }
 
 #[cfg(test)]

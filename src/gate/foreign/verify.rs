@@ -13,7 +13,7 @@ use crate::{
         issuer::{
             JwtAlgorithm, TrustedIssuer,
             claims::BadClaims,
-            jwks::{IssuerKey, KeyMaterial, KeySet, LONGEST_KID},
+            jwks::{IssuerKey, KeyMaterial, KeyPrint, KeySet, LONGEST_KID},
         },
         time::Timestamp,
     },
@@ -88,18 +88,18 @@ impl<'t> Token<'t> {
         keys.candidates(self.header.kid.as_deref(), self.header.algorithm).next().is_some()
     }
 
-    /// Its claims, and when it ends (`exp`).
+    /// Its claims, when it ends (`exp`), and which key had signed it.
     pub(super) fn verified(
         &self,
         keys: &KeySet,
         issuer: &TrustedIssuer,
         now: Timestamp,
-    ) -> Result<(Map<String, Value>, Timestamp), Refused> {
-        verify_signature(&self.parts, &self.header, keys)?;
+    ) -> Result<(Map<String, Value>, Timestamp, KeyPrint), Refused> {
+        let key = verify_signature(&self.parts, &self.header, keys)?;
         // Not before: only what the issuer signed is looked at further.
         let claims: Map<String, Value> = decoded(self.parts.payload).ok_or(Refused::Form)?;
         let until = check(&claims, &self.header, issuer, now)?;
-        Ok((claims, until))
+        Ok((claims, until, key.print()))
     }
 }
 
@@ -163,13 +163,14 @@ impl Header {
     }
 }
 
-fn verify_signature(parts: &Parts<'_>, header: &Header, keys: &KeySet) -> Result<(), Refused> {
+/// The key that it holds against.
+fn verify_signature<'k>(parts: &Parts<'_>, header: &Header, keys: &'k KeySet) -> Result<&'k IssuerKey, Refused> {
     let mut refused = Refused::Key;
     for key in keys.candidates(header.kid.as_deref(), header.algorithm).take(MOST_TRIED) {
         let message = parts.message.as_bytes();
         let held = jsonwebtoken::crypto::verify(parts.signature, message, &decoding(key), algorithm(header.algorithm));
         if held.is_ok_and(|held| held) {
-            return Ok(());
+            return Ok(key);
         }
         refused = Refused::Signature;
     }

@@ -9,7 +9,7 @@ use crate::{
         session::{SessionId, TokenHash},
     },
     gate::Gate,
-    ports::{LiveApiToken, LiveSession, NameCheck, Recognised, SigningKeys, Unavailable},
+    ports::{Each, LiveApiToken, LiveSession, NameCheck, Recognised, SigningKeys, Unavailable},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,35 +53,47 @@ impl Question {
     }
 }
 
+/// What the store said of many sessions.
+pub type Sessions = Each<SessionId, Arc<LiveSession>>;
+
+/// Each of these asks about many at once. `None`: the store cannot say; what is not among the answers it cannot say alone.
 impl Gate {
-    /// `None`: the store cannot say.
-    pub async fn ask_store(&self, question: &Question) -> Option<Said> {
-        told(self.asked(question).await)
+    pub async fn ask_for_sessions(&self, ids: &[SessionId]) -> Option<Sessions> {
+        told(self.sessions.find_ids(ids).await)
     }
 
-    async fn asked(&self, question: &Question) -> Result<Said, Unavailable> {
-        Ok(match question {
-            Question::Session(id) => Said::Session(self.sessions.find_id(id).await?),
-            Question::AccessToken(session, token) => {
-                let session = self.sessions.find_id(session).await?;
-                let is_revoked = self.is_revoked(&token.jti).await?;
-                Said::AccessToken { session, keys: self.keys.sure().await?, is_revoked }
-            }
-            Question::ApiToken(hash) => Said::ApiToken(self.api_tokens.find(hash).await?),
-            Question::User(name) => Said::User(self.passwords.look_up(name).await?),
-            Question::Name(name) => Said::Name {
-                free: match self.foreign.tokens.check_name(name).await? {
-                    NameCheck::Taken => None,
-                    NameCheck::Free(watch) => Some(watch),
-                },
-            },
-        })
+    /// Which of our keys verify: for access tokens, with [`Gate::ask_whether_revoked`].
+    pub async fn ask_for_keys(&self) -> Option<Arc<SigningKeys>> {
+        told(self.keys.sure().await)
     }
 
-    /// Of many sessions in one question; what is not among them is none. `None`: the store cannot say.
-    pub async fn ask_for_sessions(&self, ids: &[SessionId]) -> Option<HashMap<SessionId, Arc<LiveSession>>> {
-        let found = told(self.sessions.find_ids(ids).await)?;
-        Some(found.into_iter().map(|live| (live.session.id.clone(), live)).collect())
+    /// Of one token alone. Asks the store only while memory may be stale.
+    pub async fn ask_whether_revoked(&self, token: &OwnToken) -> Option<bool> {
+        told(self.is_revoked(&token.jti).await)
+    }
+
+    pub async fn ask_for_api_tokens(&self, hashes: &[TokenHash]) -> Option<HashMap<Question, Said>> {
+        let each = told(self.api_tokens.find_each(hashes).await)?;
+        let said = |hash: &TokenHash| Some((Question::ApiToken(*hash), Said::ApiToken(each.said(hash)?)));
+        Some(hashes.iter().filter_map(said).collect())
+    }
+
+    pub async fn ask_for_users(&self, names: &[Arc<str>]) -> Option<HashMap<Question, Said>> {
+        let each = told(self.passwords.look_up_each(names).await)?;
+        let said = |name: &Arc<str>| Some((Question::User(Arc::clone(name)), Said::User(each.said(name)?)));
+        Some(names.iter().filter_map(said).collect())
+    }
+
+    pub async fn ask_for_names(&self, names: &[Arc<str>]) -> Option<HashMap<Question, Said>> {
+        let checked = told(self.foreign.tokens.check_names(names).await)?;
+        let said = checked.into_iter().map(|(name, check)| {
+            let free = match check {
+                NameCheck::Taken => None,
+                NameCheck::Free(watch) => Some(watch),
+            };
+            (Question::Name(name), Said::Name { free })
+        });
+        Some(said.collect())
     }
 }
 

@@ -1,19 +1,21 @@
 //! Whether that still holds by which a stream was let through: its session lives, its token or password still counts, and its user is who they were.
 //! Asked by the edge about every stream that is open for longer, again and again; never about a request that is to be decided.
 //!
-//! Rules are not asked again: a stream was decided when it was opened. Nor is another issuer's signature.
+//! Rules are not asked again: a stream was decided when it was opened. Another issuer's signature is not verified again: it is looked whether the key that
+//! had made it, and what the configuration says of the issuer, still are what they were.
 
 mod ask;
 
 use std::{sync::Arc, time::Duration};
 
-pub use ask::{Question, Said};
+pub use ask::{Question, Said, Sessions};
 
 use super::Gate;
 use crate::{
     core::{
         ground::{Ground, OwnToken, Watch},
         identity::Identity,
+        issuer::{TrustedIssuer, jwks::KeyPrint},
         session::Standing,
         site::Site,
         time::Timestamp,
@@ -81,16 +83,10 @@ impl Gate {
             },
             Ground::Password { watch, .. } if watch.is_unchanged() => Hold::Stands { until: None },
             Ground::Password { .. } => Hold::Unsure,
-            Ground::Foreign { until, .. } if self.clock.now() >= *until => Hold::Over(Over::Lifetime),
-            Ground::Foreign { issuer, .. }
-                if !site.tokens.trusted_issuers.iter().any(|trusted| trusted.issuer == issuer.issuer) =>
-            {
-                Hold::Over(Over::Credential)
-            }
-            Ground::Foreign { until, name, .. } if name.as_ref().is_some_and(|name| name.is_unchanged()) => {
-                Hold::Stands { until: Some(*until) }
-            }
-            Ground::Foreign { .. } => Hold::Unsure,
+            Ground::Foreign { issuer, key, until, name } => match self.hold_of_foreign(site, issuer, key, *until) {
+                Hold::Stands { .. } if !name.as_ref().is_some_and(|name| name.is_unchanged()) => Hold::Unsure,
+                hold => hold,
+            },
         }
     }
 
@@ -119,8 +115,8 @@ impl Gate {
                 Some(now) if now.stamp == *stamp => return hold_of_password(identity, now),
                 _ => Hold::Over(Over::Credential),
             },
-            (Ground::Foreign { until, .. }, Said::Name { free: Some(watch) }) => {
-                return (Hold::Stands { until: Some(*until) }, watch.clone());
+            (Ground::Foreign { issuer, key, until, .. }, Said::Name { free: Some(watch) }) => {
+                return (self.hold_of_foreign(site, issuer, key, *until), watch.clone());
             }
             (Ground::Foreign { .. }, Said::Name { free: None }) => Hold::Over(Over::Credential),
             // Nobody answers another question than was asked.
@@ -186,6 +182,21 @@ impl Gate {
         match self.hold_of(site, identity, live) {
             Hold::Stands { until } => Hold::Stands { until: until.into_iter().chain([token.until]).min() },
             over => over,
+        }
+    }
+
+    /// But for the name. Whoever changed what is taken of an issuer, its keys or what its claims mean took back what was taken before.
+    fn hold_of_foreign(&self, site: &Site, issuer: &TrustedIssuer, key: &KeyPrint, until: Timestamp) -> Hold {
+        if self.clock.now() >= until {
+            return Hold::Over(Over::Lifetime);
+        }
+        let Some(issuer) = site.tokens.trusted_issuers.iter().find(|trusted| trusted.reads_as(issuer)) else {
+            return Hold::Over(Over::Credential);
+        };
+        match self.keys_now(issuer) {
+            None => Hold::Unsure,
+            Some(keys) if keys.holds(key) => Hold::Stands { until: Some(until) },
+            Some(_) => Hold::Over(Over::Credential),
         }
     }
 

@@ -17,8 +17,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 
 use super::{
-    CannotSign, Clock, End, Entropy, Exchange, Exchanged, KeyTimes, Keys, LiveSession, Peek, RefreshToken, Revocation,
-    Rotation, Sessions, Signer, SigningKey, SigningKeys, SourceLimit, Unavailable,
+    CannotSign, Clock, Each, End, Entropy, Exchange, Exchanged, KeyTimes, Keys, LiveSession, Peek, RefreshToken,
+    Revocation, Rotation, Sessions, Signer, SigningKey, SigningKeys, SourceLimit, Unavailable,
 };
 use crate::core::{
     identity::{Factor, Identity},
@@ -44,6 +44,8 @@ pub(crate) struct Stores {
     remembered: Mutex<Vec<Arc<LiveSession>>>,
     /// What the store holds.
     stored: Mutex<Vec<Arc<LiveSession>>>,
+    /// What nobody can read.
+    pub(crate) damaged: Mutex<Vec<SessionId>>,
     pub(crate) down: AtomicBool,
     pub(crate) reads: AtomicI64,
     /// By id, for a request.
@@ -59,6 +61,7 @@ impl Default for Stores {
         Self {
             remembered: Mutex::default(),
             stored: Mutex::default(),
+            damaged: Mutex::default(),
             down: AtomicBool::default(),
             reads: AtomicI64::default(),
             peeks: AtomicI64::default(),
@@ -133,12 +136,16 @@ impl Sessions for Stores {
         let stored = self.stored.lock().unwrap();
         Ok(ids.iter().filter(|id| stored.iter().all(|live| live.session.id != **id)).cloned().collect())
     }
-    async fn find_ids(&self, ids: &[SessionId]) -> Result<Vec<Arc<LiveSession>>, Unavailable> {
+    async fn find_ids(&self, ids: &[SessionId]) -> Result<Each<SessionId, Arc<LiveSession>>, Unavailable> {
         self.asked().await;
         let ids: HashSet<&SessionId> = ids.iter().collect();
         self.read(|_| false)?;
         let stored = self.stored.lock().unwrap();
-        Ok(stored.iter().filter(|live| ids.contains(&live.session.id)).cloned().collect())
+        let wanted = stored.iter().filter(|live| ids.contains(&live.session.id));
+        Ok(Each {
+            found: wanted.map(|live| (live.session.id.clone(), Arc::clone(live))).collect(),
+            unsure: self.damaged.lock().unwrap().iter().cloned().collect(),
+        })
     }
     async fn create(&self, _: Session, _: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {
         unreachable!("nothing here makes a session")

@@ -6,7 +6,7 @@
 mod rows;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,7 +18,7 @@ use self::rows::Row;
 pub(in crate::store) use self::rows::{delete_of_user, delete_of_users};
 use super::{
     database::{Database, Guard, can_be_stored},
-    session::{Leash, SessionCache},
+    session::{Generation, Leash, SessionCache},
 };
 use crate::{
     core::{
@@ -28,7 +28,7 @@ use crate::{
         time::Timestamp,
         user::{User, folded},
     },
-    ports::{ApiTokenError, ApiTokens, ChangeKind, LiveApiToken, Revoke, Unavailable, Users},
+    ports::{ApiTokenError, ApiTokens, ChangeKind, Each, LiveApiToken, Revoke, Unavailable, Users},
 };
 
 const STORE: &str = "api_tokens";
@@ -80,28 +80,26 @@ impl DatabaseApiTokens {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The owner as they are now; `None`: the token counts no more.
-    async fn identity(&self, token: &ApiToken, groups: Option<Vec<String>>) -> Result<Option<Identity>, Unavailable> {
-        let unsendable =
-            |error: crate::core::identity::Unsendable| Unavailable { store: STORE, detail: error.to_string() };
-        let known = self.users.find(token.owner.name()).await?;
-        let identity = match (&token.owner, known) {
-            (Owner::User(_), Some(user)) if !user.disabled && user.token_version == token.version => {
-                Identity::new(&user, Factor::One, token.created_at, None).map_err(unsendable)?
-            }
-            (Owner::User(_), _) => return Ok(None),
-            (Owner::Service(name), Some(_)) => {
-                // An application tells callers apart by name: the machine must never be taken for the person.
-                tracing::warn!(account = name, "a user has the name of a service account: its tokens do not count");
-                return Ok(None);
-            }
-            (Owner::Service(name), None) => {
-                let Some(groups) = groups else { return Ok(None) };
-                let account = User::new(name, groups);
-                Identity::new(&account, Factor::One, token.created_at, None).map_err(unsendable)?.as_service()
-            }
-        };
-        Ok(Some(identity))
+    /// The token with its owner as they are now, remembered; `None`: it counts no more. `known`: the user who is called as the owner.
+    fn live_of(
+        &self,
+        token: ApiToken,
+        groups: Option<Vec<String>>,
+        known: Option<User>,
+        read_at: Generation,
+    ) -> Result<Option<Arc<LiveApiToken>>, Unavailable> {
+        let Some(identity) = identity(&token, groups, known)? else { return Ok(None) };
+        let live = Arc::new(LiveApiToken::new(token, Arc::new(identity)));
+        let key = key_of(&live.token.hash);
+        if let Some(used) = self.uses().get_mut(&key) {
+            // From here on uses are noted on the new one.
+            live.touch(used.last_used());
+            *used = Arc::clone(&live);
+        }
+        self.sessions.keep(&folded(live.token.owner.name()), read_at, |leash| {
+            self.cache.insert(key, Arc::new(Entry { live: Arc::clone(&live), leash }));
+        });
+        Ok(Some(live))
     }
 
     /// Whether a service account has this name, which the log tells as a user's change where that changes.
@@ -112,6 +110,15 @@ impl DatabaseApiTokens {
                 rows::has_account(&mut connection, folded).await
             })
             .await
+    }
+
+    /// Those of the folded names that service accounts have.
+    pub(in crate::store) async fn accounts_among(&self, folded: &[String]) -> Result<HashSet<String>, Unavailable> {
+        let work = async {
+            let mut connection = self.database.pool().acquire().await?;
+            rows::accounts_among(&mut connection, self.database.dialect(), folded).await
+        };
+        Ok(self.database.run(STORE, "accounts_among", work).await?.into_iter().collect())
     }
 
     /// Writes the last uses noted since the last time. What could not be written is noted again.
@@ -187,18 +194,42 @@ impl ApiTokens for DatabaseApiTokens {
             .await?;
         let Some(row) = row else { return Ok(None) };
         let (token, groups) = row.read().map_err(damaged)?;
-        let Some(identity) = self.identity(&token, groups).await? else { return Ok(None) };
-        let live = Arc::new(LiveApiToken::new(token, Arc::new(identity)));
-        let key = key_of(hash);
-        if let Some(used) = self.uses().get_mut(&key) {
-            // From here on uses are noted on the new one.
-            live.touch(used.last_used());
-            *used = Arc::clone(&live);
+        let known = self.users.find(token.owner.name()).await?;
+        self.live_of(token, groups, known, read_at)
+    }
+
+    async fn find_each(&self, hashes: &[TokenHash]) -> Result<Each<TokenHash, Arc<LiveApiToken>>, Unavailable> {
+        let read_at = self.sessions.generation();
+        let rows: Vec<Row> = self
+            .database
+            .run(STORE, "find_each", async {
+                let select = rows::find_each(self.database.dialect());
+                sqlx::query_as(select).bind(rows::list(hashes)).fetch_all(&self.database.pool()).await
+            })
+            .await?;
+        let mut each = Each::default();
+        let mut tokens = Vec::with_capacity(rows.len());
+        for row in rows {
+            let Some(hash) = row.hash() else { continue };
+            match row.read() {
+                Ok(read) => tokens.push(read),
+                Err(detail) => unsure_of(hash, &detail, &mut each),
+            }
         }
-        self.sessions.keep(&folded(live.token.owner.name()), read_at, |leash| {
-            self.cache.insert(key, Arc::new(Entry { live: Arc::clone(&live), leash }));
-        });
-        Ok(Some(live))
+        let owners: Vec<&str> = tokens.iter().map(|(token, _)| token.owner.name()).collect();
+        let users = self.users.find_each(&owners).await?;
+        for (token, groups) in tokens {
+            let hash = token.hash;
+            let Some(known) = users.said(&folded(token.owner.name())) else {
+                unsure_of(hash, "its owner cannot be read", &mut each);
+                continue;
+            };
+            match self.live_of(token, groups, known, read_at) {
+                Ok(live) => each.found.extend(live.map(|live| (hash, live))),
+                Err(unavailable) => unsure_of(hash, &unavailable.detail, &mut each),
+            }
+        }
+        Ok(each)
     }
 
     async fn create(&self, token: ApiToken, groups: Option<Vec<String>>) -> Result<ApiToken, ApiTokenError> {
@@ -303,6 +334,37 @@ impl ApiTokens for DatabaseApiTokens {
         }
         revoked
     }
+}
+
+/// The owner as they are now; `None`: the token counts no more.
+fn identity(
+    token: &ApiToken,
+    groups: Option<Vec<String>>,
+    known: Option<User>,
+) -> Result<Option<Identity>, Unavailable> {
+    let unsendable = |error: crate::core::identity::Unsendable| damaged(error.to_string());
+    let identity = match (&token.owner, known) {
+        (Owner::User(_), Some(user)) if !user.disabled && user.token_version == token.version => {
+            Identity::new(&user, Factor::One, token.created_at, None).map_err(unsendable)?
+        }
+        (Owner::User(_), _) => return Ok(None),
+        (Owner::Service(name), Some(_)) => {
+            // An application tells callers apart by name: the machine must never be taken for the person.
+            tracing::warn!(account = name, "a user has the name of a service account: its tokens do not count");
+            return Ok(None);
+        }
+        (Owner::Service(name), None) => {
+            let Some(groups) = groups else { return Ok(None) };
+            let account = User::new(name, groups);
+            Identity::new(&account, Factor::One, token.created_at, None).map_err(unsendable)?.as_service()
+        }
+    };
+    Ok(Some(identity))
+}
+
+fn unsure_of(hash: TokenHash, detail: &str, each: &mut Each<TokenHash, Arc<LiveApiToken>>) {
+    tracing::debug!(token = %ApiTokenId::of(&hash), detail, "an API token cannot be read");
+    each.unsure.insert(hash);
 }
 
 fn damaged(detail: String) -> Unavailable {

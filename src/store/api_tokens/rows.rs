@@ -32,6 +32,21 @@ macro_rules! select {
 
 /// By hash.
 pub(super) const FIND: &str = select!("WHERE api_tokens.hash = $1");
+/// Of many at once: `$1` is a [`list`].
+pub(super) fn find_each(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => select!("WHERE api_tokens.hash IN (SELECT unhex(value) FROM json_each($1))"),
+        Dialect::Postgres => {
+            select!("WHERE api_tokens.hash IN (SELECT decode(json_array_elements_text($1::json), 'hex'))")
+        }
+    }
+}
+
+pub(super) fn list(hashes: &[TokenHash]) -> String {
+    let hex = |hash: &TokenHash| hash.0.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    hashes.iter().map(hex).collect::<serde_json::Value>().to_string()
+}
+
 /// Of everybody; newest first.
 pub(super) const LIST: &str = select!("ORDER BY api_tokens.created_at DESC, api_tokens.id");
 /// The same of the owner of kind `$1` and folded name `$2`; a statement of its own, so that the index finds them.
@@ -99,6 +114,21 @@ pub(super) async fn has_account(connection: &mut AnyConnection, folded: &str) ->
         .fetch_one(connection)
         .await?;
     Ok(count > 0)
+}
+
+/// Those of the folded names that service accounts have.
+pub(super) async fn accounts_among(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    folded: &[String],
+) -> Result<Vec<String>, sqlx::Error> {
+    let select = match dialect {
+        Dialect::Sqlite => "SELECT folded FROM service_accounts WHERE folded IN (SELECT value FROM json_each($1))",
+        Dialect::Postgres => {
+            "SELECT folded FROM service_accounts WHERE folded IN (SELECT json_array_elements_text($1::json))"
+        }
+    };
+    sqlx::query_scalar(select).bind(serde_json::json!(folded).to_string()).fetch_all(connection).await
 }
 
 /// Makes the account where it is missing; `groups` in place of those before.
@@ -196,6 +226,11 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// `None`: it is damaged.
+    pub(super) fn hash(&self) -> Option<TokenHash> {
+        self.hash.as_slice().try_into().map(TokenHash).ok()
+    }
+
     /// The token, and the groups of its service account, where there is one.
     pub(super) fn read(self) -> Result<(ApiToken, Option<Vec<String>>), String> {
         let hash = self.hash.try_into().map(TokenHash).map_err(|_| "an API token's hash is damaged".to_owned())?;

@@ -1,7 +1,7 @@
 //! Users in the database. Whatever takes something away from a user (disabled, deleted, a new password) ends their sessions and API tokens
 //! in the same transaction; every change writes a row of the log.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, FromRow};
 use super::emergency::{USERS, revoke};
 use crate::{
     core::user::{Attributes, User, folded},
-    ports::{ChangeKind, Credentials, Unavailable, UserChange, UserError, Users, Whom},
+    ports::{ChangeKind, Credentials, Each, Unavailable, UserChange, UserError, Users, Whom},
     store::{
         api_tokens,
         database::{Database, Dialect, Guard, can_be_stored},
@@ -75,8 +75,7 @@ impl Users for DatabaseUsers {
         row.map(User::try_from).transpose()
     }
 
-    async fn find_each(&self, names: &[&str]) -> Result<Vec<User>, Unavailable> {
-        let names: Vec<String> = names.iter().filter(|name| can_be_stored(name)).map(|name| folded(name)).collect();
+    async fn find_each(&self, names: &[&str]) -> Result<Each<String, User>, Unavailable> {
         let select = match self.database.dialect() {
             Dialect::Sqlite => select!("WHERE folded IN (SELECT value FROM json_each($1))"),
             Dialect::Postgres => select!("WHERE folded IN (SELECT json_array_elements_text($1::json))"),
@@ -84,11 +83,21 @@ impl Users for DatabaseUsers {
         let rows: Vec<Row> = self
             .database
             .run(STORE, "find_each", async {
-                let names = serde_json::json!(names).to_string();
-                sqlx::query_as(select).bind(names).fetch_all(&self.database.pool()).await
+                sqlx::query_as(select).bind(list(names)).fetch_all(&self.database.pool()).await
             })
             .await?;
-        rows.into_iter().map(User::try_from).collect()
+        let mut each = Each::default();
+        for row in rows {
+            let name = folded(&row.name);
+            match User::try_from(row) {
+                Ok(user) => drop(each.found.insert(name, user)),
+                Err(error) => {
+                    tracing::debug!(%error, "a user cannot be read");
+                    each.unsure.insert(name);
+                }
+            }
+        }
+        Ok(each)
     }
 
     async fn list(&self) -> Result<Vec<User>, Unavailable> {
@@ -234,6 +243,26 @@ impl Credentials for DatabaseUsers {
         Ok(hash.flatten().map(SecretString::from))
     }
 
+    async fn password_hashes(&self, users: &[&str]) -> Result<HashMap<String, SecretString>, Unavailable> {
+        let select = match self.database.dialect() {
+            Dialect::Sqlite => {
+                "SELECT folded, password_hash FROM users WHERE password_hash IS NOT NULL AND disabled = 0 \
+                 AND folded IN (SELECT value FROM json_each($1))"
+            }
+            Dialect::Postgres => {
+                "SELECT folded, password_hash FROM users WHERE password_hash IS NOT NULL AND disabled = 0 \
+                 AND folded IN (SELECT json_array_elements_text($1::json))"
+            }
+        };
+        let rows: Vec<(String, String)> = self
+            .database
+            .run(STORE, "password_hashes", async {
+                sqlx::query_as(select).bind(list(users)).fetch_all(&self.database.pool()).await
+            })
+            .await?;
+        Ok(rows.into_iter().map(|(name, hash)| (name, SecretString::from(hash))).collect())
+    }
+
     async fn set_password_hash(&self, user: &str, hash: SecretString) -> Result<(), UserError> {
         let work = async {
             let mut write = self.database.begin(Guard::User(&folded(user))).await?;
@@ -253,6 +282,12 @@ impl Credentials for DatabaseUsers {
         };
         self.change(user, "set_password_hash", work).await
     }
+}
+
+/// Names for a statement that takes several.
+fn list(names: &[&str]) -> String {
+    let names: serde_json::Value = names.iter().filter(|name| can_be_stored(name)).map(|name| folded(name)).collect();
+    names.to_string()
 }
 
 async fn row_of(connection: &mut AnyConnection, name: &str) -> Result<Option<Row>, sqlx::Error> {

@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, AnyPool};
 
 use super::{
     emergency::{FILE_USERS, revoke},
@@ -21,10 +21,10 @@ use super::{
 use crate::{
     config::Faults,
     core::user::{User, folded},
-    ports::{Credentials, Unavailable, UserChange, UserError, Users, Whom},
+    ports::{Credentials, Each, Unavailable, UserChange, UserError, Users, Whom},
     store::{
         api_tokens,
-        database::{Database, Dialect, Guard, Write},
+        database::{Database, Dialect, Guard, Write, can_be_stored},
         session::{SessionCache, delete_of_users},
     },
 };
@@ -135,6 +135,21 @@ impl FileUsers {
     /// Takes the token versions from the database, which another process may have raised; `None`: those of all users. Waits for no reading of
     /// the file: a version only ever goes up, and a reading takes them over as well.
     pub(in crate::store) async fn adopt_versions(&self, folded: Option<&[&str]>) -> Result<(), Unavailable> {
+        self.adopt_versions_by(self.database.followers_pool(), folded.map(|names| json!(names))).await
+    }
+
+    /// Nobody tells of versions that others raised while the log is not followed: they are read before anybody is answered. Also for a name that is
+    /// nobody's, which takes as long then (THREATS 39).
+    async fn catch_up(&self, names: &[&str]) -> Result<(), Unavailable> {
+        if self.cache.is_trusted() {
+            return Ok(());
+        }
+        let names = names.iter().filter(|name| can_be_stored(name)).map(|name| folded(name)).collect();
+        self.adopt_versions_by(self.database.pool(), Some(names)).await
+    }
+
+    /// `folded`: a list of names.
+    async fn adopt_versions_by(&self, pool: AnyPool, folded: Option<Value>) -> Result<(), Unavailable> {
         let versions = match self.database.dialect() {
             Dialect::Sqlite => {
                 "SELECT folded, token_version FROM file_users \
@@ -145,12 +160,10 @@ impl FileUsers {
                  WHERE $1 IS NULL OR folded IN (SELECT json_array_elements_text($1::json))"
             }
         };
-        let names = folded.map(|names| json!(names).to_string());
+        let names = folded.map(|names| names.to_string());
         let versions: Vec<(String, i64)> = self
             .database
-            .run(STORE, "versions", async {
-                sqlx::query_as(versions).bind(names).fetch_all(&self.database.followers_pool()).await
-            })
+            .run(STORE, "versions", async { sqlx::query_as(versions).bind(names).fetch_all(&pool).await })
             .await?;
         let versions: Vec<(String, u64)> =
             versions.into_iter().map(|(name, version)| (name, u64::try_from(version).unwrap_or(u64::MAX))).collect();
@@ -221,7 +234,18 @@ fn hex(bytes: &[u8]) -> String {
 #[async_trait]
 impl Users for FileUsers {
     async fn find(&self, name: &str) -> Result<Option<User>, Unavailable> {
+        self.catch_up(&[name]).await?;
         Ok(self.entries.load().get(&folded(name)).map(|entry| entry.user.clone()))
+    }
+
+    async fn find_each(&self, names: &[&str]) -> Result<Each<String, User>, Unavailable> {
+        self.catch_up(names).await?;
+        let entries = self.entries.load();
+        let mut each = Each::default();
+        for name in names.iter().map(|name| folded(name)) {
+            each.found.extend(entries.get(&name).map(|entry| (name, entry.user.clone())));
+        }
+        Ok(each)
     }
 
     async fn list(&self) -> Result<Vec<User>, Unavailable> {

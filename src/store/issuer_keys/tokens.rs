@@ -4,7 +4,7 @@
 //! That a user's name is no local one is remembered as sessions are: what the log of changes tells of a user ends it, and so does a log
 //! that was not read for a while (invariant 7).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use moka::{policy::EvictionPolicy, sync::Cache};
@@ -19,7 +19,7 @@ use crate::{
     store::{
         api_tokens::DatabaseApiTokens,
         database::can_be_stored,
-        session::{Leash, SessionCache, Watched},
+        session::{Generation, Leash, SessionCache, Watched},
     },
 };
 
@@ -60,6 +60,15 @@ impl MemoryTokens {
             .build();
         Self { verified, refused, cache, users, accounts }
     }
+
+    /// Nobody was called so when the users were read, which was after `read_at`.
+    fn free(&self, name: &str, read_at: Generation) -> NameCheck {
+        let mut watch: Option<Arc<dyn Watch>> = None;
+        self.cache.keep(&folded(name), read_at, |leash: Leash| {
+            watch = Some(Arc::new(Watched { cache: Arc::clone(&self.cache), leash }));
+        });
+        NameCheck::Free(watch)
+    }
 }
 
 #[async_trait]
@@ -89,11 +98,21 @@ impl ForeignTokens for MemoryTokens {
         {
             return Ok(NameCheck::Taken);
         }
-        let mut watch: Option<Arc<dyn Watch>> = None;
-        self.cache.keep(&folded(name), read_at, |leash: Leash| {
-            watch = Some(Arc::new(Watched { cache: Arc::clone(&self.cache), leash }));
+        Ok(self.free(name, read_at))
+    }
+
+    async fn check_names(&self, names: &[Arc<str>]) -> Result<HashMap<Arc<str>, NameCheck>, Unavailable> {
+        let read_at = self.cache.generation();
+        let users = self.users.find_each(&names.iter().map(|name| &**name).collect::<Vec<_>>()).await?;
+        let storable = names.iter().filter(|name| can_be_stored(name)).map(|name| folded(name)).collect::<Vec<_>>();
+        let accounts = self.accounts.accounts_among(&storable).await?;
+        let said = names.iter().filter_map(|name| {
+            let folded = folded(name);
+            let is_taken = users.said(&folded)?.is_some() || accounts.contains(&folded);
+            let said = if is_taken { NameCheck::Taken } else { self.free(name, read_at) };
+            Some((Arc::clone(name), said))
         });
-        Ok(NameCheck::Free(watch))
+        Ok(said.collect())
     }
 
     fn forget_all(&self) {

@@ -75,6 +75,21 @@ impl RememberedPasswords {
         self.sessions.stands(&mark.dropped, mark.era)
     }
 
+    fn mark_of(&self, user: &str) -> Mark {
+        let user = folded(user);
+        let Leash { user_dropped: dropped, era } = self.sessions.leash(&user);
+        Mark { user: user.into(), dropped, era }
+    }
+
+    /// Whether anybody can tell that users have changed.
+    async fn can_be_told(&self) -> Result<(), Unavailable> {
+        if !self.sessions.is_trusted() {
+            // Users may live in a file, which is in memory too: without the database nobody learns whom it disables.
+            self.changes.latest().await?;
+        }
+        Ok(())
+    }
+
     async fn turn_of(&self, key: &PasswordKey, address: Option<IpAddr>) -> PasswordTurn {
         loop {
             let others = match self.turns.join(key, address) {
@@ -132,13 +147,15 @@ impl VerifiedPasswords for RememberedPasswords {
     }
 
     async fn mark(&self, user: &str) -> Result<Mark, Unavailable> {
-        let user = folded(user);
-        let Leash { user_dropped: dropped, era } = self.sessions.leash(&user);
-        if !self.sessions.is_trusted() {
-            // Users may live in a file, which is in memory too: without the database nobody learns whom it disables.
-            self.changes.latest().await?;
-        }
-        Ok(Mark { user: user.into(), dropped, era })
+        let mark = self.mark_of(user);
+        self.can_be_told().await?;
+        Ok(mark)
+    }
+
+    async fn marks(&self, users: &[&str]) -> Result<Vec<Mark>, Unavailable> {
+        let marks = users.iter().map(|user| self.mark_of(user)).collect();
+        self.can_be_told().await?;
+        Ok(marks)
     }
 
     fn remember(&self, key: PasswordKey, recognised: &Recognised, read_at: &Mark) {

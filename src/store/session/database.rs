@@ -23,7 +23,7 @@ use crate::{
         user::{User, folded},
     },
     observe::metrics::Metrics,
-    ports::{End, LiveSession, Peek, Sessions, Unavailable, Users},
+    ports::{Each, End, LiveSession, Peek, Sessions, Unavailable, Users},
     store::database::{Database, Guard, can_be_stored},
 };
 use async_trait::async_trait;
@@ -168,6 +168,42 @@ impl DatabaseSessions {
         Ok(Reading::Live(live))
     }
 
+    /// The same of many rows, into `each`. Those that are outdated are to be read again. One that is damaged leaves the others alone.
+    async fn read_each(
+        &self,
+        rows: Vec<Row>,
+        read_at: ReadAt,
+        each: &mut Each<SessionId, Arc<LiveSession>>,
+    ) -> Result<Vec<SessionId>, Unavailable> {
+        let mut sessions: Vec<Session> = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = row.id();
+            match Session::try_from(row) {
+                Ok(session) => sessions.push(session),
+                Err(detail) => unsure_of(id, &detail, each),
+            }
+        }
+        let mut names: Vec<&str> = sessions.iter().map(|session| session.user.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let users = self.users.find_each(&names).await?;
+        let mut outdated = Vec::new();
+        for session in sessions {
+            let id = session.id.clone();
+            let Some(user) = users.said(&folded(&session.user)) else {
+                unsure_of(id, "its user cannot be read", each);
+                continue;
+            };
+            match self.live_of(session, user, read_at) {
+                Ok(Reading::Live(live)) => drop(each.found.insert(id, live)),
+                Ok(Reading::NoUser) => {}
+                Ok(Reading::Outdated) => outdated.push(id),
+                Err(unavailable) => unsure_of(id, &unavailable.detail, each),
+            }
+        }
+        Ok(outdated)
+    }
+
     /// Writes the last uses noted since the last time. What could not be written is noted again. One at a time: whoever ends first
     /// takes what the other is writing for written.
     pub(in crate::store) async fn write_uses(&self) -> Result<(), Unavailable> {
@@ -261,6 +297,11 @@ impl DatabaseSessions {
     }
 }
 
+fn unsure_of(id: SessionId, detail: &str, each: &mut Each<SessionId, Arc<LiveSession>>) {
+    tracing::debug!(session = %id, detail, "a session cannot be read");
+    each.unsure.insert(id);
+}
+
 #[async_trait]
 impl Sessions for DatabaseSessions {
     fn peek(&self, gate_hash: &TokenHash) -> Peek {
@@ -297,34 +338,22 @@ impl Sessions for DatabaseSessions {
         Ok(ids.iter().filter(|id| !there.contains(id.as_str())).cloned().collect())
     }
 
-    async fn find_ids(&self, ids: &[SessionId]) -> Result<Vec<Arc<LiveSession>>, Unavailable> {
-        let read_at = self.read_at();
-        let rows: Vec<Row> = self
-            .database
-            .run(STORE, "find_ids", async {
-                let select = rows::select_each(self.database.dialect());
-                sqlx::query_as(select).bind(rows::list(ids)).fetch_all(&self.database.pool()).await
-            })
-            .await?;
-        let sessions: Vec<Session> = rows
-            .into_iter()
-            .map(|row| Session::try_from(row).map_err(|detail| Unavailable { store: STORE, detail }))
-            .collect::<Result<_, _>>()?;
-        let mut names: Vec<&str> = sessions.iter().map(|session| session.user.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        let users = self.users.find_each(&names).await?;
-        let users: HashMap<String, User> = users.into_iter().map(|user| (folded(&user.name), user)).collect();
-        let mut found = Vec::with_capacity(sessions.len());
-        for session in sessions {
-            let (id, user) = (session.id.clone(), users.get(&folded(&session.user)).cloned());
-            match self.live_of(session, user, read_at)? {
-                Reading::Live(live) => found.push(live),
-                Reading::NoUser => {}
-                Reading::Outdated => found.extend(self.find_id(&id).await?),
-            }
+    async fn find_ids(&self, ids: &[SessionId]) -> Result<Each<SessionId, Arc<LiveSession>>, Unavailable> {
+        let mut each = Each::default();
+        let mut wanted = ids.to_vec();
+        while !wanted.is_empty() {
+            let read_at = self.read_at();
+            let rows: Vec<Row> = self
+                .database
+                .run(STORE, "find_ids", async {
+                    let select = rows::select_each(self.database.dialect());
+                    sqlx::query_as(select).bind(rows::list(&wanted)).fetch_all(&self.database.pool()).await
+                })
+                .await?;
+            // Uses are written every few seconds: hardly ever are any asked for again, and not twice.
+            wanted = self.read_each(rows, read_at, &mut each).await?;
         }
-        Ok(found)
+        Ok(each)
     }
 
     async fn create(&self, session: Session, ended: &[SessionId]) -> Result<Arc<LiveSession>, Unavailable> {

@@ -6,6 +6,6 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub(super) use cache::{Leash, SessionCache, Watched};
+pub(super) use cache::{Generation, Leash, SessionCache, Watched};
 pub(super) use database::DatabaseSessions;
 pub(super) use rows::{delete_of_user, delete_of_users, delete_session, delete_step};

@@ -323,6 +323,12 @@ pub(super) struct Row {
     parent: Option<String>,
 }
 
+impl Row {
+    pub(super) fn id(&self) -> SessionId {
+        SessionId::new(self.id.clone())
+    }
+}
+
 impl TryFrom<Row> for Session {
     type Error = String;
 

@@ -1,20 +1,25 @@
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use super::cache::SessionCache;
+use async_trait::async_trait;
+
+use super::{cache::SessionCache, database::DatabaseSessions};
 use crate::{
+    config::DatabaseAddress,
     core::{
         identity::{Factor, Identity},
         session::{Session, SessionId, TokenHash},
         time::Timestamp,
         user::User,
     },
-    ports::{Clock, LiveSession},
+    observe::metrics::Metrics,
+    ports::{Clock, Each, LiveSession, Sessions as _, Unavailable, UserChange, UserError, Users, Whom},
+    store::database::Database,
 };
 
 #[derive(Default)]
@@ -29,12 +34,11 @@ impl Clock for FakeClock {
     }
 }
 
-fn live(id: &str, user: &str) -> Arc<LiveSession> {
+fn row(id: &str, user: &str) -> Session {
     let at = Timestamp::from_unix_millis(0);
-    let user = User::new(user, Vec::new());
-    let session = Session {
+    Session {
         id: SessionId::new(id.to_owned()),
-        user: user.name.clone(),
+        user: user.to_owned(),
         factor: Factor::One,
         domain: String::new(),
         gate_hash: TokenHash::of(id),
@@ -46,7 +50,12 @@ fn live(id: &str, user: &str) -> Arc<LiveSession> {
         user_agent: String::new(),
         address: None,
         parent: None,
-    };
+    }
+}
+
+fn live(id: &str, user: &str) -> Arc<LiveSession> {
+    let (at, session) = (Timestamp::from_unix_millis(0), row(id, user));
+    let user = User::new(user, Vec::new());
     let identity = Identity::new(&user, Factor::One, at, Some(session.id.clone())).unwrap();
     Arc::new(LiveSession::new(&session, Arc::new(identity), 1))
 }
@@ -195,4 +204,68 @@ fn to_drop_everything_frees_nothing_under_the_lock() {
     assert!((0..100).all(|number| !holds(&cache, &format!("s{number}"))));
     drop(emptied);
     assert!(kept.iter().all(|session| session.upgrade().is_none()), "and then it is");
+}
+
+/// Everybody there is. When many are asked for, the last uses that are pending are written just then.
+#[derive(Default)]
+struct Everybody {
+    sessions: OnceLock<Weak<DatabaseSessions>>,
+    asked_for_one: AtomicU64,
+    asked_for_many: AtomicU64,
+}
+
+#[async_trait]
+impl Users for Everybody {
+    async fn find(&self, name: &str) -> Result<Option<User>, Unavailable> {
+        self.asked_for_one.fetch_add(1, Ordering::SeqCst);
+        Ok(Some(User::new(name, Vec::new())))
+    }
+    async fn find_each(&self, names: &[&str]) -> Result<Each<String, User>, Unavailable> {
+        self.asked_for_many.fetch_add(1, Ordering::SeqCst);
+        self.sessions.get().unwrap().upgrade().unwrap().write_uses().await?;
+        let found = names.iter().map(|&name| (name.to_owned(), User::new(name, Vec::new()))).collect();
+        Ok(Each { found, ..Each::default() })
+    }
+    async fn list(&self) -> Result<Vec<User>, Unavailable> {
+        unreachable!("nothing here lists users")
+    }
+    async fn insert(&self, _: User, _: Option<String>) -> Result<(), UserError> {
+        unreachable!("nothing here makes a user")
+    }
+    async fn update(&self, _: &str, _: UserChange) -> Result<User, UserError> {
+        unreachable!("nothing here changes a user")
+    }
+    async fn delete(&self, _: &str) -> Result<(), UserError> {
+        unreachable!("nothing here deletes a user")
+    }
+    async fn revoke(&self, _: Whom<'_>) -> Result<u64, UserError> {
+        unreachable!("nothing here revokes")
+    }
+}
+
+#[tokio::test]
+async fn what_was_outdated_by_a_writing_is_read_again_in_one_question() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, cache) = trusted();
+    let address = DatabaseAddress::Sqlite(folder.path().join("postern.db"));
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let database = Arc::new(Database::open(&address, Arc::clone(&metrics), clock).await.unwrap());
+    let users = Arc::new(Everybody::default());
+    let sessions =
+        Arc::new(DatabaseSessions::new(Arc::clone(&database), Arc::new(cache), Arc::clone(&users) as _, metrics));
+    users.sessions.set(Arc::downgrade(&sessions)).unwrap();
+    let used_at = Timestamp::from_unix_millis(5_000);
+    let mut ids = Vec::new();
+    for number in 0..50 {
+        let live = sessions.create(row(&format!("s{number}"), "ann"), &[]).await.unwrap();
+        sessions.used(&live, used_at);
+        ids.push(live.session.id.clone());
+    }
+    users.asked_for_one.store(0, Ordering::SeqCst);
+    let each = sessions.find_ids(&ids).await.unwrap();
+    assert_eq!((each.found.len(), each.unsure.len()), (ids.len(), 0));
+    assert!(each.found.values().all(|live| live.last_used() == used_at), "no use is lost");
+    assert_eq!(users.asked_for_one.load(Ordering::SeqCst), 0);
+    assert_eq!(users.asked_for_many.load(Ordering::SeqCst), 2);
+    database.close().await;
 }

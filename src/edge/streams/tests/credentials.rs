@@ -5,7 +5,7 @@ use crate::{
     core::{
         api_token::Owner,
         ground::OwnToken,
-        issuer::{JwtAlgorithm, KeySource, TrustedIssuer, claims::ClaimMapping, jwks::KeySet},
+        issuer::{JwtAlgorithm, KeyAddress, KeyPlace, KeySource, TrustedIssuer, claims::ClaimMapping, jwks::KeySet},
         session::TokenHash,
     },
     ports::ApiTokens as _,
@@ -159,20 +159,35 @@ async fn threat_36_a_stream_by_a_password_ends_when_its_user_changes() {
 }
 
 fn by_foreign(scene: &Scene, seconds: i64) -> (Arc<Line>, Place) {
+    by_foreign_of(scene, "carol", seconds)
+}
+
+fn by_foreign_of(scene: &Scene, user: &str, seconds: i64) -> (Arc<Line>, Place) {
     let issuer = scene.site.tokens.trusted_issuers.first().cloned().unwrap_or_else(trusted);
-    let identity = Identity::new(&User::new("carol", Vec::new()), Factor::One, NOW, None).unwrap();
-    let name = scene.issuers.watch();
-    scene.open_by(&Arc::new(identity), Ground::Foreign { issuer, until: after(seconds), name: Some(name) })
+    let identity = Identity::new(&User::new(user, Vec::new()), Factor::One, NOW, None).unwrap();
+    let (key, name) = (secret(SECRET), scene.issuers.watch());
+    let key = Arc::new(key.keys[0].print());
+    scene.open_by(&Arc::new(identity), Ground::Foreign { issuer, key, until: after(seconds), name: Some(name) })
+}
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+fn secret(secret: &str) -> Arc<KeySet> {
+    Arc::new(KeySet::of_secret(secret.into()))
 }
 
 fn trusted() -> Arc<TrustedIssuer> {
+    issuer("postern", JwtAlgorithm::HS256, KeySource::Fixed(secret(SECRET)), ClaimMapping::default())
+}
+
+fn issuer(audience: &str, algorithm: JwtAlgorithm, keys: KeySource, claims: ClaimMapping) -> Arc<TrustedIssuer> {
     Arc::new(TrustedIssuer::new(
         "https://idp.example.com".to_owned(),
-        vec!["postern".to_owned()],
-        KeySource::Fixed(Arc::new(KeySet::of_secret("0123456789abcdef0123456789abcdef".into()))),
-        vec![JwtAlgorithm::HS256],
+        vec![audience.to_owned()],
+        keys,
+        vec![algorithm],
         Duration::ZERO,
-        ClaimMapping::default(),
+        claims,
         false,
     ))
 }
@@ -208,4 +223,93 @@ async fn a_stream_by_the_token_of_an_issuer_that_is_trusted_no_more_ends() {
     scene.site.tokens.trusted_issuers.clear();
     scene.look_at(3).await;
     assert_eq!(over(&scene, &second), Some(Over::Credential));
+}
+
+#[tokio::test]
+async fn threat_36_a_stream_by_another_issuers_token_ends_when_its_key_or_what_is_trusted_of_the_issuer_changes() {
+    let good = || KeySource::Fixed(secret(SECRET));
+    let prefixed = ClaimMapping { prefix: "idp-".to_owned(), ..ClaimMapping::default() };
+    let (ours, claims) = (JwtAlgorithm::HS256, ClaimMapping::default());
+    for (now, is_ended) in [
+        (trusted(), false),
+        (issuer("others", ours, good(), claims.clone()), true),
+        (issuer("postern", JwtAlgorithm::EdDSA, good(), claims.clone()), true),
+        (issuer("postern", ours, good(), prefixed), true),
+        (issuer("postern", ours, KeySource::Fixed(secret("another")), claims.clone()), true),
+        (issuer("postern", ours, KeySource::Fixed(Arc::default()), claims), true),
+    ] {
+        for is_sure in [true, false] {
+            let mut scene = Scene::new();
+            scene.site.tokens.trusted_issuers = vec![trusted()];
+            scene.issuers.sure.store(true, Ordering::SeqCst);
+            let (first, second) = (by_foreign(&scene, 600), by_foreign(&scene, 600));
+            scene.look_at(2).await;
+            assert_eq!(over(&scene, &first), None);
+            scene.site.tokens.trusted_issuers = vec![Arc::clone(&now)];
+            scene.issuers.sure.store(is_sure, Ordering::SeqCst);
+            scene.look_at(3).await;
+            assert_eq!(over(&scene, &second), is_ended.then_some(Over::Credential), "{now:?}");
+        }
+    }
+}
+
+/// Keys are fetched anew all the while.
+#[tokio::test]
+async fn threat_36_a_stream_ends_when_the_issuer_takes_the_key_back_and_not_when_others_come() {
+    let address = KeyAddress {
+        place: KeyPlace::Jwks("https://idp.example.com/keys".parse().unwrap()),
+        interval: Duration::from_secs(30),
+        refresh: Duration::from_secs(600),
+    };
+    let mut scene = Scene::new();
+    let fetched = KeySource::Fetched(Arc::new(address));
+    scene.site.tokens.trusted_issuers = vec![issuer("postern", JwtAlgorithm::HS256, fetched, ClaimMapping::default())];
+    scene.issuers.sure.store(true, Ordering::SeqCst);
+    let set = |secrets: &[&str]| {
+        let keys = secrets.iter().flat_map(|secret| KeySet::of_secret((*secret).into()).keys);
+        Some(Arc::new(KeySet { keys: keys.collect() }))
+    };
+    let open = [(); 4].map(|()| by_foreign(&scene, 600));
+    for (seconds, keys, ended) in [
+        (10, set(&[SECRET]), None),
+        (11, set(&["another", SECRET]), None),
+        (12, None, None),
+        (13, set(&["another"]), Some(Over::Credential)),
+    ] {
+        *scene.issuers.keys.lock().unwrap() = keys;
+        scene.look_at(seconds).await;
+        let open = &open[usize::try_from(seconds - 10).unwrap()];
+        assert_eq!(over(&scene, open), ended, "{seconds}");
+    }
+}
+
+/// Memory knows nothing, and a question takes so long that one look has time for three, eight at once.
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_ends_no_stream_by_a_token_or_a_password_that_counts() {
+    const MANY: usize = 500;
+    let mut scene = Scene::new();
+    scene.site.tokens.trusted_issuers = vec![trusted()];
+    for time in [&scene.stores.read_time, &scene.api_tokens.read_time, &scene.door.read_time, &scene.issuers.read_time]
+    {
+        time.store(200, Ordering::SeqCst);
+    }
+    let mut open = Vec::new();
+    for (number, mark) in ('\u{4e00}'..).take(MANY).enumerate() {
+        let secret = scene.api_tokens.issue(Owner::Service(format!("job-{number}")), &[], None);
+        let hash = TokenHash::of(&secret);
+        let live = scene.api_tokens.find(&hash).await.unwrap().unwrap();
+        open.push(scene.open_by(&live.identity, Ground::ApiToken(hash)));
+        let live = session(mark, 1);
+        scene.stores.store(&live);
+        open.push(by_access_token(&scene, &live, |_| {}));
+        let bob = scene.door.called(&format!("bob-{number}")).unwrap();
+        open.push(scene.open_by(&bob.identity, Ground::Password { watch: bob.watch, stamp: bob.stamp }));
+        open.push(by_foreign_of(&scene, &format!("carol-{number}"), 600));
+    }
+    for millis in (1_000..10_000).step_by(1_000) {
+        scene.api_tokens.forget_in_memory();
+        scene.look_at_millis(millis).await;
+    }
+    let over: Vec<_> = open.iter().filter_map(|open| over(&scene, open)).collect();
+    assert!(over.is_empty(), "{} of {}: {over:?}", over.len(), open.len());
 }

@@ -265,6 +265,19 @@ async fn a_slow_store_ends_no_stream_that_is_alive() {
     assert_eq!(scene.stores.peeks.load(Ordering::SeqCst), 0, "no request asked");
 }
 
+#[tokio::test]
+async fn what_is_damaged_ends_no_other_stream() {
+    let (good, bad) = (session('a', 1), session('b', 1));
+    let scene = Scene::with(&good);
+    scene.stores.damaged.lock().unwrap().push(bad.session.id.clone());
+    let (of_good, of_bad) = (scene.open(&good), scene.open(&bad));
+    for seconds in 1..10 {
+        scene.look_at(seconds).await;
+    }
+    assert_eq!(over(&scene, &of_good), None);
+    assert_eq!(over(&scene, &of_bad), Some(Over::Unsure));
+}
+
 /// Two questions a look are answered, each about many sessions; there is more to ask.
 #[tokio::test(start_paused = true)]
 async fn where_the_store_is_slower_those_are_asked_for_first_that_have_waited_longest() {

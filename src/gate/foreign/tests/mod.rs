@@ -446,6 +446,7 @@ async fn a_verified_token_is_never_remembered_past_its_end() {
         identity: Arc::clone(&known.1.identity),
         issuer: Arc::clone(&known.1.issuer),
         keys: Arc::clone(&known.1.keys),
+        key: Arc::clone(&known.1.key),
         free_name: known.1.free_name.clone(),
         weight: 1,
     };
