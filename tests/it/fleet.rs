@@ -11,11 +11,12 @@ use crate::{
         breaker::Breaker,
         eventually,
         fleet::{
-            BOUND, Database, Fault, Load, api_token, comes_to, ends, is_accepted, nodes, now, page, password_of, status,
+            BOUND, Database, Fault, Load, api_token, comes_to, ends, is_accepted, logout, nodes, nodes_with, now, page,
+            password_of, status,
         },
         port::Port,
         postgres::{IN_MEMORY, Postgres},
-        server::{PASSWORD, Role, Setup, feed, postern},
+        server::{PASSWORD, Role, Server, Setup, feed, postern},
         tls,
         upstream::Upstream,
         wire::Request,
@@ -29,33 +30,48 @@ async fn threat_36_what_one_node_ends_is_over_on_the_other_within_a_second() {
     let upstream = Upstream::start().await;
     let database = Postgres::shared_database().await;
     let (here, there) = nodes(&upstream, &database, &database).await;
+    what_one_ends_the_other_knows(&here, &there).await;
+}
+
+/// Wherever sessions are.
+pub(crate) async fn what_one_ends_the_other_knows(here: &Server, there: &Server) {
     let second = Duration::from_secs(1);
 
     let bob = here.sign_in("bob").await;
-    is_accepted(&there, &bob).await;
-    assert_eq!(here.portal(Request::new("POST", "/auth/logout").cookie(bob.both())).await.status, 204);
-    ends(&there, &bob, second).await;
+    is_accepted(there, &bob).await;
+    assert_eq!(logout(here, &bob).await, 204);
+    ends(there, &bob, second).await;
 
     let bob = there.sign_in("bob").await;
-    is_accepted(&here, &bob).await;
-    is_accepted(&there, &bob).await;
+    is_accepted(here, &bob).await;
+    is_accepted(there, &bob).await;
     let by_token = Request::get("/members/x").header("Authorization", format!("Bearer {}", bob.access_token));
-    assert_eq!(status(&here, Role::Edge, &by_token).await, 200, "both sign with one key");
+    assert_eq!(status(here, Role::Edge, &by_token).await, 200, "both sign with one key");
     here.run(&["session", "revoke", &bob.session_id]);
-    ends(&there, &bob, second).await;
-    ends(&here, &bob, second).await;
+    ends(there, &bob, second).await;
+    ends(here, &bob, second).await;
+
+    let (bob, another) = (here.sign_in("bob").await, there.sign_in("bob").await);
+    is_accepted(there, &bob).await;
+    let path = format!("/auth/sessions/{}", bob.session_id);
+    assert_eq!(here.portal(Request::new("DELETE", &path).cookie(another.both())).await.status, 204);
+    ends(there, &bob, second).await;
+    is_accepted(there, &another).await;
+    is_accepted(here, &another).await;
+    assert_eq!(there.portal(Request::new("POST", "/auth/logout-all").cookie(another.both())).await.status, 200);
+    ends(here, &another, second).await;
 
     let bob = here.sign_in("bob").await;
-    is_accepted(&there, &bob).await;
+    is_accepted(there, &bob).await;
     here.run(&["user", "disable", "bob"]);
-    ends(&there, &bob, second).await;
-    ends(&here, &bob, second).await;
+    ends(there, &bob, second).await;
+    ends(here, &bob, second).await;
     assert_eq!(there.login("bob", PASSWORD, &[]).await.status, 401);
 
     let alice = there.sign_in("alice").await;
-    is_accepted(&here, &alice).await;
+    is_accepted(here, &alice).await;
     here.run(&["user", "set-password", "alice", "--password-stdin"]);
-    ends(&there, &alice, second).await;
+    ends(there, &alice, second).await;
 }
 
 /// An open stream is no request: it ends all the same.
@@ -64,20 +80,25 @@ async fn threat_36_what_one_node_ends_ends_the_streams_of_the_other() {
     let upstream = Upstream::start().await;
     let database = Postgres::shared_database().await;
     let (here, there) = nodes(&upstream, &database, &database).await;
+    what_one_ends_ends_the_streams_of_the_other(&here, &there).await;
+}
+
+/// Wherever sessions are.
+pub(crate) async fn what_one_ends_ends_the_streams_of_the_other(here: &Server, there: &Server) {
     let (bob, alice) = (here.sign_in("bob").await, here.sign_in("alice").await);
-    let mut ended = Stream::websocket(&there, &bob.gate).await;
-    let mut kept = Stream::websocket(&there, &alice.gate).await;
+    let mut ended = Stream::websocket(there, &bob.gate).await;
+    let mut kept = Stream::websocket(there, &alice.gate).await;
     here.run(&["session", "revoke", &bob.session_id]);
     ended.ends().await;
     assert!(kept.echoes().await);
     // By what comes with each request too.
-    let mut of_alice = Stream::websocket_by(&there, &api_token(&here, "alice")).await;
-    let mut by_token = Stream::websocket_by(&there, &api_token(&here, "bob")).await;
+    let mut of_alice = Stream::websocket_by(there, &api_token(here, "alice")).await;
+    let mut by_token = Stream::websocket_by(there, &api_token(here, "bob")).await;
     here.run(&["token", "revoke", "--user", "bob"]);
     by_token.ends().await;
-    let mut by_password = Stream::websocket_by(&there, &password_of("bob")).await;
+    let mut by_password = Stream::websocket_by(there, &password_of("bob")).await;
     let bob = here.sign_in("bob").await;
-    let mut by_access_token = Stream::websocket_by(&there, &format!("Bearer {}", bob.access_token)).await;
+    let mut by_access_token = Stream::websocket_by(there, &format!("Bearer {}", bob.access_token)).await;
     assert!(by_password.echoes().await && by_access_token.echoes().await);
     here.run(&["user", "set-password", "bob", "--password-stdin"]);
     tokio::join!(by_password.ends(), by_access_token.ends());
@@ -114,19 +135,20 @@ async fn threat_36_the_streams_of_a_node_that_is_cut_off_end_as_soon() {
     }
 }
 
-async fn a_node_that_is_cut_off(fault: Fault) {
+/// From the database, wherever sessions are.
+pub(crate) async fn a_node_that_is_cut_off(fault: Fault, sessions: Option<&str>) {
     let upstream = Upstream::start().await;
     let Database { server: _server, port, url: database, name } = Database::start().await;
     let breaker = Breaker::before(port.number()).await;
     let relayed = format!("postgres://postgres@127.0.0.1:{}/{name}", breaker.port());
-    let (here, there) = nodes(&upstream, &database, &relayed).await;
+    let (here, there) = nodes_with(&upstream, [(&database, sessions), (&relayed, sessions)]).await;
 
     let (kept, revoked) = (here.sign_in("alice").await, here.sign_in("bob").await);
     is_accepted(&there, &kept).await;
     is_accepted(&there, &revoked).await;
     let load = Load::start(&there, &kept, &revoked);
     fault.strike(&breaker);
-    assert_eq!(here.portal(Request::new("POST", "/auth/logout").cookie(revoked.both())).await.status, 204);
+    assert_eq!(logout(&here, &revoked).await, 204);
     let revoked_at = now();
     for role in Role::BOTH {
         // Two seconds that memory may go on, one and a half that the store is given, and what a busy machine needs.
@@ -148,12 +170,12 @@ async fn a_node_that_is_cut_off(fault: Fault) {
 
 #[tokio::test]
 async fn threat_36_a_node_whose_connections_to_the_database_are_cut() {
-    a_node_that_is_cut_off(Fault::Cut).await;
+    a_node_that_is_cut_off(Fault::Cut, None).await;
 }
 
 #[tokio::test]
 async fn threat_36_a_node_that_loses_every_packet_to_the_database() {
-    a_node_that_is_cut_off(Fault::Silence).await;
+    a_node_that_is_cut_off(Fault::Silence, None).await;
 }
 
 /// To open a database anew is some fifty questions and answers: more than a poll may take, across a network like this.
@@ -171,10 +193,7 @@ async fn a_node_far_from_the_database_comes_back_after_a_crash_of_it() {
     comes_to(&there, Role::Edge, &kept, 503).await;
     server.restart().await;
     comes_to(&there, Role::Edge, &kept, 200).await;
-    eventually("the other one too", || async {
-        (here.portal(Request::new("POST", "/auth/logout").cookie(revoked.both())).await.status == 204).then_some(())
-    })
-    .await;
+    eventually("the other one too", || async { (logout(&here, &revoked).await == 204).then_some(()) }).await;
     // An answer that asks the database takes a good part of a second by itself.
     ends(&there, &revoked, BOUND).await;
 }
@@ -230,7 +249,7 @@ async fn threat_32_36_a_database_that_stands_still_under_load() {
     is_accepted(&there, &kept).await;
     is_accepted(&there, &revoked).await;
     let load = Load::start(&there, &kept, &revoked);
-    assert_eq!(here.portal(Request::new("POST", "/auth/logout").cookie(revoked.both())).await.status, 204);
+    assert_eq!(logout(&here, &revoked).await, 204);
     let revoked_at = now();
     server.pause();
     for role in Role::BOTH {

@@ -1,6 +1,7 @@
 //! Two nodes on one store, and what is asked of them while it is taken away.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +24,7 @@ use super::{
 };
 
 /// A cookie that names no session.
-const STRANGER: &str = "postern_session=BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB";
+pub(crate) const STRANGER: &str = "postern_session=BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB";
 /// Cut off, no 200 later than this after an end was acknowledged.
 pub(crate) const BOUND: Duration = Duration::from_secs(3);
 
@@ -34,8 +35,21 @@ pub(crate) fn now() -> Instant {
 
 /// Two nodes with one storage key; each reaches the database by a URL of its own.
 pub(crate) async fn nodes(upstream: &Upstream, first: &str, second: &str) -> (Server, Arc<Server>) {
-    let here = Setup::with(upstream).postgres(first, None).start().await;
-    let mut setup = Setup::with(upstream).postgres(second, Some(here.folder()));
+    nodes_with(upstream, [(first, None), (second, None)]).await
+}
+
+/// The URLs of the database and, where sessions are there, of Redis, of either node.
+pub(crate) async fn nodes_with(upstream: &Upstream, urls: [(&str, Option<&str>); 2]) -> (Server, Arc<Server>) {
+    let [first, second] = urls;
+    let setup = |(database, sessions): (&str, Option<&str>), key_folder: Option<&Path>| {
+        let setup = Setup::with(upstream).postgres(database, key_folder);
+        match sessions {
+            Some(url) => setup.sessions(url),
+            None => setup,
+        }
+    };
+    let here = setup(first, None).start().await;
+    let mut setup = setup(second, Some(here.folder()));
     // One portal for both: tokens carry its URL.
     setup.public_port = Some(here.edge());
     let mut there = setup.prepare_without_users();
@@ -54,6 +68,10 @@ pub(crate) fn password_of(user: &str) -> String {
 
 pub(crate) fn page(session: &SignedIn) -> Request {
     Request::get("/members/x").page().cookie(session.gate.clone())
+}
+
+pub(crate) async fn logout(server: &Server, session: &SignedIn) -> u16 {
+    server.portal(Request::new("POST", "/auth/logout").cookie(session.both())).await.status
 }
 
 pub(crate) async fn status(server: &Server, role: Role, request: &Request) -> u16 {
@@ -117,12 +135,17 @@ impl Load {
 
     /// Nobody passed who must not, from `revoked_at` on at the latest after the bound, and everybody who needs no store did.
     pub(crate) async fn end(self, revoked_at: Instant) {
+        self.end_where_the_kept_get(revoked_at, &[200, 503]).await;
+    }
+
+    /// As [`Load::end`].
+    pub(crate) async fn end_where_the_kept_get(self, revoked_at: Instant, statuses: &[u16]) {
         self.stop.store(true, Ordering::SeqCst);
         for client in self.clients {
             let answers = client.await.expect("a client");
             assert!(answers.public.iter().all(|status| *status == 200), "a bypass: {:?}", answers.public);
             assert!(answers.stranger.iter().all(|status| [302, 503].contains(status)), "{:?}", answers.stranger);
-            assert!(answers.kept.iter().all(|status| [200, 503].contains(status)), "{:?}", answers.kept);
+            assert!(answers.kept.iter().all(|status| statuses.contains(status)), "{:?}", answers.kept);
             let late = answers.revoked.iter().filter(|(came, _)| *came > revoked_at + BOUND);
             let mut late = late.map(|(_, status)| *status).peekable();
             assert!(late.peek().is_some(), "asked after the bound as well");

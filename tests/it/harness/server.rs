@@ -93,6 +93,13 @@ impl Setup {
         self
     }
 
+    /// In Redis; the rest of the storage is as said until here.
+    pub(crate) fn sessions(mut self, url: &str) -> Self {
+        let rest = self.storage.strip_suffix(" }").expect("a mapping");
+        self.storage = format!("{rest}, sessions: \"{url}\" }}");
+        self
+    }
+
     /// The edge speaks TLS, and the portal's URL says so.
     pub(crate) fn edge_over_tls(mut self, identity: &tls::Identity) -> Self {
         self.edge = tls::setting();
