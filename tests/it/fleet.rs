@@ -3,23 +3,19 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
+    time::Duration,
 };
-
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use tokio::task::JoinHandle;
 
 use crate::{
     harness::{
         breaker::Breaker,
         eventually,
+        fleet::{
+            BOUND, Database, Fault, Load, api_token, comes_to, ends, is_accepted, nodes, now, page, password_of, status,
+        },
         port::Port,
         postgres::{IN_MEMORY, Postgres},
-        server::{PASSWORD, Role, Server, Setup, SignedIn, feed, postern},
+        server::{PASSWORD, Role, Setup, feed, postern},
         tls,
         upstream::Upstream,
         wire::Request,
@@ -27,60 +23,6 @@ use crate::{
     },
     streams::Stream,
 };
-
-/// A cookie that names no session.
-const STRANGER: &str = "postern_session=BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB";
-/// Cut off, no 200 later than this after an end was acknowledged.
-const BOUND: Duration = Duration::from_secs(3);
-
-#[expect(clippy::disallowed_methods, reason = "a test measures real time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// Two nodes with one storage key; each reaches the database by a URL of its own.
-async fn nodes(upstream: &Upstream, first: &str, second: &str) -> (Server, Arc<Server>) {
-    let here = Setup::with(upstream).postgres(first, None).start().await;
-    let mut setup = Setup::with(upstream).postgres(second, Some(here.folder()));
-    // One portal for both: tokens carry its URL.
-    setup.public_port = Some(here.edge());
-    let mut there = setup.prepare_without_users();
-    there.launch().await;
-    (here, Arc::new(there))
-}
-
-/// `Authorization` by a new API token.
-fn api_token(server: &Server, owner: &str) -> String {
-    format!("Bearer {}", server.run(&["token", "create", owner, "--name", "stream"]).trim_end())
-}
-
-fn password_of(user: &str) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{user}:{PASSWORD}")))
-}
-
-fn page(session: &SignedIn) -> Request {
-    Request::get("/members/x").page().cookie(session.gate.clone())
-}
-
-async fn status(server: &Server, role: Role, request: &Request) -> u16 {
-    server.ask(role, request).await.status
-}
-
-/// Not 200 any more, by both roles, within `limit`; what it is instead.
-async fn ends(server: &Server, session: &SignedIn, limit: Duration) {
-    within(limit, "the session has ended on the other node", async {
-        for role in Role::BOTH {
-            eventually("no 200", || async { (status(server, role, &page(session)).await == 302).then_some(()) }).await;
-        }
-    })
-    .await;
-}
-
-async fn is_accepted(server: &Server, session: &SignedIn) {
-    for role in Role::BOTH {
-        assert_eq!(status(server, role, &page(session)).await, 200, "{role:?}");
-    }
-}
 
 #[tokio::test]
 async fn threat_36_what_one_node_ends_is_over_on_the_other_within_a_second() {
@@ -170,105 +112,6 @@ async fn threat_36_the_streams_of_a_node_that_is_cut_off_end_as_soon() {
         assert_eq!(status(&there, Role::Edge, &page(&bob)).await, 302, "over for good");
         assert!(Stream::websocket(&there, &alice.gate).await.echoes().await);
     }
-}
-
-/// Requests of one node, one after another by both roles, until told to stop.
-struct Load {
-    stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<Answers>>,
-}
-
-#[derive(Default)]
-struct Answers {
-    public: Vec<u16>,
-    stranger: Vec<u16>,
-    kept: Vec<u16>,
-    /// With the moment at which the answer came.
-    revoked: Vec<(Instant, u16)>,
-}
-
-impl Load {
-    fn start(server: &Arc<Server>, kept: &SignedIn, revoked: &SignedIn) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let client = |role| {
-            let (server, stop) = (Arc::clone(server), Arc::clone(&stop));
-            let public = Request::get("/public/x");
-            let stranger = Request::get("/members/x").page().cookie(STRANGER);
-            let (kept, revoked) = (page(kept), page(revoked));
-            tokio::spawn(async move {
-                let mut answers = Answers::default();
-                while !stop.load(Ordering::SeqCst) {
-                    answers.public.push(status(&server, role, &public).await);
-                    answers.stranger.push(status(&server, role, &stranger).await);
-                    answers.kept.push(status(&server, role, &kept).await);
-                    let status = status(&server, role, &revoked).await;
-                    answers.revoked.push((now(), status));
-                }
-                answers
-            })
-        };
-        let clients = Role::BOTH.into_iter().cycle().take(6).map(client).collect();
-        Self { stop, clients }
-    }
-
-    /// Nobody passed who must not, from `revoked_at` on at the latest after the bound, and everybody who needs no store did.
-    async fn end(self, revoked_at: Instant) {
-        self.stop.store(true, Ordering::SeqCst);
-        for client in self.clients {
-            let answers = client.await.expect("a client");
-            assert!(answers.public.iter().all(|status| *status == 200), "a bypass: {:?}", answers.public);
-            assert!(answers.stranger.iter().all(|status| [302, 503].contains(status)), "{:?}", answers.stranger);
-            assert!(answers.kept.iter().all(|status| [200, 503].contains(status)), "{:?}", answers.kept);
-            let late = answers.revoked.iter().filter(|(came, _)| *came > revoked_at + BOUND);
-            let mut late = late.map(|(_, status)| *status).peekable();
-            assert!(late.peek().is_some(), "asked after the bound as well");
-            assert!(late.all(|status| status != 200), "after the bound: {:?}", answers.revoked);
-        }
-    }
-}
-
-/// How a node loses the database.
-#[derive(Clone, Copy)]
-enum Fault {
-    Cut,
-    Silence,
-}
-
-impl Fault {
-    fn strike(self, breaker: &Breaker) {
-        match self {
-            Self::Cut => breaker.cut(),
-            Self::Silence => breaker.silence(),
-        }
-    }
-}
-
-/// A server that is reached by a port, so that something can stand before it.
-struct Database {
-    server: Postgres,
-    port: Port,
-    url: String,
-    name: String,
-}
-
-impl Database {
-    async fn start() -> Self {
-        let port = Port::free();
-        let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={}", port.number())];
-        let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
-        let server = Postgres::start(&settings).await;
-        let url = server.database().await;
-        let name = url.rsplit('/').next().expect("a name").to_owned();
-        Self { server, port, url, name }
-    }
-}
-
-/// By this role, however long it takes.
-async fn comes_to(server: &Server, role: Role, session: &SignedIn, wanted: u16) {
-    eventually(&format!("{wanted} by {role:?}"), || async {
-        (status(server, role, &page(session)).await == wanted).then_some(())
-    })
-    .await;
 }
 
 async fn a_node_that_is_cut_off(fault: Fault) {

@@ -30,6 +30,7 @@ mod machines;
 mod mails;
 #[path = "../support/mmdb.rs"]
 mod mmdb;
+mod redis;
 mod reload;
 mod replay;
 mod roles;
