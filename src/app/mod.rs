@@ -17,7 +17,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     admin,
-    config::{self, DatabaseAddress, Loaded, LogFormat, NamedFile, Settings, Storage, Unfit},
+    config::{self, DatabaseAddress, Loaded, LogFormat, NamedFile, SessionsPlace, Settings, Storage, Unfit},
     core::{request::Role, site::CurrentSite, time::Timestamp, tokens::TokenSettings},
     edge::{self, Edge},
     forward_auth::{self, ForwardAuth},
@@ -91,7 +91,7 @@ impl Fixed {
         Self(vec![
             ("server.listeners", format!("{listeners:?}")),
             ("server.admin", format!("{:?}", settings.server.admin)),
-            ("storage", format!("{:?} {:?}", settings.storage, password_digest(&settings.storage))),
+            ("storage", format!("{:?} {:?}", settings.storage, password_digests(&settings.storage))),
             ("users", format!("{:?}", settings.users)),
             ("log", format!("{:?}", settings.log)),
         ])
@@ -104,11 +104,16 @@ impl Fixed {
 }
 
 /// A password is not in the printed form, but a new one needs a restart too.
-fn password_digest(storage: &Storage) -> Option<[u8; 32]> {
-    match &storage.database {
+fn password_digests(storage: &Storage) -> [Option<[u8; 32]>; 2] {
+    let of_database = match &storage.database {
         DatabaseAddress::Sqlite(_) => None,
         DatabaseAddress::Postgres(url) => Some(url.digest()),
-    }
+    };
+    let of_sessions = match &storage.sessions {
+        SessionsPlace::Database => None,
+        SessionsPlace::Redis(url) => Some(url.digest()),
+    };
+    [of_database, of_sessions]
 }
 
 /// Runs a server until it is told to stop. Returns when everything has drained.

@@ -39,6 +39,7 @@ use crate::{
 pub use self::{
     postgres_url::PostgresUrl,
     quantity::{duration, moment},
+    redis_url::{RedisKind, RedisLogin, RedisUrl},
     sections::notifier::{MailWay, Notifier, SmtpServer, SmtpTls},
 };
 
@@ -49,6 +50,7 @@ mod policy_roles;
 mod postgres_url;
 mod quantity;
 mod reader;
+mod redis_url;
 mod sections;
 mod shape;
 pub(crate) mod source;
@@ -190,6 +192,14 @@ pub struct SourceRate {
 pub struct Storage {
     pub database: DatabaseAddress,
     pub key_file: PathBuf,
+    pub sessions: SessionsPlace,
+}
+
+/// Where sessions are kept (`storage.sessions`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionsPlace {
+    Database,
+    Redis(Box<RedisUrl>),
 }
 
 /// Shows itself without a password.

@@ -13,7 +13,8 @@ use super::{
     identity::FileUsers,
     issuer_keys::FetchedKeys,
     keys::DatabaseKeys,
-    session::{DatabaseSessions, SessionCache},
+    redis::Heart,
+    session::{CachedSessions, SessionCache, Source},
     tokens::DatabaseTokens,
 };
 use crate::{
@@ -44,7 +45,9 @@ pub(super) struct Background {
     pub(super) database: Arc<Database>,
     pub(super) devices: Arc<DatabaseDevices>,
     pub(super) cache: Arc<SessionCache>,
-    pub(super) sessions: Arc<DatabaseSessions>,
+    /// Of Redis, where sessions are there.
+    pub(super) heart: Option<Heart>,
+    pub(super) sessions: Arc<CachedSessions>,
     pub(super) api_tokens: Arc<DatabaseApiTokens>,
     pub(super) changes: Arc<dyn Changes>,
     pub(super) keys: Arc<DatabaseKeys>,
@@ -52,7 +55,7 @@ pub(super) struct Background {
     pub(super) tokens: Arc<DatabaseTokens>,
     pub(super) users_file: Option<Arc<FileUsers>>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) lifetimes: arc_swap::ArcSwap<crate::core::session::Lifetimes>,
+    pub(super) lifetimes: Arc<arc_swap::ArcSwap<crate::core::session::Lifetimes>>,
 }
 
 impl Stores {
@@ -65,9 +68,10 @@ impl Stores {
             tokio::join!(
                 Follower::new(background.clone(), readiness.clone()).run(shutdown.clone()),
                 background.issuer_keys.run(&readiness, &background.metrics, shutdown.clone()),
+                background.beat(&readiness, shutdown.clone()),
                 keep_house(&background, shutdown)
             );
-            background.cache.distrust();
+            background.cache.distrust(Source::Log);
             background.database.close().await;
         })
     }
@@ -181,7 +185,7 @@ impl Follower {
             Err(_) => return Err(format!("no answer within {limit:?}")),
         };
         if polled == Polled::Level {
-            self.background.cache.trust(now);
+            self.background.cache.trust(Source::Log, now);
             self.succeeded_at = now;
             self.tell_up();
         }
@@ -213,7 +217,7 @@ impl Follower {
             }
             // An outage at once: nothing remembered counts.
             Look::Gone => {
-                self.background.cache.distrust();
+                self.background.cache.distrust(Source::Log);
                 return Err("the database file is gone".to_owned());
             }
         };
@@ -233,7 +237,7 @@ impl Follower {
 
     /// Nothing remembered of the one before counts.
     fn tell_replaced(&mut self) {
-        self.background.cache.distrust();
+        self.background.cache.distrust(Source::Log);
         if !std::mem::replace(&mut self.replaced, true) {
             match self.background.database.dialect() {
                 Dialect::Sqlite => {
@@ -328,7 +332,7 @@ impl Follower {
 }
 
 /// Also where the sender is gone: nobody could stop the work any more.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
@@ -361,6 +365,13 @@ async fn keep_house(background: &Background, mut shutdown: watch::Receiver<bool>
 }
 
 impl Background {
+    /// Where sessions are in Redis.
+    async fn beat(&self, readiness: &Readiness, shutdown: watch::Receiver<bool>) {
+        if let Some(heart) = &self.heart {
+            heart.run(readiness, shutdown).await;
+        }
+    }
+
     async fn write_uses(&self) -> Result<(), Unavailable> {
         let (of_sessions, of_tokens) = (self.sessions.write_uses().await, self.api_tokens.write_uses().await);
         of_sessions.and(of_tokens)

@@ -18,6 +18,7 @@ mod keys;
 mod limit;
 mod mail;
 mod passwords;
+mod redis;
 mod regulation;
 mod session;
 pub mod system;
@@ -37,7 +38,7 @@ pub use limit::GovernorLimit;
 pub use mail::MailQueue;
 
 use crate::{
-    config::{Settings, SourceRate, Storage, UsersSource},
+    config::{SessionsPlace, Settings, SourceRate, Storage, UsersSource},
     core::{issuer::TrustedIssuer, session::Lifetimes, tokens::SigningAlgorithm},
     observe::metrics::Metrics,
     ports::{
@@ -52,7 +53,8 @@ use follow::Background;
 use identity::DatabaseUsers;
 use issuer_keys::{FetchedKeys, MemoryTokens};
 use keys::DatabaseKeys;
-use session::{DatabaseSessions, SessionCache};
+use redis::{Heart, Redis};
+use session::{CachedSessions, DatabaseRecords, RedisRecords, SessionCache, SessionRecords, Source};
 use tokens::DatabaseTokens;
 
 /// Every adapter, opened.
@@ -111,6 +113,9 @@ pub enum OpenError {
     /// Without the password that its URL may hold.
     #[error("the database {name} cannot be opened: {why}")]
     Database { name: String, why: String },
+    /// Without the passwords that its URL may hold.
+    #[error("Redis cannot be used: {name} (storage.sessions): {why}")]
+    Redis { name: String, why: String },
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
@@ -126,7 +131,7 @@ pub enum OpenError {
 }
 
 /// Opens the database and what is in it, with the machine's own clock and randomness: all that commands need. What a server only tells with, such as
-/// countries and mails, must not keep one from ending sessions.
+/// countries and mails, must not keep one from ending sessions, and neither must a Redis that does not answer: the database says what ended.
 ///
 /// # Errors
 /// One clear line that names the file and why.
@@ -141,6 +146,7 @@ pub async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Stores, 
 /// As [`open`].
 pub async fn open_all(settings: &Settings, metrics: Arc<Metrics>) -> Result<Stores, OpenError> {
     let stores = open(settings, metrics).await?;
+    stores.reach().await?;
     stores.geo.swap(Countries::configured(settings.geo.as_deref()).map_err(OpenError::Geo)?);
     stores.mail.configure(&settings.notifier).map_err(OpenError::Mail)?;
     Ok(stores)
@@ -166,10 +172,21 @@ pub async fn open_with(
     let keys =
         DatabaseKeys::open(database.clone(), cache.clone(), key_file, options.algorithm, entropy.clone()).await?;
     let keys = Arc::new(keys);
+    let lifetimes = Arc::new(ArcSwap::from_pointee(options.lifetimes));
+    let in_redis = open_redis(&options.storage.sessions, &database, &lifetimes, &metrics, &*entropy).await?;
+    let heart = in_redis.as_ref().map(|(redis, _)| {
+        cache.distrust(Source::Redis);
+        Heart { redis: redis.clone(), cache: cache.clone(), metrics: metrics.clone() }
+    });
+    let in_redis = in_redis.map(|(_, records)| records);
     // Before anybody can ask: no node is ready without the revocations.
-    let tokens = Arc::new(DatabaseTokens::open(database.clone(), cache.clone()).await?);
-    let (users, credentials, users_file) = open_users(&options.users, &database, &cache).await?;
-    let sessions = Arc::new(DatabaseSessions::new(database.clone(), cache.clone(), users.clone(), metrics.clone()));
+    let tokens = Arc::new(DatabaseTokens::open(database.clone(), cache.clone(), in_redis.clone()).await?);
+    let (users, credentials, users_file) = open_users(&options.users, &database, &cache, &in_redis).await?;
+    let records: Arc<dyn SessionRecords> = match in_redis {
+        Some(records) => records,
+        None => Arc::new(DatabaseRecords::new(database.clone())),
+    };
+    let sessions = Arc::new(CachedSessions::new(records, cache.clone(), users.clone(), metrics.clone(), clock.clone()));
     let changes: Arc<dyn Changes> = Arc::new(changes::DatabaseChanges::new(database.clone()));
     let hand_overs = Arc::new(hand_over::DatabaseHandOvers::new(database.clone()));
     let api_tokens = Arc::new(DatabaseApiTokens::new(database.clone(), users.clone(), cache.clone()));
@@ -181,6 +198,7 @@ pub async fn open_with(
         database,
         devices: devices.clone(),
         cache,
+        heart,
         issuer_keys: issuer_keys.clone(),
         sessions: sessions.clone(),
         api_tokens: api_tokens.clone(),
@@ -189,7 +207,7 @@ pub async fn open_with(
         tokens: tokens.clone(),
         users_file: users_file.clone(),
         metrics: metrics.clone(),
-        lifetimes: ArcSwap::from_pointee(options.lifetimes),
+        lifetimes,
     });
     Ok(Stores {
         users,
@@ -219,24 +237,48 @@ pub async fn open_with(
 
 type OpenedUsers = (Arc<dyn Users>, Arc<dyn Credentials>, Option<Arc<FileUsers>>);
 
+/// Where sessions are kept in Redis. Asks it nothing: a command that ends sessions must not fail for it.
+async fn open_redis(
+    place: &SessionsPlace,
+    database: &Arc<Database>,
+    lifetimes: &Arc<ArcSwap<Lifetimes>>,
+    metrics: &Arc<Metrics>,
+    entropy: &dyn Entropy,
+) -> Result<Option<(Arc<Redis>, Arc<RedisRecords>)>, OpenError> {
+    let SessionsPlace::Redis(url) = place else { return Ok(None) };
+    let redis = Redis::at(url, metrics.clone(), database.clock.clone())
+        .map_err(|error| OpenError::Redis { name: url.to_string(), why: error.to_string() })?;
+    let redis = Arc::new(redis);
+    let records = RedisRecords::open(redis.clone(), database.clone(), lifetimes.clone(), entropy).await?;
+    Ok(Some((redis, Arc::new(records))))
+}
+
 async fn open_users(
     source: &UsersSource,
     database: &Arc<Database>,
     cache: &Arc<SessionCache>,
+    in_redis: &Option<Arc<RedisRecords>>,
 ) -> Result<OpenedUsers, OpenError> {
     match source {
         UsersSource::Database => {
-            let users = Arc::new(DatabaseUsers::new(database.clone(), cache.clone()));
+            let users = Arc::new(DatabaseUsers::new(database.clone(), cache.clone(), in_redis.clone()));
             Ok((users.clone(), users, None))
         }
         UsersSource::File(path) => {
-            let users = Arc::new(FileUsers::open(path, database.clone(), cache.clone()).await?);
+            let users = Arc::new(FileUsers::open(path, database.clone(), cache.clone(), in_redis.clone()).await?);
             Ok((users.clone(), users.clone(), Some(users)))
         }
     }
 }
 
 impl Stores {
+    /// Whether Redis, where sessions are there, can be used: for a server that is about to start.
+    async fn reach(&self) -> Result<(), OpenError> {
+        let Some(heart) = &self.background.heart else { return Ok(()) };
+        let reached = heart.redis.reach().await;
+        reached.map_err(|error| OpenError::Redis { name: heart.redis.name().to_owned(), why: error.to_string() })
+    }
+
     /// What of a reload concerns the stores: the source limit, the lifetimes by which old sessions are cleaned away, and whose keys to fetch.
     pub fn configure(&self, settings: &Settings) {
         self.source_limit.configure(settings.server.source_limit);

@@ -17,6 +17,7 @@ pub(in crate::store) async fn scratch(folder: &TempDir) -> Stores {
         storage: Storage {
             database: crate::config::DatabaseAddress::Sqlite(file("postern.db")),
             key_file: file("postern.key"),
+            sessions: SessionsPlace::Database,
         },
         users: UsersSource::Database,
         source_limit: None,

@@ -111,7 +111,7 @@ impl Place {
     /// At another time.
     pub(crate) async fn open_at(&self, clock: Arc<dyn Clock>) -> Result<Stores, OpenError> {
         let options = Options {
-            storage: Storage { database: self.address.clone(), key_file: self.key_file() },
+            storage: Storage { database: self.address.clone(), key_file: self.key_file(), sessions: self.sessions.clone() },
             users: self.users.clone(),
             source_limit: None,
             lifetimes: Lifetimes {

@@ -239,6 +239,7 @@ async fn stores_of(server: &Server) -> Stores {
         storage: Storage {
             database: DatabaseAddress::Sqlite(data.join("postern.db")),
             key_file: data.join("postern.key"),
+            sessions: SessionsPlace::Database,
         },
         users: UsersSource::Database,
         source_limit: None,

@@ -7,9 +7,10 @@ use serde::Deserialize;
 
 use super::only;
 use crate::config::{
-    DatabaseAddress, NamedFile, PostgresUrl, Storage,
+    DatabaseAddress, NamedFile, PostgresUrl, RedisUrl, SessionsPlace, Storage,
     error::{Report, Trail},
     postgres_url::{EXAMPLE, Protection},
+    redis_url,
 };
 
 const SQLITE: &str = "sqlite://";
@@ -29,9 +30,13 @@ pub(in crate::config) struct RawStorage {
     /// Encrypts signing keys and factor secrets in the database (default `data/postern.key`).
     #[schemars(example = &"data/postern.key")]
     key_file: Option<String>,
-    /// Where sessions live (default `database`).
+    /// Where sessions live: `database`, or a Redis (`redis://HOST`, `rediss://` with TLS, `redis+sentinel://HOST,HOST/MASTER`,
+    /// `redis+cluster://HOST,HOST`; default `database`).
     #[schemars(example = &"database")]
     sessions: Option<String>,
+    /// A file that holds what `sessions` would say, since the URL of a Redis may hold a password.
+    #[schemars(example = &"secrets/redis-url")]
+    sessions_file: Option<String>,
     /// Where limits are counted (default `memory`).
     #[schemars(example = &"memory")]
     counters: Option<String>,
@@ -44,27 +49,67 @@ pub(in crate::config) fn storage(report: &mut Report, raw: &RawStorage) -> Stora
     if key_file.is_empty() {
         report.fault(&at.key("key_file"), format!("`storage.key_file` is empty; write a path such as `{KEY_FILE}`"));
     }
-    only(report, &at.key("sessions"), raw.sessions.as_deref(), "database", &["redis", "memory"]);
     only(report, &at.key("counters"), raw.counters.as_deref(), "memory", &["redis"]);
-    Storage { database, key_file: PathBuf::from(key_file) }
+    let sessions = sessions(report, &at, raw);
+    Storage { database, key_file: PathBuf::from(key_file), sessions }
+}
+
+/// A value, or the content of the file that holds it. `None`: neither is there, or it cannot be had, which is told.
+fn value_or_file(
+    report: &mut Report,
+    at: &Trail,
+    (key, value): (&'static str, Option<&str>),
+    (file_key, file): (&'static str, Option<&str>),
+) -> Option<(Trail, String)> {
+    match (value, file) {
+        (None, None) => None,
+        (Some(text), None) => Some((at.key(key), text.to_owned())),
+        (None, Some(file)) => {
+            let at = at.key(file_key);
+            let read = std::fs::read_to_string(file).map_err(|error| format!("this file cannot be read: {error}"));
+            let text = report.take(&at, read)?;
+            report.name(&at, NamedFile::Value(PathBuf::from(file)));
+            Some((at, text.trim().to_owned()))
+        }
+        (Some(_), Some(_)) => {
+            let fault = format!("`storage` has both `{key}` and `{file_key}`; keep one of the two");
+            report.fault_of_key(&at.key(file_key), fault);
+            None
+        }
+    }
+}
+
+fn sessions(report: &mut Report, at: &Trail, raw: &RawStorage) -> SessionsPlace {
+    let (value, file) = (raw.sessions.as_deref(), raw.sessions_file.as_deref());
+    let Some((at, text)) = value_or_file(report, at, ("sessions", value), ("sessions_file", file)) else {
+        return SessionsPlace::Database;
+    };
+    let place = match text.as_str() {
+        "database" => Ok(SessionsPlace::Database),
+        text if RedisUrl::is_meant(text) => RedisUrl::parse(text).map(|url| SessionsPlace::Redis(Box::new(url))),
+        // The text is not repeated: it may hold a password.
+        _ => Err(format!("sessions cannot be kept there; write `database`, or a URL such as `{}`", redis_url::EXAMPLE)),
+    };
+    let Some(place) = report.take(&at, place) else { return SessionsPlace::Database };
+    if let SessionsPlace::Redis(url) = &place
+        && url.is_open()
+    {
+        report.warn(
+            &at,
+            "whoever sits between this machine and Redis can read and change everything, and sign in as anybody: write `rediss` for TLS",
+        );
+    }
+    place
 }
 
 fn database(report: &mut Report, at: &Trail, raw: &RawStorage) -> DatabaseAddress {
     let default = || DatabaseAddress::Sqlite(PathBuf::from(DATABASE.trim_start_matches(SQLITE)));
-    let (at, text) = match (&raw.database, &raw.database_file) {
-        (text, None) => (at.key("database"), text.as_deref().unwrap_or(DATABASE).to_owned()),
-        (None, Some(file)) => {
-            let at = at.key("database_file");
-            let read = std::fs::read_to_string(file).map_err(|error| format!("this file cannot be read: {error}"));
-            let Some(text) = report.take(&at, read) else { return default() };
-            report.name(&at, NamedFile::Value(PathBuf::from(file)));
-            (at, text.trim().to_owned())
-        }
-        (Some(_), Some(_)) => {
-            let fault = "`storage` has both `database` and `database_file`; keep one of the two";
-            report.fault_of_key(&at.key("database_file"), fault);
-            return default();
-        }
+    let (value, file) = (raw.database.as_deref(), raw.database_file.as_deref());
+    if value.is_none() && file.is_none() {
+        return default();
+    }
+    let Some((at, text)) = value_or_file(report, at, ("database", value), ("database_file", file)) else {
+        return default();
     };
     let Some(address) = report.take(&at, address(&text)) else { return default() };
     if let DatabaseAddress::Postgres(url) = &address

@@ -95,6 +95,11 @@ impl Write {
         self.dialect
     }
 
+    /// When it began.
+    pub(in crate::store) fn at(&self) -> Timestamp {
+        self.at
+    }
+
     /// A row of the log (invariant 7), to be written with the commit.
     pub(in crate::store) fn record(&mut self, kind: ChangeKind, id: &str) {
         self.log.push((kind, id.to_owned()));

@@ -10,7 +10,7 @@ use crate::{
     ports::{ChangeKind, Unavailable},
     store::{
         database::{Database, Guard},
-        session::delete_step,
+        session::{RedisRecords, delete_step},
     },
 };
 
@@ -49,11 +49,24 @@ macro_rules! versions_in {
 pub(super) static USERS: Versions = versions_in!("users");
 pub(super) static FILE_USERS: Versions = versions_in!("file_users");
 
-/// How many sessions ended; `None`: there is no such user. `folded_user`: `None` for all.
+/// How many sessions ended; `None`: there is no such user. `folded_user`: `None` for all. `in_redis`: where sessions are there.
 ///
 /// # Errors
 /// The database cannot answer; what ended until then stays so, and whoever asks again ends the rest.
 pub(super) async fn revoke(
+    database: &Database,
+    versions: &Versions,
+    folded_user: Option<&str>,
+    in_redis: Option<&RedisRecords>,
+) -> Result<Option<u64>, Unavailable> {
+    let ended = revoke_in_database(database, versions, folded_user).await?;
+    Ok(match (ended, in_redis) {
+        (Some(ended), Some(in_redis)) => Some(ended + in_redis.sweep(folded_user).await),
+        (ended, _) => ended,
+    })
+}
+
+async fn revoke_in_database(
     database: &Database,
     versions: &Versions,
     folded_user: Option<&str>,

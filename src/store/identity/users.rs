@@ -15,7 +15,7 @@ use crate::{
         api_tokens,
         database::{Database, Dialect, Guard, can_be_stored},
         devices,
-        session::{SessionCache, delete_of_user},
+        session::{RedisRecords, SessionCache, delete_of_user},
     },
 };
 
@@ -24,6 +24,8 @@ const STORE: &str = "users";
 pub(in crate::store) struct DatabaseUsers {
     database: Arc<Database>,
     cache: Arc<SessionCache>,
+    /// Where sessions are there.
+    in_redis: Option<Arc<RedisRecords>>,
 }
 
 /// What a transaction on one user came to.
@@ -35,8 +37,12 @@ enum Outcome<T> {
 }
 
 impl DatabaseUsers {
-    pub(in crate::store) fn new(database: Arc<Database>, cache: Arc<SessionCache>) -> Self {
-        Self { database, cache }
+    pub(in crate::store) fn new(
+        database: Arc<Database>,
+        cache: Arc<SessionCache>,
+        in_redis: Option<Arc<RedisRecords>>,
+    ) -> Self {
+        Self { database, cache, in_redis }
     }
 
     /// Runs a change and makes this node forget what it knew of the user before it answers.
@@ -134,7 +140,7 @@ impl Users for DatabaseUsers {
                 return Ok(Outcome::Exists);
             }
             // A session of somebody of that name (of the users file, say) is not a session of this user.
-            delete_of_user(&mut write, &folded(&user.name), None).await?;
+            delete_of_user(&mut write, &folded(&user.name)).await?;
             api_tokens::delete_of_user(&mut write, &folded(&user.name)).await?;
             devices::delete_of_user(&mut write, &folded(&user.name)).await?;
             write.commit().await?;
@@ -180,7 +186,7 @@ impl Users for DatabaseUsers {
             let Some(version) = version else { return Ok(Outcome::Unknown) };
             user.token_version = u64::try_from(version).unwrap_or(u64::MAX);
             if ends_sessions {
-                delete_of_user(&mut write, &folded(name), None).await?;
+                delete_of_user(&mut write, &folded(name)).await?;
                 api_tokens::delete_of_user(&mut write, &folded(name)).await?;
             } else {
                 write.record(ChangeKind::User, &folded(name));
@@ -199,7 +205,7 @@ impl Users for DatabaseUsers {
             if done.rows_affected() == 0 {
                 return Ok(Outcome::Unknown);
             }
-            delete_of_user(&mut write, &folded(name), None).await?;
+            delete_of_user(&mut write, &folded(name)).await?;
             api_tokens::delete_of_user(&mut write, &folded(name)).await?;
             devices::delete_of_user(&mut write, &folded(name)).await?;
             write.commit().await?;
@@ -209,10 +215,11 @@ impl Users for DatabaseUsers {
     }
 
     async fn revoke(&self, whom: Whom<'_>) -> Result<u64, UserError> {
-        let ended = match whom {
-            Whom::One(name) => revoke(&self.database, &USERS, Some(&folded(name))).await,
-            Whom::Everybody => revoke(&self.database, &USERS, None).await,
+        let name = match whom {
+            Whom::One(name) => Some(folded(name)),
+            Whom::Everybody => None,
         };
+        let ended = revoke(&self.database, &USERS, name.as_deref(), self.in_redis.as_deref()).await;
         // Also after a failure: it may be that only the answer to the commit was lost.
         match whom {
             Whom::One(name) => self.cache.drop_user(&folded(name)),
@@ -275,7 +282,7 @@ impl Credentials for DatabaseUsers {
             if done.rows_affected() == 0 {
                 return Ok(Outcome::Unknown);
             }
-            delete_of_user(&mut write, &folded(user), None).await?;
+            delete_of_user(&mut write, &folded(user)).await?;
             api_tokens::delete_of_user(&mut write, &folded(user)).await?;
             write.commit().await?;
             Ok(Outcome::Done(()))

@@ -25,7 +25,7 @@ use crate::{
     store::{
         api_tokens,
         database::{Database, Dialect, Guard, Write, can_be_stored},
-        session::{SessionCache, delete_of_users},
+        session::{RedisRecords, SessionCache, delete_of_users},
     },
 };
 
@@ -48,6 +48,8 @@ pub struct FileUsers {
     reading: tokio::sync::Mutex<()>,
     database: Arc<Database>,
     cache: Arc<SessionCache>,
+    /// Where sessions are there.
+    in_redis: Option<Arc<RedisRecords>>,
 }
 
 impl FileUsers {
@@ -55,6 +57,7 @@ impl FileUsers {
         path: &Path,
         database: Arc<Database>,
         cache: Arc<SessionCache>,
+        in_redis: Option<Arc<RedisRecords>>,
     ) -> Result<Self, UsersFileError> {
         let users = Self {
             path: path.to_owned(),
@@ -63,6 +66,7 @@ impl FileUsers {
             reading: tokio::sync::Mutex::default(),
             database,
             cache,
+            in_redis,
         };
         users.reload().await?;
         Ok(users)
@@ -276,7 +280,7 @@ impl Users for FileUsers {
         {
             return Err(UserError::Unknown(spelt.to_owned()));
         }
-        let ended = revoke(&self.database, &FILE_USERS, name.as_deref()).await;
+        let ended = revoke(&self.database, &FILE_USERS, name.as_deref(), self.in_redis.as_deref()).await;
         // Also after a failure: it may be that only the answer to the commit was lost.
         let adopted = match name.as_deref() {
             Some(name) => self.adopt_versions(Some(&[name])).await,

@@ -44,6 +44,15 @@ const TRUST: Duration = Duration::from_secs(2);
 const FEW_USERS: usize = 4_096;
 const NEVER: i64 = i64::MIN;
 
+/// Whom memory hears from: it is believed while all of them were heard a moment ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Source {
+    /// The log of changes.
+    Log,
+    /// Where the records of sessions are.
+    Redis,
+}
+
 /// What was dropped so far; see the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct Generation(pub(in crate::store) u64);
@@ -151,6 +160,8 @@ pub(in crate::store) struct SessionCache {
     era: AtomicU64,
     /// Monotonic milliseconds of the last look at the log.
     looked_at: AtomicI64,
+    /// The same of Redis; far in the future where it is not used.
+    redis_looked_at: AtomicI64,
     clock: Arc<dyn Clock>,
 }
 
@@ -166,6 +177,7 @@ impl SessionCache {
             ledger: Mutex::default(),
             era: AtomicU64::new(0),
             looked_at: AtomicI64::new(NEVER),
+            redis_looked_at: AtomicI64::new(i64::MAX),
             clock,
         }
     }
@@ -222,13 +234,18 @@ impl SessionCache {
         forget();
     }
 
+    /// Of sessions.
     fn trusted(&self) -> Result<(), ()> {
-        if self.is_trusted() { Ok(()) } else { Err(()) }
+        if self.is_trusted() && self.is_recent(&self.redis_looked_at) { Ok(()) } else { Err(()) }
     }
 
-    /// Whether memory may be believed, whatever of it: the log of changes was looked at a moment ago.
+    /// Whether memory may be believed, whatever of it but sessions: the log of changes was looked at a moment ago.
     pub(in crate::store) fn is_trusted(&self) -> bool {
-        let looked_at = self.looked_at.load(Ordering::Acquire);
+        self.is_recent(&self.looked_at)
+    }
+
+    fn is_recent(&self, looked_at: &AtomicI64) -> bool {
+        let looked_at = looked_at.load(Ordering::Acquire);
         looked_at != NEVER && self.monotonic_millis().saturating_sub(looked_at) < millis(TRUST)
     }
 
@@ -312,13 +329,21 @@ impl SessionCache {
         Emptied { held: self.held.swap(none), users }
     }
 
-    /// The log of changes was read to its end, as it stood at `at` (monotonic): memory may be trusted for a while.
-    pub(in crate::store) fn trust(&self, at: Duration) {
-        self.looked_at.store(millis(at), Ordering::Release);
+    /// It was read to its end, as it stood at `at` (monotonic): as far as it goes memory may be trusted for a while.
+    pub(in crate::store) fn trust(&self, source: Source, at: Duration) {
+        self.looked_at_of(source).store(millis(at), Ordering::Release);
     }
 
-    pub(in crate::store) fn distrust(&self) {
-        self.looked_at.store(NEVER, Ordering::Release);
+    /// Until it is heard from: for [`Source::Redis`] also what says that it is used at all.
+    pub(in crate::store) fn distrust(&self, source: Source) {
+        self.looked_at_of(source).store(NEVER, Ordering::Release);
+    }
+
+    fn looked_at_of(&self, source: Source) -> &AtomicI64 {
+        match source {
+            Source::Log => &self.looked_at,
+            Source::Redis => &self.redis_looked_at,
+        }
     }
 
     /// Frees what belongs to nobody any more. Now and then.

@@ -1,11 +1,19 @@
-//! Sessions: rows in the database, and in front of them a cache that knows when it may not be trusted.
+//! Sessions: records in the database or in Redis, and in front of them a cache that knows when it may not be trusted.
 
 mod cache;
+mod cached;
 mod database;
+mod ends;
+mod record;
+mod records;
+mod redis;
 mod rows;
 #[cfg(test)]
 mod tests;
 
-pub(super) use cache::{Generation, Leash, SessionCache, Watched};
-pub(super) use database::DatabaseSessions;
+pub(super) use cache::{Generation, Leash, SessionCache, Source, Watched};
+pub(super) use cached::CachedSessions;
+pub(super) use database::DatabaseRecords;
+pub(super) use records::SessionRecords;
+pub(super) use redis::RedisRecords;
 pub(super) use rows::{delete_of_user, delete_of_users, delete_session, delete_step};

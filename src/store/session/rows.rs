@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use sqlx::{AnyConnection, AnyPool, FromRow};
 
+use super::ends;
 use crate::{
     core::{
         identity::Factor,
@@ -142,23 +143,31 @@ pub(in crate::store) async fn delete_session(write: &mut Write, id: &SessionId) 
         .await?;
     let mut ids = vec![id.clone()];
     ids.extend(parent.flatten().map(SessionId::new));
+    // Its record may be in Redis.
+    ends::end_each(write, &ids).await?;
     let held = hold_with_children(write, &ids, None).await?;
     delete_with_children(write, &mut ids, held).await
 }
 
-/// All but those of the same sign-in as `kept`. One row of the log for them all: every node reads again what is left of the user. `write` guards the user.
-pub(in crate::store) async fn delete_of_user(
+/// All of theirs. One row of the log for them all. `write` guards the user.
+pub(in crate::store) async fn delete_of_user(write: &mut Write, folded_user: &str) -> Result<u64, sqlx::Error> {
+    delete_all_but(write, folded_user, None).await
+}
+
+/// The session that the sign-in of this one began with.
+pub(super) async fn sign_in_of(write: &mut Write, id: &SessionId) -> Result<Option<SessionId>, sqlx::Error> {
+    let select = "SELECT coalesce(parent, id) FROM sessions WHERE id = $1";
+    let found: Option<String> = sqlx::query_scalar(select).bind(id.as_str()).fetch_optional(&mut **write).await?;
+    Ok(found.map(SessionId::new))
+}
+
+/// All but those of the sign-in that is `kept`. One row of the log for them all: every node reads again what is left of the user. `write` guards the user.
+pub(super) async fn delete_all_but(
     write: &mut Write,
     folded_user: &str,
     kept: Option<&SessionId>,
 ) -> Result<u64, sqlx::Error> {
-    let kept: Option<String> = match kept {
-        Some(id) => {
-            let select = "SELECT coalesce(parent, id) FROM sessions WHERE id = $1";
-            sqlx::query_scalar(select).bind(id.as_str()).fetch_optional(&mut **write).await?
-        }
-        None => None,
-    };
+    ends::raise(write, Some(folded_user), kept).await?;
     let delete = match write.dialect() {
         Dialect::Sqlite => "DELETE FROM sessions WHERE folded = $1 AND coalesce(parent, id) <> $2",
         Dialect::Postgres => {
@@ -167,7 +176,7 @@ pub(in crate::store) async fn delete_of_user(
         }
     };
     // No session has the empty id.
-    let kept = kept.unwrap_or_default();
+    let kept = kept.map_or("", SessionId::as_str);
     let done = sqlx::query(delete).bind(folded_user).bind(kept).execute(&mut **write).await?;
     write.record(ChangeKind::User, folded_user);
     Ok(done.rows_affected())
@@ -182,6 +191,7 @@ pub(in crate::store) async fn delete_of_users(write: &mut Write, folded_users: &
              SELECT json_array_elements_text($1::json)) ORDER BY id FOR UPDATE)"
         }
     };
+    ends::raise_each(write, folded_users).await?;
     sqlx::query(delete).bind(serde_json::json!(folded_users).to_string()).execute(&mut **write).await?;
     for name in folded_users {
         write.record(ChangeKind::User, name);
@@ -210,6 +220,7 @@ pub(in crate::store) async fn delete_step(
             "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE folded = $1 ORDER BY id LIMIT $2 FOR UPDATE)"
         }
     };
+    ends::raise(write, folded_user, None).await?;
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let done = sqlx::query(delete).bind(folded_user).bind(most).execute(&mut **write).await?;
     match folded_user {

@@ -8,7 +8,11 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{cache::SessionCache, database::DatabaseSessions};
+use super::{
+    cache::{SessionCache, Source},
+    cached::CachedSessions,
+    database::DatabaseRecords,
+};
 use crate::{
     config::DatabaseAddress,
     core::{
@@ -63,7 +67,7 @@ fn live(id: &str, user: &str) -> Arc<LiveSession> {
 fn trusted() -> (Arc<FakeClock>, SessionCache) {
     let clock = Arc::new(FakeClock::default());
     let cache = SessionCache::new(clock.clone());
-    cache.trust(clock.monotonic());
+    cache.trust(Source::Log, clock.monotonic());
     (clock, cache)
 }
 
@@ -124,9 +128,9 @@ fn memory_is_unsure_after_two_seconds_without_a_look_at_the_log() {
     assert!(cache.by_hash(&TokenHash::of("a")).is_ok());
     clock.0.store(2_000, Ordering::Relaxed);
     assert!(cache.by_hash(&TokenHash::of("a")).is_err());
-    cache.trust(clock.monotonic());
+    cache.trust(Source::Log, clock.monotonic());
     assert!(holds(&cache, "a"));
-    cache.distrust();
+    cache.distrust(Source::Log);
     assert!(cache.by_hash(&TokenHash::of("a")).is_err());
 }
 
@@ -147,7 +151,7 @@ fn a_new_reading_keeps_the_later_use_that_memory_knew() {
 fn what_is_evicted_leaves_nothing_behind() {
     let clock = Arc::new(FakeClock::default());
     let cache = SessionCache::of_capacity(clock.clone(), 100);
-    cache.trust(clock.monotonic());
+    cache.trust(Source::Log, clock.monotonic());
     for number in 0..300 {
         cache.remember(&live(&format!("s{number}"), "ann"), "ann", cache.generation());
     }
@@ -209,7 +213,7 @@ fn to_drop_everything_frees_nothing_under_the_lock() {
 /// Everybody there is. When many are asked for, the last uses that are pending are written just then.
 #[derive(Default)]
 struct Everybody {
-    sessions: OnceLock<Weak<DatabaseSessions>>,
+    sessions: OnceLock<Weak<CachedSessions>>,
     asked_for_one: AtomicU64,
     asked_for_many: AtomicU64,
 }
@@ -249,10 +253,10 @@ async fn what_was_outdated_by_a_writing_is_read_again_in_one_question() {
     let (clock, cache) = trusted();
     let address = DatabaseAddress::Sqlite(folder.path().join("postern.db"));
     let metrics = Arc::new(Metrics::new().unwrap());
-    let database = Arc::new(Database::open(&address, Arc::clone(&metrics), clock).await.unwrap());
+    let database = Arc::new(Database::open(&address, Arc::clone(&metrics), Arc::clone(&clock) as _).await.unwrap());
     let users = Arc::new(Everybody::default());
-    let sessions =
-        Arc::new(DatabaseSessions::new(Arc::clone(&database), Arc::new(cache), Arc::clone(&users) as _, metrics));
+    let records = Arc::new(DatabaseRecords::new(Arc::clone(&database)));
+    let sessions = Arc::new(CachedSessions::new(records, Arc::new(cache), Arc::clone(&users) as _, metrics, clock));
     users.sessions.set(Arc::downgrade(&sessions)).unwrap();
     let used_at = Timestamp::from_unix_millis(5_000);
     let mut ids = Vec::new();

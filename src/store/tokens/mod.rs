@@ -15,7 +15,7 @@ use sqlx::AnyConnection;
 use self::{orphans::Orphans, revoked::RevokedTokens};
 use super::{
     database::{Database, Dialect, Guard, can_be_stored},
-    session::{SessionCache, delete_session},
+    session::{RedisRecords, SessionCache, delete_session},
 };
 use crate::{
     core::{
@@ -43,15 +43,30 @@ pub(super) struct DatabaseTokens {
     orphans: Orphans,
     /// Which knows whether memory may be believed: one log is followed for all.
     cache: Arc<SessionCache>,
+    /// Where sessions are there.
+    in_redis: Option<Arc<RedisRecords>>,
 }
 
 impl DatabaseTokens {
     /// With all revocations in memory.
-    pub(super) async fn open(database: Arc<Database>, cache: Arc<SessionCache>) -> Result<Self, Unavailable> {
+    pub(super) async fn open(
+        database: Arc<Database>,
+        cache: Arc<SessionCache>,
+        in_redis: Option<Arc<RedisRecords>>,
+    ) -> Result<Self, Unavailable> {
         let (revoked, orphans) = (RevokedTokens::default(), Orphans::default());
-        let tokens = Self { database, revoked, orphans, cache };
+        let tokens = Self { database, revoked, orphans, cache, in_redis };
         tokens.reload().await?;
         Ok(tokens)
+    }
+
+    /// A session has ended in the database, and with it what was handed over from it. Where sessions are in Redis the rest of its sign-in is known there
+    /// alone: it ends now. How many.
+    async fn end_in_redis(&self, session: &SessionId) -> Result<u64, Unavailable> {
+        match &self.in_redis {
+            Some(in_redis) => in_redis.end_sign_in(session, &self.cache).await,
+            None => Ok(0),
+        }
     }
 
     /// Reads all revocations again. What memory holds beyond them stays until it expires: it was revoked by somebody.
@@ -201,11 +216,7 @@ impl Tokens for DatabaseTokens {
                 write.record(ChangeKind::Token, &revoked::told(jti, until));
                 let revoked = match &session {
                     Some(session) if revoked_of(&mut write, session).await? > MOST_OF_SESSION => {
-                        match delete_session(&mut write, session).await? {
-                            // It was over already.
-                            0 => Revoked::Done,
-                            ended => Revoked::WithSession(ended),
-                        }
+                        Revoked::WithSession(delete_session(&mut write, session).await?)
                     }
                     _ => Revoked::Done,
                 };
@@ -218,7 +229,14 @@ impl Tokens for DatabaseTokens {
         if let Some(session) = &session {
             self.cache.drop_session(session);
         }
-        done
+        match (done?, &session) {
+            (Revoked::WithSession(ended), Some(session)) => match ended + self.end_in_redis(session).await? {
+                // It was over already.
+                0 => Ok(Revoked::Done),
+                ended => Ok(Revoked::WithSession(ended)),
+            },
+            (done, _) => Ok(done),
+        }
     }
 
     async fn insert_refresh(&self, token: RefreshToken) -> Result<(), Unavailable> {
@@ -247,6 +265,9 @@ impl Tokens for DatabaseTokens {
         // Also after a failure: it may be that only the answer to the commit was lost.
         if !matches!(exchanged, Ok(Exchanged::Done | Exchanged::Again | Exchanged::Unknown)) {
             self.cache.drop_session(&exchange.next.session);
+        }
+        if matches!(exchanged, Ok(Exchanged::Reused | Exchanged::TooMany)) {
+            self.end_in_redis(&exchange.next.session).await?;
         }
         exchanged
     }

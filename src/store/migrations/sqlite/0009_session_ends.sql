@@ -1,0 +1,22 @@
+-- Sessions may be kept in Redis, which forgets, and remembers again. That they ended is kept here, whatever it says.
+
+-- Sessions that ended one by one; what was handed over from them ended with them.
+CREATE TABLE ended_sessions (
+    id TEXT    PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ended_sessions_by_age ON ended_sessions (at);
+
+-- How often all sessions of a user were ended, and those of everybody (no name). A session counts where it was made at the present number.
+CREATE TABLE session_epochs (
+    folded    TEXT    PRIMARY KEY,
+    number    INTEGER NOT NULL,
+    kept      TEXT    NOT NULL,                    -- the session whose sign-in was spared; empty for none
+    kept_from INTEGER NOT NULL                     -- the number at which it had to be made
+) STRICT, WITHOUT ROWID;
+
+-- By which name this database's sessions go in a Redis that others use too. One row.
+CREATE TABLE session_space (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    name TEXT    NOT NULL
+) STRICT;

@@ -1,0 +1,373 @@
+//! Records of sessions in Redis. Asked by [`super::CachedSessions`] alone.
+//!
+//! Redis says what sessions there are, and the database which of them ended (`ends`): each end is a transaction there, with its row of the log, and
+//! what is deleted here afterwards is tidying up. So a record that Redis lost is a session that has to sign in again, and one that it brings back, from a
+//! replica that knew less or from yesterday's snapshot, opens nothing. A record whose database cannot be asked is not given out.
+
+mod held;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use self::held::{Held, Read, Times, damaged, hash_of};
+use super::{
+    cache::SessionCache,
+    ends::{self, Ends, ends_of},
+    record::{Record, named},
+    records::{Forget, Found, IDLE_MARGIN, Key, STEP, STORE, SessionRecords},
+    rows,
+};
+use crate::{
+    core::{
+        session::{Lifetimes, Session, SessionId},
+        time::Timestamp,
+        user::folded,
+    },
+    ports::{ChangeKind, End, Entropy, LiveSession, Unavailable},
+    store::{
+        database::{Database, Guard, can_be_stored},
+        redis::Redis,
+    },
+};
+
+/// Redis keeps records for so long beyond what a lifetime allows: its clock is not ours.
+const GARBAGE_MARGIN: Duration = Duration::from_secs(600);
+
+pub(in crate::store) struct RedisRecords {
+    held: Held,
+    database: Arc<Database>,
+    /// By the present configuration.
+    lifetimes: Arc<ArcSwap<Lifetimes>>,
+}
+
+impl RedisRecords {
+    /// Asks Redis nothing.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(in crate::store) async fn open(
+        redis: Arc<Redis>,
+        database: Arc<Database>,
+        lifetimes: Arc<ArcSwap<Lifetimes>>,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, Unavailable> {
+        let mut fresh = [0_u8; 12];
+        entropy.fill(&mut fresh);
+        let fresh = URL_SAFE_NO_PAD.encode(fresh);
+        let space = database.run(STORE, "space", async { ends::space(&database, &fresh).await }).await?;
+        Ok(Self { held: Held::new(redis, &space), database, lifetimes })
+    }
+
+    async fn ends_of(&self, operation: &'static str, records: &[Record], users: &[&str]) -> Result<Ends, Unavailable> {
+        self.database.run(STORE, operation, async { ends_of(&self.database, records, users).await }).await
+    }
+
+    /// Those that still count.
+    async fn living(&self, operation: &'static str, mut records: Vec<Record>) -> Result<Vec<Record>, Unavailable> {
+        if !records.is_empty() {
+            let ends = self.ends_of(operation, &records, &[]).await?;
+            records.retain(|record| !ends.has_ended(record));
+        }
+        Ok(records)
+    }
+
+    /// Tidies up what ended in the database. That it fails changes nothing for anybody.
+    async fn remove(&self, records: &[Record]) {
+        if let Err(error) = self.held.remove("remove", records).await {
+            tracing::debug!(%error, "what is left of ended sessions in Redis is cleaned away later");
+        }
+    }
+
+    /// These sessions, and all that was handed over from them, end, in the database; each user's sessions are read anew on every node, since nobody can tell
+    /// what is being handed over just now.
+    async fn end_in_database(
+        &self,
+        operation: &'static str,
+        ids: &[SessionId],
+        users: &[String],
+    ) -> Result<(), Unavailable> {
+        self.database
+            .run(STORE, operation, async {
+                let mut write = self.database.begin(Guard::Rows).await?;
+                ends::end_each(&mut write, ids).await?;
+                for id in ids.iter().filter(|id| can_be_stored(id.as_str())) {
+                    write.record(ChangeKind::Session, id.as_str());
+                }
+                for user in users {
+                    write.record(ChangeKind::User, user);
+                }
+                write.commit().await
+            })
+            .await
+    }
+
+    /// With all that belongs to its sign-in.
+    async fn end_one(&self, id: &SessionId, forget: &mut Forget) -> Result<u64, Unavailable> {
+        forget.sessions.push(id.clone());
+        let Some(record) = self.held.record_of("end", id).await? else {
+            // Memory may hold what Redis lost.
+            self.end_in_database("end", std::slice::from_ref(id), &[]).await?;
+            return Ok(0);
+        };
+        let user = folded(&record.session.user);
+        forget.users.push(user.clone());
+        let sign_in = record.session.sign_in().clone();
+        let mut records = self.held.records_of_user("end", &user).await?;
+        records.retain(|other| *other.session.sign_in() == sign_in || other.session.id == *id);
+        if !records.iter().any(|other| other.session.id == *id) {
+            records.push(record);
+        }
+        let before = self.living("end", records.clone()).await?.len();
+        let ids = if sign_in == *id { vec![sign_in] } else { vec![sign_in, id.clone()] };
+        self.end_in_database("end", &ids, &[user]).await?;
+        self.remove(&records).await;
+        Ok(before as u64)
+    }
+
+    /// For whoever ended one of its sessions in the database, with no regard to the others. How many ended, with that one.
+    pub(in crate::store) async fn end_sign_in(&self, id: &SessionId, cache: &SessionCache) -> Result<u64, Unavailable> {
+        let is_there = self.held.record_of("end", id).await?.is_some();
+        let mut forget = Forget::default();
+        let others = self.end_one(id, &mut forget).await;
+        forget.apply(cache);
+        Ok(others? + u64::from(is_there))
+    }
+
+    async fn end_all(&self, user: &str, kept: Option<&SessionId>, forget: &mut Forget) -> Result<u64, Unavailable> {
+        let user = folded(user);
+        forget.users.push(user.clone());
+        let kept = match kept {
+            Some(id) => self.held.record_of("end", id).await?.map(|record| record.session.sign_in().clone()),
+            None => None,
+        };
+        let in_database = self
+            .database
+            .run(STORE, "end", async {
+                let mut write = self.database.begin(Guard::User(&user)).await?;
+                let ended = rows::delete_all_but(&mut write, &user, kept.as_ref()).await?;
+                write.commit().await?;
+                Ok(ended)
+            })
+            .await?;
+        Ok(in_database + self.sweep(Some(&user)).await)
+    }
+
+    /// Tidies up after the database ended all sessions of a user, or everybody's. How many there were; zero where Redis cannot say: they are over all the same.
+    pub(in crate::store) async fn sweep(&self, folded_user: Option<&str>) -> u64 {
+        let swept = match folded_user {
+            Some(user) => self.sweep_user(user).await,
+            None => self.sweep_all().await,
+        };
+        swept.unwrap_or_else(|error| {
+            tracing::warn!(%error, "sessions have ended, and what is left of them in Redis is cleaned away later: they are not counted");
+            0
+        })
+    }
+
+    async fn sweep_user(&self, folded_user: &str) -> Result<u64, Unavailable> {
+        let records = self.held.records_of_user("sweep", folded_user).await?;
+        self.sweep_records(records).await
+    }
+
+    async fn sweep_records(&self, records: Vec<Record>) -> Result<u64, Unavailable> {
+        if records.is_empty() {
+            return Ok(0);
+        }
+        let ends = self.ends_of("sweep", &records, &[]).await?;
+        let over: Vec<Record> = records.into_iter().filter(|record| ends.has_ended(record)).collect();
+        self.remove(&over).await;
+        Ok(over.len() as u64)
+    }
+
+    async fn sweep_all(&self) -> Result<u64, Unavailable> {
+        let mut swept = 0;
+        for hashes in self.held.all().await?.chunks(STEP) {
+            let read = self.held.read_each("sweep", hashes).await?;
+            let records = read.into_iter().filter_map(|(_, read)| match read {
+                Read::Record(record) => Some(*record),
+                Read::Damaged(_) => None,
+            });
+            swept += self.sweep_records(records.collect()).await?;
+        }
+        Ok(swept)
+    }
+}
+
+#[async_trait]
+impl SessionRecords for RedisRecords {
+    async fn find(&self, operation: &'static str, key: Key<'_>) -> Result<Option<Session>, Unavailable> {
+        let record = match key {
+            Key::Id(id) => self.held.record_of(operation, id).await?,
+            Key::GateHash(hash) => match self.held.read_each(operation, &[named(hash)]).await?.pop() {
+                None => None,
+                Some((_, Read::Record(record))) => Some(*record),
+                Some((_, Read::Damaged(detail))) => return Err(damaged(detail)),
+            },
+        };
+        let living = self.living(operation, record.into_iter().collect()).await?.pop();
+        Ok(living.map(|record| record.session))
+    }
+
+    async fn find_each(&self, ids: &[SessionId]) -> Result<Found, Unavailable> {
+        let hashes = self.held.hashes_of("find_ids", ids).await?;
+        let by_hash: HashMap<String, SessionId> =
+            hashes.into_iter().zip(ids).filter_map(|(hash, id)| Some((hash?, id.clone()))).collect();
+        let wanted: Vec<String> = by_hash.keys().cloned().collect();
+        let mut found = Found::default();
+        let mut records = Vec::with_capacity(wanted.len());
+        for (hash, read) in self.held.read_each("find_ids", &wanted).await? {
+            match (read, by_hash.get(&hash)) {
+                (Read::Record(record), _) => records.push(*record),
+                (Read::Damaged(detail), Some(id)) => found.damaged.push((id.clone(), detail)),
+                (Read::Damaged(_), None) => {}
+            }
+        }
+        let living = self.living("find_ids", records).await?;
+        found.sessions = living.into_iter().map(|record| record.session).collect();
+        Ok(found)
+    }
+
+    async fn absent(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Unavailable> {
+        let hashes = self.held.hashes_of("absent", ids).await?;
+        Ok(ids.iter().zip(hashes).filter(|(_, hash)| hash.is_none()).map(|(id, _)| id.clone()).collect())
+    }
+
+    async fn insert(
+        &self,
+        session: &Session,
+        named_ids: &[SessionId],
+        forget: &mut Forget,
+    ) -> Result<bool, Unavailable> {
+        if let Some(parent) = &session.parent {
+            // One that is to be ended hands nothing over.
+            if named_ids.contains(parent) || self.find("create", Key::Id(parent)).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        let user = folded(&session.user);
+        // Before the record is there: what is raised from now on ends it.
+        let made_at = self.ends_of("create", &[], &[&user]).await?.numbers_of(&user);
+        let record = Record { session: session.clone(), made_at };
+        self.held.write(&record, Self::times(session, &self.lifetimes.load()), self.database.clock.now()).await?;
+        if named_ids.is_empty() {
+            return Ok(true);
+        }
+        let ended = self.end_named(named_ids, forget).await;
+        if ended.is_err() {
+            // Its cookie reaches nobody.
+            self.remove(&[record]).await;
+        }
+        ended.map(|()| true)
+    }
+
+    async fn list(&self, folded_user: Option<&str>) -> Result<Vec<Session>, Unavailable> {
+        let records = match folded_user {
+            Some(user) => self.held.records_of_user("list", user).await?,
+            None => {
+                let mut records = Vec::new();
+                for hashes in self.held.all().await?.chunks(STEP) {
+                    for (_, read) in self.held.read_each("list", hashes).await? {
+                        match read {
+                            Read::Record(record) => records.push(*record),
+                            Read::Damaged(detail) => return Err(damaged(detail)),
+                        }
+                    }
+                }
+                records
+            }
+        };
+        let mut sessions = Vec::with_capacity(records.len());
+        for step in records.chunks(STEP) {
+            sessions.extend(self.living("list", step.to_vec()).await?.into_iter().map(|record| record.session));
+        }
+        sessions.sort_by(|one: &Session, other: &Session| {
+            other.created_at.cmp(&one.created_at).then_with(|| one.id.as_str().cmp(other.id.as_str()))
+        });
+        Ok(sessions)
+    }
+
+    async fn end(&self, which: End<'_>, forget: &mut Forget) -> Result<u64, Unavailable> {
+        match which {
+            End::One(id) => self.end_one(id, forget).await,
+            End::AllOf { user } => self.end_all(user, None, forget).await,
+            End::AllBut { user, kept } => self.end_all(user, Some(kept), forget).await,
+        }
+    }
+
+    async fn write_uses(&self, uses: &[Arc<LiveSession>]) -> Result<(), Unavailable> {
+        self.held.write_uses(uses).await
+    }
+
+    async fn clean(&self, lifetimes: Lifetimes) -> Result<(), Unavailable> {
+        let longest = lifetimes.lifetime.max(lifetimes.remember_me) + GARBAGE_MARGIN;
+        while self.database.run(STORE, "clean_ends", async { ends::clean(&self.database, longest).await }).await? > 0 {
+            tokio::task::yield_now().await;
+        }
+        loop {
+            let now = self.database.clock.now();
+            let due = self.held.due(now).await?;
+            self.clean_step(&due, now, &lifetimes).await?;
+            if due.len() < STEP {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn count(&self) -> Result<u64, Unavailable> {
+        self.held.count().await
+    }
+}
+
+impl RedisRecords {
+    /// Those that a request's cookies named, with what was handed over from them.
+    async fn end_named(&self, ids: &[SessionId], forget: &mut Forget) -> Result<(), Unavailable> {
+        forget.sessions.extend_from_slice(ids);
+        let mut over = Vec::new();
+        let mut users = Vec::new();
+        for id in ids {
+            let Some(record) = self.held.record_of("create", id).await? else { continue };
+            let user = folded(&record.session.user);
+            let others = self.held.records_of_user("create", &user).await?;
+            over.extend(others.into_iter().filter(|other| other.session.parent.as_ref() == Some(id)));
+            over.push(record);
+            users.push(user);
+        }
+        users.sort_unstable();
+        users.dedup();
+        forget.users.extend(users.iter().cloned());
+        self.end_in_database("create", ids, &users).await?;
+        self.remove(&over).await;
+        Ok(())
+    }
+
+    /// Deletes what no lifetime can bring back, and says of the others when to look again.
+    async fn clean_step(&self, due: &[String], now: Timestamp, lifetimes: &Lifetimes) -> Result<(), Unavailable> {
+        let hashes: Vec<String> = due.iter().map(|member| hash_of(member).to_owned()).collect();
+        let mut read: HashMap<String, Read> = self.held.read_each("clean", &hashes).await?.into_iter().collect();
+        let (mut over, mut later, mut nothing) = (Vec::new(), Vec::new(), Vec::new());
+        for (member, hash) in due.iter().zip(&hashes) {
+            match read.remove(hash) {
+                Some(Read::Record(record)) => {
+                    let Times { look_at, .. } = Self::times(&record.session, lifetimes);
+                    if look_at <= now { over.push(*record) } else { later.push((member, look_at)) }
+                }
+                // Whoever can read it next looks at it then.
+                Some(Read::Damaged(_)) => later.push((member, now.after(IDLE_MARGIN))),
+                None => nothing.push(member),
+            }
+        }
+        self.held.remove("clean", &over).await?;
+        self.held.look_later(&later).await?;
+        self.held.remove_leads(&nothing).await
+    }
+
+    fn times(session: &Session, lifetimes: &Lifetimes) -> Times {
+        let end = session.created_at.after(if session.remembered { lifetimes.remember_me } else { lifetimes.lifetime });
+        let idle = session.last_used_at.after(lifetimes.idle + IDLE_MARGIN);
+        Times { gone_at: end.after(GARBAGE_MARGIN), look_at: if session.remembered { end } else { end.min(idle) } }
+    }
+}
