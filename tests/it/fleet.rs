@@ -153,7 +153,9 @@ pub(crate) async fn a_node_that_is_cut_off(fault: Fault, sessions: Option<&str>)
     for role in Role::BOTH {
         // Two seconds that memory may go on, one and a half that the store is given, and what a busy machine needs.
         within(Duration::from_secs(6), "the node knows that it knows nothing", async {
-            comes_to(&there, role, &revoked, 503).await;
+            comes_to(&there, role, &kept, 503).await;
+            // Redis has no record of it any more: then nobody asks the database.
+            comes_to(&there, role, &revoked, if sessions.is_some() { 302 } else { 503 }).await;
         })
         .await;
     }

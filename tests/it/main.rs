@@ -17,6 +17,8 @@ mod config_errors;
 mod cookie_domains;
 mod drain;
 mod fleet;
+mod fleet_redis;
+mod fleet_redis_kinds;
 mod import;
 mod issuers;
 mod journey_edge;
