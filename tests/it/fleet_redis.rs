@@ -117,6 +117,7 @@ async fn nothing_is_answered(node: &Server, session: &SignedIn) {
     let login = node.login("bob", PASSWORD, &[]).await;
     assert_eq!((login.status, login.set_cookie("postern_session")), (503, None), "{login:?}");
     assert_eq!(logout(node, session).await, 503, "never told that it is over while it is not");
+    assert_eq!(node.portal(Request::get("/auth/me").cookie(session.both())).await.status, 503);
     eventually("/readyz names it", || async {
         let ready = wire::send(node.admin(), &Request::get("/readyz").host("localhost").bytes()).await;
         (ready.status == 200 && ready.body.contains("redis")).then_some(())
@@ -136,8 +137,15 @@ async fn redis_goes_away(away: Away) {
     assert_eq!(logout(&scene.here, &revoked).await, 204);
     let revoked_at = now();
     assert_eq!(scene.records().await.len(), 2);
+    let by_what_is_no_session = [api_token(&scene.here, "alice"), password_of("alice")];
     scene.begins(away).await;
     nothing_is_answered(&scene.there, &kept).await;
+    for authorization in by_what_is_no_session {
+        let request = Request::get("/members/x").header("Authorization", authorization);
+        for role in Role::BOTH {
+            assert_eq!(status(&scene.there, role, &request).await, 200, "{role:?}");
+        }
+    }
     if matches!(away, Away::Cut | Away::Silent) {
         is_accepted(&scene.here, &kept).await;
     } else {
@@ -223,6 +231,18 @@ async fn threat_36_a_node_cut_off_from_the_database_while_redis_answers() {
     let redis = Redis::shared().await;
     a_node_that_is_cut_off(Fault::Cut, Some(&redis)).await;
     a_node_that_is_cut_off(Fault::Silence, Some(&redis)).await;
+}
+
+/// Nobody waits for what does not answer.
+#[tokio::test]
+async fn a_node_ends_while_redis_stands_still() {
+    let mut scene = Scene::start().await;
+    let kept = scene.sign_in("alice").await;
+    scene.redis.pause();
+    scene.here.stop().await;
+    scene.redis.resume();
+    scene.here.launch().await;
+    scene.all_come_to(&kept, 200).await;
 }
 
 /// Redis says that a session goes on, and the one who knows better cannot be asked.

@@ -6,6 +6,7 @@ use rand::RngExt as _;
 use serde_json::json;
 
 use crate::harness::{
+    redis::Redis,
     server::{PASSWORD, Role, Server, Setup, SignedIn},
     upstream::Upstream,
     wire::{self, Reply, Request},
@@ -147,7 +148,17 @@ async fn by_token(server: &Server, role: Role, session: &SignedIn) -> u16 {
 #[tokio::test]
 async fn what_was_acknowledged_outlives_a_hundred_kills() {
     let upstream = Upstream::start().await;
-    let mut server = Setup::with(&upstream).prepare();
+    outlives(Setup::with(&upstream)).await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_outlives_a_hundred_kills_with_sessions_in_redis() {
+    let upstream = Upstream::start().await;
+    outlives(Setup::with(&upstream).sessions(&Redis::shared().await)).await;
+}
+
+async fn outlives(setup: Setup) {
+    let mut server = setup.prepare();
     let mut clients: Vec<Client> = ["alice", "bob", "bob"].into_iter().map(Client::new).collect();
     for _ in 0..KILLS {
         server.launch().await;
