@@ -15,11 +15,7 @@ use std::sync::Arc;
 use redis::{Cmd, cmd};
 
 use crate::{
-    core::{
-        session::SessionId,
-        time::Timestamp,
-        user::folded,
-    },
+    core::{session::SessionId, time::Timestamp, user::folded},
     ports::{LiveSession, Unavailable},
     store::{
         redis::Redis,
