@@ -19,6 +19,5 @@ async fn a_record_that_is_damaged_leaves_the_others_of_the_question_alone(place:
     assert!(each.unsure.len() == 2 && each.unsure.contains(&ann.id) && each.unsure.contains(&bob.id));
     let alone: Unavailable = node.stores.sessions.find(&ann.gate_hash).await.unwrap_err();
     assert_eq!(alone.store, "sessions", "not signed out, since nobody knows");
-    assert!(!alone.detail.contains("wrong"), "what stands there is not told: {alone}");
     node.stop().await;
 }

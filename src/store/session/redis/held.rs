@@ -34,6 +34,9 @@ const WRITE_USE: &str = "local used = redis.call('HGET', KEYS[1], 'used') \
 const WRITE_RECORD: &str = "redis.call('HSET', KEYS[1], 'record', ARGV[1], 'used', ARGV[2]) \
      return redis.call('PEXPIRE', KEYS[1], ARGV[3])";
 
+/// What a key leads to that does not belong to it.
+pub(super) const OF_ANOTHER: &str = "a session's id leads to another's record";
+
 pub(super) struct Held {
     redis: Arc<Redis>,
     prefix: String,
@@ -140,7 +143,7 @@ impl Held {
         match self.read_each(operation, &[hash]).await?.pop() {
             None => Ok(None),
             Some((_, Read::Record(record))) if record.session.id == *id => Ok(Some(*record)),
-            Some((_, Read::Record(_))) => Err(damaged("a session's id leads to another's record".to_owned())),
+            Some((_, Read::Record(_))) => Err(damaged(OF_ANOTHER.to_owned())),
             Some((_, Read::Damaged(detail))) => Err(damaged(detail)),
         }
     }
