@@ -16,13 +16,18 @@ async fn every_change_is_in_the_log_in_order(place: Place) {
     node.stores.users.delete("ann").await.unwrap();
     let found = changes.after(start).await.unwrap().unwrap();
     let user = (ChangeKind::User, "ann");
-    let expected = [user, (ChangeKind::Session, made.id.as_str()), user, user, user];
+    let mut expected = vec![user, (ChangeKind::Session, made.id.as_str()), user, user, user];
+    if place.is_in_redis() {
+        // Who ends one session there tells of its user too: nobody knows what is being handed over from it.
+        expected.insert(2, user);
+    }
+    let count = i64::try_from(expected.len()).unwrap();
     let seen: Vec<_> = found.iter().map(|change| (change.kind, change.id.as_str())).collect();
     assert_eq!(seen, expected);
     let numbers: Vec<_> = found.iter().map(|change| change.seq).collect();
-    assert_eq!(numbers, (start + 1..=start + 5).collect::<Vec<_>>());
-    assert_eq!(changes.latest().await.unwrap(), start + 5);
-    assert_eq!(changes.after(start + 5).await.unwrap(), Some(Vec::new()));
+    assert_eq!(numbers, (start + 1..=start + count).collect::<Vec<_>>());
+    assert_eq!(changes.latest().await.unwrap(), start + count);
+    assert_eq!(changes.after(start + count).await.unwrap(), Some(Vec::new()));
     node.stop().await;
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use postern::{
-    config::{self, DatabaseAddress, Storage, UsersSource},
+    config::{self, DatabaseAddress, SessionsPlace, Storage, UsersSource},
     core::{
         identity::Factor,
         session::{Lifetimes, Session, SessionId, TokenHash},
@@ -31,7 +31,7 @@ use sqlx::{AnyConnection, Connection as _, Executor as _};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::postgres::Postgres;
+use crate::{in_redis, postgres::Postgres, redis::Redis, redis_cluster::Cluster};
 
 pub(crate) struct Place {
     pub(crate) folder: TempDir,
@@ -39,6 +39,20 @@ pub(crate) struct Place {
     /// Of all that is opened here.
     metrics: Arc<Metrics>,
     address: DatabaseAddress,
+    sessions: SessionsPlace,
+    /// Of Redis.
+    pub(crate) sessions_url: Option<String>,
+}
+
+/// As the configuration would have it.
+fn storage(line: &str) -> Storage {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("postern.yaml");
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies).unwrap();
+    fs::write(policies.join("access.yaml"), "default: deny\n").unwrap();
+    fs::write(&file, format!("storage: {{ {line} }}\npolicies: {}\n", policies.display())).unwrap();
+    config::load(&file).unwrap().settings.storage
 }
 
 pub(crate) struct Node {
@@ -52,7 +66,7 @@ impl Place {
     pub(crate) fn sqlite() -> Self {
         let folder = in_memory();
         let address = DatabaseAddress::Sqlite(folder.path().join("data/postern.db"));
-        Self { folder, users: UsersSource::Database, metrics: Arc::new(Metrics::new().unwrap()), address }
+        Self::of(folder, address)
     }
 
     /// A database of its own on a server that others share.
@@ -60,17 +74,29 @@ impl Place {
         Self::at(&Postgres::shared_database().await)
     }
 
-    /// As the configuration would have it.
     pub(crate) fn at(url: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("postern.yaml");
-        let policies = folder.path().join("policies");
-        fs::create_dir(&policies).unwrap();
-        fs::write(policies.join("access.yaml"), "default: deny\n").unwrap();
-        let lines = format!("storage: {{ database: '{url}' }}\npolicies: {}\n", policies.display());
-        fs::write(&file, lines).unwrap();
-        let address = config::load(&file).unwrap().settings.storage.database;
-        Self { folder, users: UsersSource::Database, metrics: Arc::new(Metrics::new().unwrap()), address }
+        Self::of(tempfile::tempdir().unwrap(), storage(&format!("database: '{url}'")).database)
+    }
+
+    fn of(folder: TempDir, address: DatabaseAddress) -> Self {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let sessions = SessionsPlace::Database;
+        Self { folder, users: UsersSource::Database, metrics, address, sessions, sessions_url: None }
+    }
+
+    /// SQLite, and sessions in Redis.
+    pub(crate) async fn redis() -> Self {
+        Self::sqlite().with_sessions_at(&Redis::shared().await)
+    }
+
+    /// PostgreSQL, and sessions in a cluster of Redis.
+    pub(crate) async fn redis_cluster() -> Self {
+        Self::postgres().await.with_sessions_at(&Cluster::shared().await)
+    }
+
+    pub(crate) fn with_sessions_at(self, url: &str) -> Self {
+        let sessions = storage(&format!("sessions: '{url}'")).sessions;
+        Self { sessions, sessions_url: Some(url.to_owned()), ..self }
     }
 
     /// Of PostgreSQL.
@@ -111,7 +137,11 @@ impl Place {
     /// At another time.
     pub(crate) async fn open_at(&self, clock: Arc<dyn Clock>) -> Result<Stores, OpenError> {
         let options = Options {
-            storage: Storage { database: self.address.clone(), key_file: self.key_file(), sessions: self.sessions.clone() },
+            storage: Storage {
+                database: self.address.clone(),
+                key_file: self.key_file(),
+                sessions: self.sessions.clone(),
+            },
             users: self.users.clone(),
             source_limit: None,
             lifetimes: Lifetimes {
@@ -122,6 +152,10 @@ impl Place {
             algorithm: SigningAlgorithm::EdDsa,
         };
         open_with(options, Arc::clone(&self.metrics), clock, Arc::new(SystemEntropy)).await
+    }
+
+    pub(crate) fn is_in_redis(&self) -> bool {
+        matches!(self.sessions, SessionsPlace::Redis(_))
     }
 
     pub(crate) fn is_sqlite(&self) -> bool {
@@ -143,6 +177,23 @@ impl Place {
         let mut connection = self.connect().await;
         connection.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
         connection.close().await.unwrap();
+    }
+
+    /// The one text that answers it.
+    pub(crate) async fn question(&self, sql: &'static str) -> String {
+        let mut connection = self.connect().await;
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+    }
+
+    /// What is stored of this session cannot be read from now on.
+    pub(crate) async fn damage(&self, session: &Session) {
+        if self.is_in_redis() {
+            let keys = in_redis::Connection::keys_of(self, session).await;
+            let mut redis = in_redis::Connection::to(self).await;
+            let _: i64 = redis.ask(::redis::cmd("HSET").arg(keys.record).arg("record").arg("{\"id\":\"wrong\"")).await;
+        } else {
+            self.execute(&format!("UPDATE sessions SET factor = 'wrong' WHERE id = '{}'", session.id)).await;
+        }
     }
 
     /// A server: follows the log.

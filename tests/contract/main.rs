@@ -7,19 +7,31 @@ mod api_tokens;
 mod changes;
 mod devices;
 mod emergency;
+mod emergency_many;
 mod foreign_names;
 mod hand_overs;
 mod harness;
+mod in_redis;
 mod keys;
 #[path = "../support/late.rs"]
 mod late;
 mod outage;
+#[path = "../support/port.rs"]
+mod port;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod postgres_fleet;
 mod postgres_hand_overs;
 mod postgres_outage;
+#[expect(dead_code, reason = "the black-box suite uses the rest")]
+#[path = "../support/redis.rs"]
+mod redis;
+#[expect(dead_code, reason = "the black-box suite uses the rest")]
+#[path = "../support/redis_cluster.rs"]
+mod redis_cluster;
+mod redis_records;
 mod sessions;
+mod sessions_damaged;
 mod sign_in;
 mod tokens;
 mod upgrade;
@@ -28,6 +40,15 @@ mod users_file;
 
 /// Makes one test a store of every named case (`async fn case(place: Place)`).
 macro_rules! for_every_store {
+    ($($case:ident),* $(,)?) => {
+        $crate::for_every_database!($($case),*);
+        $crate::for_every_redis!($($case),*);
+    };
+}
+pub(crate) use for_every_store;
+
+/// The same for what is about tables: sessions are in the database.
+macro_rules! for_every_database {
     ($($case:ident),* $(,)?) => {
         mod sqlite {
             $(
@@ -47,4 +68,27 @@ macro_rules! for_every_store {
         }
     };
 }
-pub(crate) use for_every_store;
+pub(crate) use for_every_database;
+
+/// The same with sessions in Redis: beside SQLite one server, beside PostgreSQL a cluster.
+macro_rules! for_every_redis {
+    ($($case:ident),* $(,)?) => {
+        mod redis {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case($crate::harness::Place::redis().await).await;
+                }
+            )*
+        }
+        mod redis_cluster {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case($crate::harness::Place::redis_cluster().await).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use for_every_redis;

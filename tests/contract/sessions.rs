@@ -8,13 +8,12 @@ use postern::{
     ports::{End, Peek, UserChange},
 };
 
-use crate::harness::{Node, Place, eventually, session, user};
+use crate::harness::{Later, Node, Place, eventually, session, user};
 
 crate::for_every_store!(
     a_session_is_found_as_it_was_stored,
     many_sessions_are_found_in_one_question,
     only_a_session_that_is_over_is_absent,
-    a_row_that_is_damaged_leaves_the_others_of_the_question_alone,
     a_session_of_nobody_is_never_made,
     a_sign_in_ends_the_sessions_it_replaces,
     ends_reach_what_they_name_and_nothing_else,
@@ -68,7 +67,9 @@ async fn many_sessions_are_found_in_one_question(place: Place) {
     let before = place.asked(operations);
     let each = node.stores.sessions.find_ids(&ids).await.unwrap();
     let asked = place.asked_since(operations, before);
-    assert_eq!(asked, [1, 1, 0, 0], "one question about each");
+    // Of Redis where they are, then the records, and of the database which of them ended.
+    let of_sessions = if place.is_in_redis() { 3 } else { 1 };
+    assert_eq!(asked, [of_sessions, 1, 0, 0], "one question about all");
     assert!(each.unsure.is_empty());
     let expected = [&ann, &bob, &again];
     assert_eq!(each.found.len(), expected.len());
@@ -88,20 +89,6 @@ async fn many_sessions_are_found_in_one_question(place: Place) {
         users.found.into_iter().map(|(folded, user)| format!("{folded} {}", user.name)).collect();
     users.sort();
     assert_eq!(users, ["ann ann", "bob Bob"]);
-    node.stop().await;
-}
-
-async fn a_row_that_is_damaged_leaves_the_others_of_the_question_alone(place: Place) {
-    let node = place.node().await;
-    for name in ["ann", "bob", "cid"] {
-        node.add_user(name).await;
-    }
-    let (ann, bob, cid) = (node.sign_in("ann").await, node.sign_in("bob").await, node.sign_in("cid").await);
-    place.execute(&format!("UPDATE sessions SET factor = 'damaged' WHERE id = '{}'", ann.id)).await;
-    place.execute("UPDATE users SET groups = '{' WHERE folded = 'bob'").await;
-    let each = node.stores.sessions.find_ids(&[ann.id.clone(), bob.id.clone(), cid.id.clone()]).await.unwrap();
-    assert_eq!(each.found.keys().collect::<Vec<_>>(), [&cid.id]);
-    assert!(each.unsure.len() == 2 && each.unsure.contains(&ann.id) && each.unsure.contains(&bob.id));
     node.stop().await;
 }
 
@@ -188,23 +175,28 @@ async fn the_last_use_outlives_a_restart(place: Place) {
 
 /// Cleaning is the first thing that a server does in the background.
 async fn sessions_that_no_lifetime_brings_back_are_cleaned_away(place: Place) {
-    const HOUR: u64 = 3600;
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const LATER: u64 = 15 * MINUTE;
     let node = place.node().await;
     node.add_user("ann").await;
     let mut kept = Vec::new();
     let mut cleaned = Vec::new();
     // Idle is 30 minutes, with 10 more for uses that another node has not written; a lifetime 12 hours, 30 days if remembered.
     for (remembered, age, unused, stays) in [
-        (false, HOUR, 60, true),
-        (false, HOUR, 35 * 60, true),
-        (false, HOUR, 41 * 60, false),
-        (false, 13 * HOUR, 60, false),
+        (false, HOUR, MINUTE, true),
+        (false, HOUR, 35 * MINUTE, true),
+        (false, HOUR, 41 * MINUTE, false),
+        (false, 12 * HOUR + 5 * MINUTE, 15 * MINUTE, false),
         (true, 13 * HOUR, 5 * HOUR, true),
-        (true, 31 * 24 * HOUR, 60, false),
+        (true, 30 * 24 * HOUR + 5 * MINUTE, 15 * MINUTE, false),
     ] {
         let mut made = session("ann");
+        // As old as that later, when it is cleaned.
         let before = |seconds: u64| {
-            Timestamp::from_unix_millis(made.created_at.unix_millis() - i64::try_from(seconds * 1000).unwrap())
+            Timestamp::from_unix_millis(
+                made.created_at.unix_millis() - i64::try_from(seconds.saturating_sub(LATER) * 1000).unwrap(),
+            )
         };
         (made.created_at, made.signed_in_at, made.last_used_at) = (before(age), before(age), before(unused));
         made.remembered = remembered;
@@ -212,7 +204,7 @@ async fn sessions_that_no_lifetime_brings_back_are_cleaned_away(place: Place) {
         if stays { &mut kept } else { &mut cleaned }.push(made.id);
     }
     node.stop().await;
-    let node = place.node().await;
+    let node = Node::following(place.open_at(Later::by(LATER)).await.unwrap());
     eventually("what is over is gone", Duration::from_secs(5), || async {
         node.stores.sessions.list(None).await.unwrap().len() == kept.len()
     })

@@ -25,7 +25,7 @@ use sqlx::{Connection as _, migrate::Migrator};
 
 use crate::harness::{Place, session};
 
-crate::for_every_store!(a_database_of_the_version_before_our_tokens_keeps_its_key_and_its_sessions);
+crate::for_every_database!(a_database_of_the_version_before_our_tokens_keeps_its_key_and_its_sessions);
 
 /// RFC 8037, appendix A.
 const SEED: &str = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
 use postern::{
-    config::{DatabaseAddress, Storage, UsersSource},
+    config::{DatabaseAddress, SessionsPlace, Storage, UsersSource},
     core::{session::Lifetimes, tokens::SigningAlgorithm},
     observe::metrics::Metrics,
     store::{

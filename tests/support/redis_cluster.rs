@@ -80,7 +80,7 @@ impl Cluster {
 
     /// Waits until this one knows that another is away.
     pub(crate) async fn is_broken(&self, number: usize) {
-        let node = &self.nodes[number];
+        let node = self.nodes.get(number).expect("a node of that number");
         until("the cluster is broken", async || {
             let state = node.field(&["CLUSTER", "INFO"], "cluster_state").await;
             (state.as_deref() == Some("fail")).then_some(())
@@ -105,7 +105,8 @@ impl Cluster {
 
     /// Which of `nodes` answers for this key.
     pub(crate) async fn place_of(&self, key: &str) -> usize {
-        let slot: u16 = self.nodes[0].command(&["CLUSTER", "KEYSLOT", key]).await.parse().expect("a number");
+        let slot: u16 =
+            self.nodes.first().expect("a node").command(&["CLUSTER", "KEYSLOT", key]).await.parse().expect("a number");
         let place = SLOTS.iter().position(|(_, last)| slot <= last.parse().expect("a number"));
         place.expect("every slot is somebody's")
     }

@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     core::{identity::Factor, user::User},
     ports::{Change, fakes::Stopped},
+    store::session::Source as SessionSource,
 };
 
 struct Log(bool);
@@ -18,7 +19,7 @@ impl Changes for Log {
 
 fn remembered(log: bool) -> (Arc<SessionCache>, RememberedPasswords) {
     let sessions = Arc::new(SessionCache::new(Arc::new(Stopped)));
-    sessions.trust(Source::Log, Duration::ZERO);
+    sessions.trust(SessionSource::Log, Duration::ZERO);
     let passwords =
         RememberedPasswords::new(sessions.clone(), Arc::new(Log(log)), &crate::store::system::SystemEntropy);
     (sessions, passwords)
@@ -73,9 +74,9 @@ async fn nothing_is_recalled_while_memory_is_unsure() {
     let (sessions, passwords) = remembered(true);
     let key = key(&passwords, "bob", "secret");
     passwords.remember(key, &bob(0), &passwords.mark("bob").await.unwrap());
-    sessions.distrust(Source::Log);
+    sessions.distrust(SessionSource::Log);
     assert!(passwords.recall(&key, Timestamp::default()).is_none());
-    sessions.trust(Source::Log, Duration::ZERO);
+    sessions.trust(SessionSource::Log, Duration::ZERO);
     assert!(passwords.recall(&key, Timestamp::default()).is_some());
     sessions.drop_all();
     assert!(passwords.recall(&key, Timestamp::default()).is_none());
@@ -85,7 +86,7 @@ async fn nothing_is_recalled_while_memory_is_unsure() {
 async fn threat_32_no_password_counts_where_the_log_of_changes_is_out_of_reach() {
     let (sessions, passwords) = remembered(false);
     assert!(passwords.mark("bob").await.is_ok(), "it was looked at a moment ago");
-    sessions.distrust(Source::Log);
+    sessions.distrust(SessionSource::Log);
     assert!(passwords.mark("bob").await.is_err());
 }
 

@@ -187,7 +187,7 @@ pub(super) async fn clean(database: &Database, longest: Duration) -> Result<u64,
 /// By which name the sessions of this database go in Redis; `fresh` where they have none yet.
 pub(in crate::store) async fn space(database: &Database, fresh: &str) -> Result<String, sqlx::Error> {
     let mut connection = database.pool().acquire().await?;
-    sqlx::query("INSERT INTO session_space (only, name) VALUES (1, $1) ON CONFLICT (only) DO NOTHING")
+    sqlx::query("INSERT INTO session_space (one, name) VALUES (1, $1) ON CONFLICT (one) DO NOTHING")
         .bind(fresh)
         .execute(&mut *connection)
         .await?;

@@ -17,6 +17,6 @@ CREATE TABLE session_epochs (
 
 -- By which name this database's sessions go in a Redis that others use too. One row.
 CREATE TABLE session_space (
-    only BIGINT PRIMARY KEY CHECK (only = 1),
+    one  BIGINT PRIMARY KEY CHECK (one = 1),
     name TEXT   NOT NULL
 );

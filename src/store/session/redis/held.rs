@@ -15,11 +15,7 @@ use std::sync::Arc;
 use redis::{Cmd, cmd};
 
 use crate::{
-    core::{
-        session::SessionId,
-        time::Timestamp,
-        user::folded,
-    },
+    core::{session::SessionId, time::Timestamp, user::folded},
     ports::{LiveSession, Unavailable},
     store::{
         redis::Redis,
@@ -37,6 +33,9 @@ const WRITE_USE: &str = "local used = redis.call('HGET', KEYS[1], 'used') \
 /// With the time after which Redis may drop it, in one step.
 const WRITE_RECORD: &str = "redis.call('HSET', KEYS[1], 'record', ARGV[1], 'used', ARGV[2]) \
      return redis.call('PEXPIRE', KEYS[1], ARGV[3])";
+
+/// What a key leads to that does not belong to it.
+pub(super) const OF_ANOTHER: &str = "a session's id leads to another's record";
 
 pub(super) struct Held {
     redis: Arc<Redis>,
@@ -144,7 +143,7 @@ impl Held {
         match self.read_each(operation, &[hash]).await?.pop() {
             None => Ok(None),
             Some((_, Read::Record(record))) if record.session.id == *id => Ok(Some(*record)),
-            Some((_, Read::Record(_))) => Err(damaged("a session's id leads to another's record".to_owned())),
+            Some((_, Read::Record(_))) => Err(damaged(OF_ANOTHER.to_owned())),
             Some((_, Read::Damaged(detail))) => Err(damaged(detail)),
         }
     }

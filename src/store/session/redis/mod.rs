@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use self::held::{Held, Read, Times, damaged, hash_of};
+use self::held::{Held, OF_ANOTHER, Read, Times, damaged, hash_of};
 use super::{
     cache::SessionCache,
     ends::{self, Ends, ends_of},
@@ -213,16 +213,18 @@ impl SessionRecords for RedisRecords {
 
     async fn find_each(&self, ids: &[SessionId]) -> Result<Found, Unavailable> {
         let hashes = self.held.hashes_of("find_ids", ids).await?;
-        let by_hash: HashMap<String, SessionId> =
-            hashes.into_iter().zip(ids).filter_map(|(hash, id)| Some((hash?, id.clone()))).collect();
-        let wanted: Vec<String> = by_hash.keys().cloned().collect();
+        let named: Vec<(&SessionId, String)> =
+            ids.iter().zip(hashes).filter_map(|(id, hash)| Some((id, hash?))).collect();
+        let wanted: Vec<String> = named.iter().map(|(_, hash)| hash.clone()).collect();
+        let read: HashMap<String, Read> = self.held.read_each("find_ids", &wanted).await?.into_iter().collect();
         let mut found = Found::default();
-        let mut records = Vec::with_capacity(wanted.len());
-        for (hash, read) in self.held.read_each("find_ids", &wanted).await? {
-            match (read, by_hash.get(&hash)) {
-                (Read::Record(record), _) => records.push(*record),
-                (Read::Damaged(detail), Some(id)) => found.damaged.push((id.clone(), detail)),
-                (Read::Damaged(_), None) => {}
+        let mut records = Vec::with_capacity(named.len());
+        for (id, hash) in named {
+            match read.get(&hash) {
+                None => {}
+                Some(Read::Record(record)) if record.session.id == *id => records.push(Record::clone(record)),
+                Some(Read::Record(_)) => found.damaged.push((id.clone(), OF_ANOTHER.to_owned())),
+                Some(Read::Damaged(detail)) => found.damaged.push((id.clone(), detail.clone())),
             }
         }
         let living = self.living("find_ids", records).await?;

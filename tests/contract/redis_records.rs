@@ -1,0 +1,317 @@
+//! Sessions whose records are in Redis: the database says what ended, whatever Redis loses or brings back.
+
+use std::time::Duration;
+
+use ::redis::cmd;
+use postern::{
+    core::session::{Session, SessionId},
+    ports::{End, UserChange, Whom},
+};
+
+use crate::{
+    harness::{Later, Node, Place, eventually, session},
+    in_redis::{Connection, Keys},
+};
+
+crate::for_every_redis!(
+    what_redis_brings_back_after_its_end_stays_over,
+    what_redis_brings_back_of_the_living_lives,
+    a_session_that_redis_lost_is_unknown_and_can_still_be_ended,
+    an_end_of_all_needs_no_list_of_redis,
+    what_is_handed_over_too_late_is_over,
+    a_sign_in_that_is_kept_is_kept_as_long_as_nothing_else_ended_it,
+    a_database_that_was_set_back_knows_no_later_session,
+    a_record_below_another_key_opens_nothing,
+    a_use_makes_no_record_that_is_gone,
+    nothing_is_left_of_what_ended,
+    leads_to_nothing_are_cleaned_away,
+    databases_that_share_a_redis_do_not_share_sessions,
+);
+
+async fn is_alive(node: &Node, session: &Session) -> bool {
+    let by_hash = node.stores.sessions.find(&session.gate_hash).await.unwrap().is_some();
+    let by_id = node.stores.sessions.find_id(&session.id).await.unwrap().is_some();
+    let in_batch = node.stores.sessions.find_ids(std::slice::from_ref(&session.id)).await.unwrap();
+    let in_list = node.stores.sessions.list(None).await.unwrap().contains(session);
+    assert_eq!((by_hash, by_hash, by_hash), (by_id, in_batch.found.contains_key(&session.id), in_list));
+    by_hash
+}
+
+fn handed_over_from(parent: &Session) -> Session {
+    Session { parent: Some(parent.id.clone()), domain: "example.net".to_owned(), ..session(&parent.user) }
+}
+
+/// A replica that knew less, a snapshot of yesterday, a failover that lost the last writes: as often as it happens.
+async fn what_redis_brings_back_after_its_end_stays_over(place: Place) {
+    let node = place.node().await;
+    let mut redis = Connection::to(&place).await;
+    let mut copies = Vec::new();
+    for how in 0..8 {
+        let name = format!("user-{how}");
+        node.add_user(&name).await;
+        let made = node.sign_in(&name).await;
+        let keys = Connection::keys_of(&place, &made).await;
+        let copied = redis.copy(&keys).await;
+        let sessions = &node.stores.sessions;
+        match how {
+            0 => drop(sessions.end(End::One(&made.id)).await.unwrap()),
+            1 => drop(sessions.end(End::AllOf { user: &name }).await.unwrap()),
+            2 => {
+                let kept = node.sign_in(&name).await;
+                sessions.end(End::AllBut { user: &name, kept: &kept.id }).await.unwrap();
+                assert!(is_alive(&node, &kept).await);
+            }
+            3 => drop(sessions.create(session(&name), std::slice::from_ref(&made.id)).await.unwrap()),
+            4 => {
+                let change = UserChange { disabled: Some(true), ..UserChange::default() };
+                node.stores.users.update(&name, change).await.unwrap();
+                let change = UserChange { disabled: Some(false), ..UserChange::default() };
+                node.stores.users.update(&name, change).await.unwrap();
+            }
+            5 => {
+                node.stores.users.delete(&name).await.unwrap();
+                node.add_user(&name).await;
+            }
+            6 => drop(node.stores.users.revoke(Whom::One(&name)).await.unwrap()),
+            _ => drop(node.stores.users.revoke(Whom::Everybody).await.unwrap()),
+        }
+        assert!(!is_alive(&node, &made).await, "{how}");
+        redis.bring_back(&copied).await;
+        assert!(redis.is_there(&keys.record).await);
+        assert!(!is_alive(&node, &made).await, "{how}: brought back");
+        copies.push((made, copied));
+    }
+    node.stop().await;
+    // Another process, and it is over there as well.
+    let node = place.node().await;
+    for (made, copied) in &copies {
+        redis.bring_back(copied).await;
+        assert!(!is_alive(&node, made).await);
+    }
+    node.stop().await;
+}
+
+async fn what_redis_brings_back_of_the_living_lives(place: Place) {
+    let node = place.node().await;
+    let mut redis = Connection::to(&place).await;
+    node.add_user("ann").await;
+    node.stores.sessions.end(End::AllOf { user: "ann" }).await.unwrap();
+    let made = node.sign_in("ann").await;
+    let keys = Connection::keys_of(&place, &made).await;
+    let copied = redis.copy(&keys).await;
+    let _: i64 = redis.ask(cmd("DEL").arg(&keys.record)).await;
+    assert!(node.stores.sessions.find(&made.gate_hash).await.unwrap().is_none());
+    redis.bring_back(&copied).await;
+    assert!(is_alive(&node, &made).await);
+    node.stop().await;
+}
+
+/// Memory may know it still.
+async fn a_session_that_redis_lost_is_unknown_and_can_still_be_ended(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    here.add_user("ann").await;
+    let made = here.sign_in("ann").await;
+    there.warm(&made).await;
+    let keys = Connection::keys_of(&place, &made).await;
+    let mut redis = Connection::to(&place).await;
+    let copied = redis.copy(&keys).await;
+    for key in [&keys.record, &keys.id, &keys.user, &keys.all] {
+        let _: i64 = redis.ask(cmd("DEL").arg(key)).await;
+    }
+    assert!(here.stores.sessions.find(&made.gate_hash).await.unwrap().is_none());
+    assert_eq!(here.stores.sessions.absent(std::slice::from_ref(&made.id)).await.unwrap().len(), 1);
+    assert_eq!(here.stores.sessions.end(End::One(&made.id)).await.unwrap(), 0, "there was none to count");
+    eventually("the other node forgets", Duration::from_secs(1), || async { !there.knows(&made) }).await;
+    redis.bring_back(&copied).await;
+    assert!(!is_alive(&there, &made).await);
+    here.stop().await;
+    there.stop().await;
+}
+
+/// A Redis that throws away what it likes throws away lists as well.
+async fn an_end_of_all_needs_no_list_of_redis(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let (one, other) = (node.sign_in("ann").await, node.sign_in("ann").await);
+    let keys = Connection::keys_of(&place, &one).await;
+    let mut redis = Connection::to(&place).await;
+    let _: i64 = redis.ask(cmd("DEL").arg(&keys.user)).await;
+    let _: i64 = redis.ask(cmd("DEL").arg(&keys.all)).await;
+    node.stores.sessions.end(End::AllOf { user: "ann" }).await.unwrap();
+    for session in [&one, &other] {
+        assert!(!is_alive(&node, session).await);
+    }
+    node.stop().await;
+}
+
+/// One that is stored after the sign-in that it came from has ended, by a node that looked before.
+async fn what_is_handed_over_too_late_is_over(place: Place) {
+    let node = place.node().await;
+    let mut redis = Connection::to(&place).await;
+    node.add_user("ann").await;
+    let home = node.sign_in("ann").await;
+    let child = handed_over_from(&home);
+    node.stores.sessions.create(child.clone(), &[]).await.unwrap();
+    let copied = redis.copy(&Connection::keys_of(&place, &child).await).await;
+    assert_eq!(node.stores.sessions.end(End::One(&home.id)).await.unwrap(), 2);
+    redis.bring_back(&copied).await;
+    assert!(!is_alive(&node, &child).await);
+    assert!(node.stores.sessions.create(handed_over_from(&home), &[]).await.is_err());
+    // By the child: its siblings and where they came from.
+    let home = node.sign_in("ann").await;
+    let (one, other) = (handed_over_from(&home), handed_over_from(&home));
+    for child in [&one, &other] {
+        node.stores.sessions.create(child.clone(), &[]).await.unwrap();
+    }
+    let copied = redis.copy(&Connection::keys_of(&place, &other).await).await;
+    assert_eq!(node.stores.sessions.end(End::One(&one.id)).await.unwrap(), 3);
+    redis.bring_back(&copied).await;
+    for session in [&home, &one, &other] {
+        assert!(!is_alive(&node, session).await);
+    }
+    node.stop().await;
+}
+
+async fn a_sign_in_that_is_kept_is_kept_as_long_as_nothing_else_ended_it(place: Place) {
+    let node = place.node().await;
+    let mut redis = Connection::to(&place).await;
+    let sessions = &node.stores.sessions;
+    node.add_user("ann").await;
+    let (kept, other) = (node.sign_in("ann").await, node.sign_in("ann").await);
+    let child = handed_over_from(&kept);
+    sessions.create(child.clone(), &[]).await.unwrap();
+    assert_eq!(sessions.end(End::AllBut { user: "ann", kept: &child.id }).await.unwrap(), 1);
+    let later = node.sign_in("ann").await;
+    assert_eq!(sessions.end(End::AllBut { user: "ann", kept: &kept.id }).await.unwrap(), 1);
+    for (session, lives) in [(&kept, true), (&child, true), (&other, false), (&later, false)] {
+        assert_eq!(is_alive(&node, session).await, lives);
+    }
+    let copied = redis.copy(&Connection::keys_of(&place, &kept).await).await;
+    sessions.end(End::AllOf { user: "ann" }).await.unwrap();
+    redis.bring_back(&copied).await;
+    assert!(!is_alive(&node, &kept).await);
+    // Kept once more by who does not know that it is over.
+    sessions.end(End::AllBut { user: "ann", kept: &kept.id }).await.unwrap();
+    redis.bring_back(&copied).await;
+    assert!(!is_alive(&node, &kept).await);
+    node.stop().await;
+}
+
+/// From a backup. What happened since then, it does not know: nor whether it ended.
+async fn a_database_that_was_set_back_knows_no_later_session(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    node.add_user("bob").await;
+    node.stores.sessions.end(End::AllOf { user: "ann" }).await.unwrap();
+    let (ann, bob) = (node.sign_in("ann").await, node.sign_in("bob").await);
+    assert!(is_alive(&node, &ann).await);
+    place.execute("DELETE FROM session_epochs WHERE folded = 'ann'").await;
+    assert!(!is_alive(&node, &ann).await);
+    assert!(is_alive(&node, &bob).await);
+    node.stop().await;
+}
+
+async fn a_record_below_another_key_opens_nothing(place: Place) {
+    let node = place.node().await;
+    let mut redis = Connection::to(&place).await;
+    node.add_user("ann").await;
+    node.add_user("bob").await;
+    let (ann, bob) = (node.sign_in("ann").await, node.sign_in("bob").await);
+    let (of_ann, of_bob) = (Connection::keys_of(&place, &ann).await, Connection::keys_of(&place, &bob).await);
+    let record: String = redis.ask(cmd("HGET").arg(&of_ann.record).arg("record")).await;
+    let _: i64 = redis.ask(cmd("HSET").arg(&of_bob.record).arg("record").arg(record)).await;
+    assert_eq!(node.stores.sessions.find(&bob.gate_hash).await.unwrap_err().store, "sessions");
+    let hash = of_ann.record.rsplit(':').next().unwrap();
+    let () = redis.ask(cmd("SET").arg(&of_bob.id).arg(hash)).await;
+    assert_eq!(node.stores.sessions.find_id(&bob.id).await.unwrap_err().store, "sessions");
+    let each = node.stores.sessions.find_ids(&[ann.id.clone(), bob.id.clone()]).await.unwrap();
+    assert_eq!(each.found.keys().collect::<Vec<_>>(), [&ann.id], "it says nothing about the others");
+    assert!(each.unsure.contains(&bob.id));
+    node.stop().await;
+}
+
+async fn a_use_makes_no_record_that_is_gone(place: Place) {
+    let node = place.node().await;
+    let mut redis = Connection::to(&place).await;
+    node.add_user("ann").await;
+    let made = node.sign_in("ann").await;
+    let keys = Connection::keys_of(&place, &made).await;
+    let live = node.stores.sessions.find(&made.gate_hash).await.unwrap().unwrap();
+    node.stores.sessions.used(&live, made.last_used_at.after(Duration::from_secs(60)));
+    let _: i64 = redis.ask(cmd("DEL").arg(&keys.record)).await;
+    // The last uses are written when it stops.
+    node.stop().await;
+    assert!(!redis.is_there(&keys.record).await);
+}
+
+async fn nothing_is_left_of_what_ended(place: Place) {
+    let node = place.node().await;
+    let mut redis = Connection::to(&place).await;
+    for name in ["ann", "bob", "cid", "dan"] {
+        node.add_user(name).await;
+    }
+    let (ann, bob, cid) = (node.sign_in("ann").await, node.sign_in("bob").await, node.sign_in("cid").await);
+    let dan = node.sign_in("dan").await;
+    assert_eq!(node.stores.sessions.end(End::One(&ann.id)).await.unwrap(), 1);
+    assert_eq!(node.stores.sessions.end(End::AllOf { user: "bob" }).await.unwrap(), 1);
+    assert_eq!(node.stores.users.revoke(Whom::One("cid")).await.unwrap(), 1);
+    for ended in [&ann, &bob, &cid] {
+        let Keys { record, id, user, all } = Connection::keys_of(&place, ended).await;
+        for key in [&record, &id, &user] {
+            assert!(!redis.is_there(key).await, "{key}");
+        }
+        let left: i64 = redis.ask(cmd("ZCARD").arg(&all)).await;
+        assert_eq!(left, 1, "of one that lives");
+    }
+    assert_eq!(node.stores.users.revoke(Whom::Everybody).await.unwrap(), 1);
+    let all = Connection::keys_of(&place, &dan).await.all;
+    assert!(!redis.is_there(&all).await);
+    node.stop().await;
+}
+
+/// As where Redis threw the record away, or lost it.
+async fn leads_to_nothing_are_cleaned_away(place: Place) {
+    let node = place.node().await;
+    let mut redis = Connection::to(&place).await;
+    node.add_user("ann").await;
+    let unremembered = || Session { remembered: false, ..session("ann") };
+    let (lost, lives) = (unremembered(), unremembered());
+    for session in [&lost, &lives] {
+        node.stores.sessions.create(session.clone(), &[]).await.unwrap();
+    }
+    let keys = Connection::keys_of(&place, &lost).await;
+    let _: i64 = redis.ask(cmd("DEL").arg(&keys.record)).await;
+    let live = node.stores.sessions.find(&lives.gate_hash).await.unwrap().unwrap();
+    node.stores.sessions.used(&live, lives.last_used_at.after(Duration::from_secs(30 * 60)));
+    node.stop().await;
+    // When what was not used since is looked at.
+    let node = Node::following(place.open_at(Later::by(41 * 60)).await.unwrap());
+    eventually("only one is listed", Duration::from_secs(5), || async {
+        let mut redis = Connection::to(&place).await;
+        let (all, of_user): (u64, u64) =
+            (redis.ask(cmd("ZCARD").arg(&keys.all)).await, redis.ask(cmd("ZCARD").arg(&keys.user)).await);
+        (all, of_user) == (1, 1)
+    })
+    .await;
+    assert!(is_alive(&node, &Session { last_used_at: live.last_used(), ..lives }).await);
+    node.stop().await;
+}
+
+async fn databases_that_share_a_redis_do_not_share_sessions(place: Place) {
+    let node = place.node().await;
+    let other_place = if place.is_sqlite() { Place::redis().await } else { Place::redis_cluster().await };
+    let other = other_place.node().await;
+    for node in [&node, &other] {
+        node.add_user("ann").await;
+    }
+    let made = node.sign_in("ann").await;
+    assert!(other.stores.sessions.find(&made.gate_hash).await.unwrap().is_none());
+    assert!(other.stores.sessions.find_id(&made.id).await.unwrap().is_none());
+    assert!(other.stores.sessions.list(None).await.unwrap().is_empty());
+    assert_eq!(other.stores.sessions.end(End::AllOf { user: "ann" }).await.unwrap(), 0);
+    assert_eq!(other.stores.sessions.end(End::One(&SessionId::new(made.id.as_str()))).await.unwrap(), 0);
+    assert_eq!(other.stores.users.revoke(Whom::Everybody).await.unwrap(), 0);
+    assert!(is_alive(&node, &made).await);
+    node.stop().await;
+    other.stop().await;
+}
