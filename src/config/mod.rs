@@ -49,6 +49,8 @@ mod policy_roles;
 mod postgres_url;
 mod quantity;
 mod reader;
+#[cfg(test)]
+mod secret_tests;
 mod sections;
 mod shape;
 pub(crate) mod source;

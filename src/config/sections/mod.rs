@@ -103,15 +103,13 @@ pub(super) fn duration(
 
 /// Faults a value that this version knows but cannot honour, and one that nobody knows.
 pub(super) fn only(report: &mut Report, at: &Trail, value: Option<&str>, supported: &str, later: &[&str]) {
-    match value {
-        None => {}
-        Some(value) if value == supported => {}
-        Some(value) if later.iter().any(|prefix| value.starts_with(prefix)) => {
-            // Only the kind is named: a URL may hold a password.
-            let kind = value.split("://").next().unwrap_or_default();
+    let Some(value) = value.filter(|value| *value != supported) else { return };
+    match later.iter().find(|kind| value.starts_with(**kind)) {
+        // Only the kind is named: a URL may hold a password.
+        Some(kind) => {
             report.fault(at, format!("`{at}: {kind}` is not supported yet by this version; write `{supported}`"));
         }
-        Some(_) => report.fault(at, format!("`{at}` has no such value; write `{supported}`")),
+        None => report.fault(at, format!("`{at}` has no such value; write `{supported}`")),
     }
 }
 

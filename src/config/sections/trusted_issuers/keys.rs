@@ -60,7 +60,7 @@ pub(super) fn keys(report: &mut Report, at: &Trail, raw: &RawTrustedIssuer) -> O
         ("discovery", _) => {
             let below = format!("{}{BELOW}", raw.issuer.trim_end_matches('/'));
             let url = key_url(&below, DISCOVERY)
-                .map_err(|fault| format!("no discovery document can be below the issuer `{}`: {fault}", raw.issuer));
+                .map_err(|fault| format!("no discovery document can be below this issuer: {fault}"));
             let url = report.take(&here, url)?;
             fetched(report, at, raw, KeyPlace::Discovery { url, issuer: raw.issuer.clone() })
         }
