@@ -132,12 +132,12 @@ pub(super) fn web_url(text: &str, example: &str) -> Result<Url, String> {
     }
 }
 
-/// Whether `host` is this machine by name or address: plain http is no risk there.
+/// Whether a browser takes `host` for this machine, by name or address: plain http is no risk there. Never to be asked where Postern itself connects.
 pub(super) fn is_local(host: &str) -> bool {
     host.ends_with(".localhost") || is_loopback(host)
 }
 
-/// The same for a program that asks a resolver, which may know names below `localhost` as somebody else's.
+/// The same for Postern, which asks a resolver: that may know names below `localhost` as somebody else's.
 pub(super) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
