@@ -42,8 +42,8 @@ pub enum Whom<'w> {
 #[async_trait]
 pub trait Users: Send + Sync {
     async fn find(&self, name: &str) -> Result<Option<User>, Unavailable>;
-    /// Those of them that there are; in as few questions as the store can be asked them in.
-    /// By the folded name.
+    /// Those of them that there are, as [`Users::find`] would find each; in as few questions as the store can be asked them in. By the folded name that
+    /// was asked for.
     async fn find_each(&self, names: &[&str]) -> Result<Each<String, User>, Unavailable> {
         let mut each = Each::default();
         for name in names {
