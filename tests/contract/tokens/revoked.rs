@@ -16,6 +16,7 @@ crate::for_every_store!(
     a_revoked_token_is_known_at_once_here_and_within_a_second_elsewhere,
     a_revocation_outlives_a_restart_and_is_known_before_anything_is_asked,
     memory_of_revocations_is_unsure_without_a_follower,
+    many_are_asked_about_in_one_question,
 );
 
 async fn a_session_whose_tokens_are_revoked_too_often_ends(place: Place) {
@@ -89,6 +90,27 @@ async fn memory_of_revocations_is_unsure_without_a_follower(place: Place) {
     for jti in ["b", "", "\0", "' OR 1=1 --"] {
         assert!(!stores.tokens.is_revoked(jti).await.unwrap(), "{jti:?}");
     }
+    stores.close().await;
+    other.close().await;
+}
+
+/// Of open streams by access tokens, while the log is not read.
+async fn many_are_asked_about_in_one_question(place: Place) {
+    let (stores, other) = (place.open().await.unwrap(), place.open().await.unwrap());
+    let until = now().after(Duration::from_secs(900));
+    for jti in ["a", "Ä", "\"b\"]"] {
+        other.tokens.revoke(jti, until).await.unwrap();
+    }
+    let jtis = ["a", "b", "A", "Ä", "ä", "\"b\"]", "", "\0", "a\0", "' OR 1=1 --"];
+    let operations = [("tokens", "revoked_among"), ("tokens", "is_revoked")];
+    let before = place.asked(operations);
+    let revoked = stores.tokens.revoked_among(&jtis).await.unwrap();
+    assert_eq!(place.asked_since(operations, before), [1, 0]);
+    for jti in jtis {
+        assert_eq!(revoked.contains(jti), stores.tokens.is_revoked(jti).await.unwrap(), "{jti:?} alone");
+    }
+    assert_eq!(revoked.len(), 3, "{revoked:?}");
+    assert!(stores.tokens.revoked_among(&[]).await.unwrap().is_empty());
     stores.close().await;
     other.close().await;
 }
