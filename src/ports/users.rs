@@ -51,6 +51,11 @@ pub trait Users: Send + Sync {
         }
         Ok(each)
     }
+    /// Whether what is held of the user here is what all nodes were last told. Not so where users come from a file, of which another node has read a newer
+    /// one (or this one): who signs in here may be let in by a password that was replaced, and nothing that outlives a session is made for them.
+    async fn is_current(&self, _name: &str) -> Result<bool, Unavailable> {
+        Ok(true)
+    }
     /// By name.
     async fn list(&self) -> Result<Vec<User>, Unavailable>;
     /// With the hash of a password, or without any way to sign in.
