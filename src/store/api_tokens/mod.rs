@@ -171,6 +171,11 @@ impl DatabaseApiTokens {
         let known = self.users.find(name).await?;
         match (&token.owner, known) {
             (Owner::User(_), Some(user)) if !user.disabled => {
+                if token.version != 0 && token.version != user.token_version {
+                    let detail =
+                        format!("{:?} has changed since the session was read that asks for a token", user.name);
+                    return Err(Unavailable { store: "users", detail }.into());
+                }
                 // After the version was read: whoever replaces the entry from now on raises it, and the token is dead.
                 if !self.users.is_current(name).await? {
                     let detail = format!("another node has read another entry of {:?} in its users file", user.name);
