@@ -137,6 +137,7 @@ fn wish(command: &Command) -> anyhow::Result<Option<Wish>> {
         },
         groups,
         created_by: None,
+        version: None,
     }))
 }
 

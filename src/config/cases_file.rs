@@ -157,7 +157,8 @@ fn case(report: &mut Report, at: &Trail, name: String, raw: RawCase, rules: &Rul
     for (name, value) in raw.headers.into_iter().flatten() {
         let here = at.key("headers").key(&name);
         let parsed = HeaderName::try_from(&name).ok().zip(HeaderValue::try_from(&value).ok());
-        let message = || format!("`{name}: {value}` cannot be a header of a request");
+        // Its value may be a credential.
+        let message = || format!("`{name}` with this value cannot be a header of a request");
         if let Some((name, value)) = report.take(&here, parsed.ok_or_else(message)) {
             headers.append(name, value);
         }

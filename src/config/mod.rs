@@ -51,6 +51,8 @@ mod postgres_url;
 mod quantity;
 mod reader;
 mod redis_url;
+#[cfg(test)]
+mod secret_tests;
 mod sections;
 mod shape;
 pub(crate) mod source;

@@ -94,7 +94,7 @@ impl PostgresUrl {
         }
         let is_socket = host.starts_with('/') || host.to_ascii_lowercase().starts_with("%2f");
         // `verify-ca` takes any certificate of the public authorities too, to which `sslrootcert` only adds, whatever name it is for.
-        let protection = if is_socket || mode == "verify-full" || super::sections::is_local(host) {
+        let protection = if is_socket || mode == "verify-full" || super::sections::is_loopback(host) {
             Protection::Safe
         } else {
             Protection::Open
@@ -188,7 +188,11 @@ mod tests {
             ("postgres://db.example.com/x?sslmode=require", Protection::Open),
             ("postgres://db.example.com/x?sslmode=verify-ca", Protection::Open),
             ("postgres://db.example.com/x?sslmode=verify-full&sslrootcert=/ca.pem", Protection::Safe),
+            ("postgres://db.localhost/x", Protection::Open),
+            ("postgres://localhost.example.com/x", Protection::Open),
+            ("postgres://db.example.com/x?host=db.localhost", Protection::Open),
             ("postgres://localhost/x", Protection::Safe),
+            ("postgres://127.0.0.2/x", Protection::Safe),
             ("postgres://[::1]/x", Protection::Safe),
             ("postgres://db.example.com/x?host=/run/postgresql", Protection::Safe),
             ("postgres://%2Frun%2Fpostgresql/x", Protection::Safe),

@@ -307,7 +307,7 @@ mod tests {
             ("redis+hunter2://x", "unknown scheme"),
             ("redis://u:hunter2#@cache", "`%23`"),
             ("redis://u:hun@ter2@cache", "`%40`"),
-            ("redis://u:hun/ter2@cache", "cannot be read"),
+            ("redis://u:hun/ter2@cache", "`%2F`"),
             ("redis://u:hunter2?x@cache", "cannot be read"),
             ("redis://u:hunter2%@cache", "`%25`"),
             ("redis://u:hunter2@cache:70000", "cannot be read"),

@@ -151,6 +151,15 @@ impl<'s> Walk<'s> {
     fn entry(&mut self, entry: &mut Entry, schema: &'s Value, way: &Way<'_>) -> bool {
         let properties = schema.get("properties").and_then(Value::as_object);
         let Entry { key, place, value } = entry;
+        // Within braces, `password:hunter2` is a key without a value.
+        if matches!(value.kind, Kind::Null)
+            && let Some((name, _)) = key.split_once(':')
+        {
+            let at = Way::Key(way, name);
+            self.fault(*place, format!("`{at}:` needs a blank between the colon and the value"));
+            self.prune(&at);
+            return false;
+        }
         let at = Way::Key(way, key);
         let known = properties.and_then(|properties| properties.get(key));
         let inner =
@@ -210,15 +219,11 @@ impl<'s> Walk<'s> {
         let subject = if at.is_empty() { "the file".to_owned() } else { format!("`{at}`") };
         let expected = self.expected(schema);
         let example = example_of(schema, field);
-        // A password that is all digits is one all the same.
-        if field.get("writeOnly") == Some(&Value::Bool(true)) {
-            let message =
-                format!("{subject}: expected {expected}, found something else, which is not shown; put it in quotes");
-            return self.fault(node.place, message);
-        }
-        let found = describe(&node.kind);
-        // YAML reads `y`, `no` and `on` as true and false.
-        let quotes = if matches!(node.kind, Kind::Bool(_)) { "; put text in quotes" } else { "" };
+        // Shown only in place of a number or a `true`: a password of digits is a number all the same, and a short URL may hold one.
+        let found = if is_harmless(schema) { describe(&node.kind) } else { name_of(&node.kind).to_owned() };
+        let is_unquoted = matches!(node.kind, Kind::Bool(_) | Kind::Int(_) | Kind::Float(_));
+        let is_free_text = expected.contains(english("string")) && example.is_empty();
+        let quotes = if is_unquoted && is_free_text { "; put it in quotes" } else { "" };
         self.fault(node.place, format!("{subject}: expected {expected}, found {found}{quotes}{example}"));
     }
 
@@ -334,17 +339,33 @@ fn english(type_name: &str) -> &'static str {
     }
 }
 
+/// Whether what stands in a value's place may be repeated: nobody puts a secret where a number, or `true`, is asked for.
+fn is_harmless(schema: &Value) -> bool {
+    let mut names = type_names(schema).peekable();
+    names.peek().is_some() && names.all(|name| matches!(name, "boolean" | "integer" | "number"))
+}
+
 fn describe(kind: &Kind) -> String {
     match kind {
-        Kind::Null | Kind::Broken => "nothing".to_owned(),
         Kind::Bool(value) => format!("`{value}`"),
         Kind::Int(value) => format!("the number `{value}`"),
         Kind::Float(value) => format!("the number `{value}`"),
         // Not the text itself: it may be a secret that slipped into the wrong line.
-        Kind::Str(text) if text.len() > 24 || text.contains(|c: char| !c.is_ascii_graphic()) => "text".to_owned(),
-        Kind::Str(text) => format!("`{text}`"),
-        Kind::Seq(_) => "a list".to_owned(),
-        Kind::Map(_) => "a block of keys".to_owned(),
+        Kind::Str(text) if text.len() <= 24 && text.chars().all(|letter| letter.is_ascii_graphic()) => {
+            format!("`{text}`")
+        }
+        other => name_of(other).to_owned(),
+    }
+}
+
+fn name_of(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Null | Kind::Broken => "nothing",
+        Kind::Bool(_) => "a truth value",
+        Kind::Int(_) | Kind::Float(_) => "a number",
+        Kind::Str(_) => "text",
+        Kind::Seq(_) => "a list",
+        Kind::Map(_) => "a block of keys",
     }
 }
 

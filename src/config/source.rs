@@ -86,8 +86,9 @@ pub(crate) fn parse(file: &Path, text: &str) -> Result<Node, Fault> {
     Ok(root)
 }
 
-/// The parser's message brings its own place and an excerpt of the file over several lines: one line is kept, in our form.
-fn syntax_fault(file: &Path, error: &serde_yaml::Error) -> Fault {
+/// The parser's message brings its own place and an excerpt of the file over several lines: one line is kept, in our form. No value of
+/// the file is: it may be a secret.
+pub(crate) fn syntax_fault(file: &Path, error: &serde_yaml::Error) -> Fault {
     let text = error.without_snippet().to_string();
     let line = text.lines().next().unwrap_or_default();
     let line = line.strip_prefix("error: ").unwrap_or(line);
@@ -103,12 +104,21 @@ fn syntax_fault(file: &Path, error: &serde_yaml::Error) -> Fault {
             format!("the key `{key}` stands here a second time; keep one of the two")
         }
         None if line.starts_with(MERGE_FAULT) => line.to_owned(),
+        None if line.contains("must be quoted") || line.contains("non-finite float") => {
+            "this number is none that can be worked with; put it in quotes if it is text".to_owned()
+        }
+        None if line.starts_with("invalid type: ") || line.starts_with("invalid value: ") => {
+            let expected = line.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
+            format!("this is no value that belongs here: expected {expected}")
+        }
         None if line.contains("budget breached") || line.contains("alias replay limit") => {
             format!(
                 "the file is larger or deeper than a configuration can be ({line}); split it, or write lists out less often"
             )
         }
-        None => format!("this is not YAML: {line}"),
+        None if line.starts_with("missing field ") => format!("this is not complete: {line}"),
+        // What it quotes stands between backticks.
+        None => format!("this is not YAML: {}", line.split('`').step_by(2).collect::<Vec<_>>().join("…")),
     };
     let (line, column) = error.location().map_or((0, 0), |location| (location.line(), location.column()));
     Fault { file: file.to_path_buf(), line, column, message }
@@ -152,13 +162,17 @@ fn expanded(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<
             return Err("`${` without `}`; write `${NAME}`, or `$${` for the characters themselves".to_owned());
         };
         let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        // Neither here nor below is repeated what may be a piece of a password.
         if !is_name {
-            return Err(format!(
-                "`${{{name}}}` is no environment variable; write `${{NAME}}`, or `$${{` for the characters themselves"
-            ));
+            let fault = "what stands between `${` and `}` is no environment variable; write `${NAME}`, or `$${` for the characters themselves";
+            return Err(fault.to_owned());
         }
-        let value = environment(name)
-            .ok_or_else(|| format!("the environment variable `{name}` is not set; set it, or write the value here"))?;
+        let value = environment(name).ok_or_else(|| match name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            false => format!("the environment variable `{name}` is not set; set it, or write the value here"),
+            true => "the environment variable that is named between `${` and `}` is not set; set it, or write `$${` for the \
+                     characters themselves"
+                .to_owned(),
+        })?;
         result.push_str(before);
         result.push_str(&value);
         rest = behind;

@@ -41,6 +41,8 @@ pub struct Wish {
     pub groups: Option<Vec<String>>,
     /// `None`: the command line.
     pub created_by: Option<String>,
+    /// The person's token version as the session has it that asks: it may have ended, and memory not know yet. `None`: the command line.
+    pub version: Option<u64>,
 }
 
 /// A new token; shown once.
@@ -88,7 +90,7 @@ impl TokenDesk<'_> {
             expires_at: wish.life.map(|life| now.after(life)),
             last_used_at: None,
             created_by: wish.created_by,
-            version: 0,
+            version: wish.version.unwrap_or_default(),
         };
         let token = self.tokens.create(token, wish.groups).await?;
         self.record("token_created", token.owner.name(), token.owner.kind());

@@ -15,7 +15,7 @@ use crate::{
     config::{Faults, Listener},
     observe::readiness::Phase,
     ports::Entropy,
-    store::{Countries, UsersFileError},
+    store::{Countries, MailQueue, UsersFileError},
 };
 use watch::{Files, at_rest_after};
 
@@ -180,20 +180,20 @@ impl Server {
             .await
             .map_err(|error| vec![format!("reading geo.database failed: {error}")])?
             .map_err(|fault| vec![format!("{fault} (geo.database)")])?;
-        // The last things that can fail, since they take effect at once.
+        let mails = MailQueue::prepare(&settings.notifier).map_err(|fault| vec![fault])?;
+        // A key that is made changes nothing until it signs: it may stay where what follows fails.
+        crate::app::adopt_algorithm(&self.stores, &settings.site.tokens)
+            .await
+            .map_err(|error| Unloaded { faults: vec![error.to_string()], is_passing: true })?;
+        // The last thing that can fail, since it takes effect at once.
         if let Some(users) = &self.stores.users_file {
             users.reload().await.map_err(|error| Unloaded {
                 faults: error.to_string().lines().map(str::to_owned).collect(),
                 is_passing: matches!(error, UsersFileError::Unavailable(_)),
             })?;
         }
-        // A key that is made changes nothing until it signs.
-        crate::app::adopt_algorithm(&self.stores, &settings.site.tokens)
-            .await
-            .map_err(|error| Unloaded { faults: vec![error.to_string()], is_passing: true })?;
-        // Nothing can fail after this.
-        self.stores.mail.configure(&settings.notifier).map_err(|fault| vec![fault])?;
 
+        self.stores.mail.adopt(mails);
         for (current, keys) in keys {
             current.swap(keys);
         }

@@ -126,7 +126,15 @@ pub(super) fn life_of(days: Option<u64>) -> Option<Duration> {
 
 pub(super) fn wish_of(live: &LiveSession, name: String, scopes: Scopes, life: Option<Duration>) -> Wish {
     let user = live.session.user.to_string();
-    Wish { owner: Owner::User(user.clone()), name, scopes, life, groups: None, created_by: Some(user) }
+    Wish {
+        owner: Owner::User(user.clone()),
+        name,
+        scopes,
+        life,
+        groups: None,
+        created_by: Some(user),
+        version: Some(live.token_version),
+    }
 }
 
 pub(super) fn desk(visit: &Visit) -> TokenDesk<'_> {

@@ -79,7 +79,8 @@ pub trait ApiTokens: Send + Sync {
         }
         Ok(each)
     }
-    /// Stores a token under the owner's present token version. `groups`: those of the service account from now on, in place of any before;
+    /// Stores a token under the owner's present token version. Where it names one (not 0), the owner must still have that: whoever asked may be somebody
+    /// whose sessions ended meanwhile. `groups`: those of the service account from now on, in place of any before;
     /// an account that is missing is made.
     async fn create(&self, token: ApiToken, groups: Option<Vec<String>>) -> Result<ApiToken, ApiTokenError>;
     /// Notes a use; written behind in batches, so never waits.

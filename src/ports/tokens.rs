@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 
 use super::Unavailable;
@@ -69,6 +71,8 @@ pub trait Tokens: Send + Sync {
     fn peek_revoked(&self, jti: &str) -> Revocation;
     /// The same, asked of the store.
     async fn is_revoked(&self, jti: &str) -> Result<bool, Unavailable>;
+    /// Those of them that were, by `jti`; in as few questions as the store can be asked them in.
+    async fn revoked_among(&self, jtis: &[&str]) -> Result<HashSet<String>, Unavailable>;
     /// An access token holds no longer, on any node; where too many of its session were revoked, the session ends too. `until`: when
     /// it expires anyway.
     async fn revoke(&self, jti: &str, until: Timestamp) -> Result<Revoked, Unavailable>;

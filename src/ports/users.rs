@@ -42,14 +42,19 @@ pub enum Whom<'w> {
 #[async_trait]
 pub trait Users: Send + Sync {
     async fn find(&self, name: &str) -> Result<Option<User>, Unavailable>;
-    /// Those of them that there are; in as few questions as the store can be asked them in.
-    /// By the folded name.
+    /// Those of them that there are, as [`Users::find`] would find each; in as few questions as the store can be asked them in. By the folded name that
+    /// was asked for.
     async fn find_each(&self, names: &[&str]) -> Result<Each<String, User>, Unavailable> {
         let mut each = Each::default();
         for name in names {
             each.found.extend(self.find(name).await?.map(|user| (folded(name), user)));
         }
         Ok(each)
+    }
+    /// Whether what is held of the user here is what all nodes were last told. Not so where users come from a file, of which another node has read a newer
+    /// one (or this one): who signs in here may be let in by a password that was replaced, and nothing that outlives a session is made for them.
+    async fn is_current(&self, _name: &str) -> Result<bool, Unavailable> {
+        Ok(true)
     }
     /// By name.
     async fn list(&self) -> Result<Vec<User>, Unavailable>;

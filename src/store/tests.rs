@@ -94,16 +94,31 @@ fn a_migration_that_has_landed_is_never_edited() {
         ("sqlite/0002_attributes.sql", "1d2ceb399b1a15fbb8633772c08bdc6e59eae1d4c5b2dd22870b1ab5d608959e"),
         ("sqlite/0004_api_tokens.sql", "32ff8be47f50740016e419e856b8822d538f2759d9e54aad25b62e3cbed27eec"),
         ("sqlite/0006_hand_over.sql", "915b8cd034bd63bf2b5a2ea9b4a17aa42dbc3c0b26a72bb739ab1b551581a3a1"),
+        ("sqlite/0007_tokens.sql", "b5529d763d48ea2b363ee4aed966d9baa0d6743243a28286428487d0048a1b69"),
+        ("sqlite/0008_devices.sql", "a5f5283161f42c489e9b67fc84e1763642372549b3e84b519963af948b60800e"),
+        ("sqlite/0009_session_ends.sql", "c9ecad378514ffa1bcbe53c2a1bae79a7070239638e35405141ee356915c3944"),
         ("postgres/0001_first.sql", "5311140ebbb3af266d71d1447ee4b439a6199b81fcbc86001a3fd25699213a07"),
         ("postgres/0003_api_tokens.sql", "c1eb1475b06e546817917c431a875b1fd364de4f15730b404d56b179c85f3ce9"),
         ("postgres/0005_hand_over.sql", "014906a9ce827714f01b2f8600511b0a3a03ea61c62c2c3c67f5e3bcff75f30d"),
+        ("postgres/0006_tokens.sql", "059a73be32ad1645adbc7bbac266ee59479a790df765a43f871504f60ae6397c"),
+        ("postgres/0007_devices.sql", "185e980d98536e213c63118bf5e3058ce82d395df977896b75b2bd26ab059864"),
+        ("postgres/0008_session_ends.sql", "cff8fedf7ec9faeb05437032f1af173f60c43f1668de3af3f93521013a397cab"),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/migrations");
-    for (name, expected) in landed {
-        let mut digest = String::new();
-        for byte in Sha256::digest(fs::read(folder.join(name)).unwrap()) {
-            write!(digest, "{byte:02x}").unwrap();
+    let mut found = Vec::new();
+    for dialect in ["sqlite", "postgres"] {
+        for entry in fs::read_dir(folder.join(dialect)).unwrap() {
+            let entry = entry.unwrap();
+            let mut digest = String::new();
+            for byte in Sha256::digest(fs::read(entry.path()).unwrap()) {
+                write!(digest, "{byte:02x}").unwrap();
+            }
+            found.push((format!("{dialect}/{}", entry.file_name().display()), digest));
         }
-        assert_eq!(digest, expected, "{name}");
     }
+    found.sort();
+    let mut landed = landed.map(|(name, digest)| (name.to_owned(), digest.to_owned())).to_vec();
+    landed.sort();
+    // A new file is pinned with the change that brings it.
+    assert_eq!(found, landed);
 }

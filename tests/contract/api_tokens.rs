@@ -30,6 +30,7 @@ crate::for_every_store!(
     a_service_account_has_groups_of_its_own,
     a_service_account_is_never_a_user,
     a_token_of_nobody_is_never_made,
+    threat_36_no_token_is_made_by_a_session_that_a_new_password_ended,
     an_owner_has_so_many_tokens_and_no_more,
     tokens_that_expired_long_ago_are_cleaned_away,
     an_entry_of_the_users_file_that_changes_ends_its_tokens,
@@ -343,6 +344,22 @@ async fn a_service_account_is_never_a_user(place: Place) {
     node.stores.credentials.set_password_hash("ann", SecretString::from("new")).await.unwrap();
     assert!(holds(&node, &token).await, "a person's password is none of its business");
     node.stop().await;
+}
+
+/// Memory of another node believes in the session for a moment longer.
+async fn threat_36_no_token_is_made_by_a_session_that_a_new_password_ended(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    here.add_user("ann").await;
+    let made = here.sign_in("ann").await;
+    let live = here.stores.sessions.find(&made.gate_hash).await.unwrap().unwrap();
+    let asked = |secret: &str| ApiToken { version: live.token_version, ..draft(user("ann"), secret) };
+    let token = here.stores.api_tokens.create(asked("before"), None).await.unwrap();
+    assert!(holds(&here, &token).await);
+    there.stores.credentials.set_password_hash("ann", SecretString::from("new")).await.unwrap();
+    assert!(matches!(here.stores.api_tokens.create(asked("after"), None).await, Err(ApiTokenError::Unavailable(_))));
+    assert!(here.stores.api_tokens.list(None).await.unwrap().is_empty());
+    here.stop().await;
+    there.stop().await;
 }
 
 async fn a_token_of_nobody_is_never_made(place: Place) {

@@ -30,6 +30,7 @@ mod redis;
 #[path = "../support/redis_cluster.rs"]
 mod redis_cluster;
 mod redis_records;
+mod redis_server;
 mod sessions;
 mod sessions_damaged;
 mod sign_in;

@@ -1,6 +1,8 @@
+use std::sync::Arc;
+
 use postern::{
-    core::session::SessionId,
-    ports::{End, UserChange, UserError},
+    core::{session::SessionId, user::folded},
+    ports::{End, NameCheck, UserChange, UserError},
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -13,6 +15,7 @@ crate::for_every_store!(
     a_change_changes_what_it_names,
     a_password_ends_sessions_and_tokens,
     many_hashes_are_found_in_one_question,
+    many_are_found_as_each_alone_is,
     a_disabled_user_has_no_password_and_no_sessions,
     a_removed_user_is_gone_with_their_sessions,
 );
@@ -89,6 +92,37 @@ async fn many_hashes_are_found_in_one_question(place: Place) {
     let mut found: Vec<_> = found.iter().map(|(name, hash)| (name.as_str(), hash.expose_secret())).collect();
     found.sort_unstable();
     assert_eq!(found, [("ann", "of ann"), ("bob", "of Bob")]);
+    node.stop().await;
+}
+
+/// Open streams are asked about together, requests alone: what one of them finds the other does. Also of a row whose name is no longer folded as it was when it
+/// was written, as after an update of the table of letters.
+async fn many_are_found_as_each_alone_is(place: Place) {
+    let node = place.node().await;
+    for name in ["ann", "Änne", "bob"] {
+        node.add_user(name).await;
+    }
+    let made = node.sign_in("ann").await;
+    place.execute("UPDATE users SET name = 'Elsewhere' WHERE folded = 'ann'").await;
+    place.execute("UPDATE users SET groups = '{' WHERE folded = 'bob'").await;
+    let names = ["ann", "ANN", " ann ", "elsewhere", "äNNE", "bob", "nobody", "nul\0"];
+    let stores = &node.stores;
+    let users = stores.users.find_each(&names).await.unwrap();
+    let hashes = stores.credentials.password_hashes(&names).await.unwrap();
+    let checks = stores.foreign_tokens.check_names(&names.map(Arc::<str>::from)).await.unwrap();
+    let is_taken = |check: &NameCheck| matches!(check, NameCheck::Taken);
+    for name in names {
+        assert_eq!(users.said(&folded(name)), stores.users.find(name).await.ok(), "the user {name:?}");
+        let hash = stores.credentials.password_hash(name).await.unwrap();
+        let among = hashes.get(&folded(name)).map(ExposeSecret::expose_secret);
+        assert_eq!(among, hash.as_ref().map(ExposeSecret::expose_secret), "the password of {name:?}");
+        let check = stores.foreign_tokens.check_name(name).await.ok();
+        assert_eq!(checks.get(name).map(is_taken), check.as_ref().map(is_taken), "the name {name:?}");
+    }
+    assert_eq!(users.said(&"ann".to_owned()).flatten().map(|user| user.name).as_deref(), Some("Elsewhere"));
+    let alone = stores.sessions.find_id(&made.id).await.unwrap();
+    let together = stores.sessions.find_ids(std::slice::from_ref(&made.id)).await.unwrap();
+    assert_eq!(together.found.contains_key(&made.id), alone.is_some(), "the session");
     node.stop().await;
 }
 

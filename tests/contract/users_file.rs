@@ -2,15 +2,24 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use postern::{config::UsersSource, ports::UserError, store::OpenError};
+use postern::{
+    config::UsersSource,
+    core::api_token::Owner,
+    ports::{ApiTokenError, UserError},
+    store::OpenError,
+};
 
-use crate::harness::{Place, eventually, user};
+use crate::{
+    api_tokens::draft,
+    harness::{Place, eventually, user},
+};
 
 const HASH: &str = "$5$abcdefgh$ZLdkj8mkc2XVSrPVjskDAgZPGjtj1VGVaa1aUkrMTU/";
 
 crate::for_every_store!(
     entries_that_change_are_disabled_or_removed_end_their_sessions_everywhere,
     a_session_of_an_entry_that_another_process_saw_change_first_ends_with_the_reload,
+    threat_36_no_api_token_is_made_by_an_entry_that_another_process_saw_replaced,
     threat_39_a_name_that_is_not_in_the_file_costs_what_those_cost_that_are,
     a_change_made_while_no_server_ran_is_noticed,
     a_large_file_is_taken_up_within_the_time_of_one_operation,
@@ -69,6 +78,36 @@ async fn a_session_of_an_entry_that_another_process_saw_change_first_ends_with_t
     assert!(!server.knows(&bob));
     assert!(server.stores.sessions.find(&bob.gate_hash).await.unwrap().is_none());
     assert!(!server.stores.sessions.list(Some("bob")).await.unwrap().iter().any(|session| session.id == bob.id));
+    server.stop().await;
+}
+
+/// It would carry the new token version, which the log of changes tells the server, and be made by whoever knew the old password.
+async fn threat_36_no_api_token_is_made_by_an_entry_that_another_process_saw_replaced(place: Place) {
+    let (place, path) = with_users(place);
+    let server = place.node().await;
+    let create = |owner: Owner, secret: &'static str| server.stores.api_tokens.create(draft(owner, secret), None);
+    let of = |name: &str| Owner::User(name.to_owned());
+    write(&path, &[("ann", "admins", false), ("bob", "others", false)]);
+    // A command reads the new file while the server still holds the old one.
+    place.open().await.unwrap().close().await;
+    eventually("the server knows the new version", Duration::from_secs(1), || async {
+        server.stores.users.find("bob").await.unwrap().unwrap().token_version == 2
+    })
+    .await;
+    for gone in ["bob", "BOB", "Carl"] {
+        assert!(matches!(create(of(gone), "early").await, Err(ApiTokenError::Unavailable(_))), "{gone}");
+    }
+    create(of("ann"), "of ann").await.unwrap();
+    server
+        .stores
+        .api_tokens
+        .create(draft(Owner::Service("robot".to_owned()), "of a robot"), Some(Vec::new()))
+        .await
+        .unwrap();
+    server.stores.users_file.as_ref().unwrap().reload().await.unwrap();
+    let made = create(of("Bob"), "late").await.unwrap();
+    assert!(server.stores.api_tokens.find(&made.hash).await.unwrap().is_some());
+    assert!(matches!(create(of("Carl"), "never").await, Err(ApiTokenError::NoUser(_))));
     server.stop().await;
 }
 

@@ -1,8 +1,17 @@
 //! Mails of sign-ins from new devices by a real mail server, and countries by a database that is replaced: the real program.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use mail_parser::MessageParser;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+};
 
 use crate::{
     harness::{
@@ -104,6 +113,89 @@ async fn nothing_goes_to_a_server_that_cannot_be_trusted() {
         server.stop().await;
         smtp.taken(0).await;
     }
+}
+
+/// Says yes to all but TLS, and writes down what it is told.
+async fn without_tls(
+    connection: TcpStream,
+    offer: &'static str,
+    heard: Arc<Mutex<Vec<String>>>,
+) -> std::io::Result<()> {
+    let mut connection = BufReader::new(connection);
+    connection.write_all(b"220 mail.test ESMTP\r\n").await?;
+    let mut line = String::new();
+    while connection.read_line(&mut line).await? > 0 {
+        let answer = match line.split_whitespace().next().unwrap_or_default() {
+            "EHLO" => offer,
+            "AUTH" => "235 2.7.0 welcome\r\n",
+            "STARTTLS" => "454 4.7.0 not now\r\n",
+            "DATA" => {
+                connection.write_all(b"354 go on\r\n").await?;
+                while line != ".\r\n" {
+                    heard.lock().expect("a lock").push(std::mem::take(&mut line));
+                    connection.read_line(&mut line).await?;
+                }
+                "250 taken\r\n"
+            }
+            "QUIT" => "221 bye\r\n",
+            _ => "250 OK\r\n",
+        };
+        heard.lock().expect("a lock").push(std::mem::take(&mut line));
+        connection.write_all(answer.as_bytes()).await?;
+    }
+    Ok(())
+}
+
+const NO_TLS: &str = "250-mail.test\r\n250 AUTH PLAIN LOGIN\r\n";
+/// Offered, and refused when it is asked for.
+const TLS_LATER: &str = "250-mail.test\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN\r\n";
+
+/// All that such a server is told until mails are counted so, and what Postern wrote into its log.
+async fn told_to(offer: &'static str, more: &str, (status, count): (&str, f64)) -> (Vec<String>, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let heard = Arc::<Mutex<Vec<String>>>::default();
+    let written = Arc::clone(&heard);
+    let serving = tokio::spawn(async move {
+        loop {
+            let (connection, _) = listener.accept().await.expect("a connection");
+            tokio::spawn(without_tls(connection, offer, Arc::clone(&written)));
+        }
+    });
+    let mut setup = Setup::with_upstream_at(9);
+    setup.more = format!(
+        "notifier: {{ new_device: true, smtp: {{ address: \"submission://localhost:{port}\"{LOGIN}{more} }} }}\n"
+    );
+    setup.files = vec![("smtp-password".to_owned(), format!("{PASSWORD}\n"))];
+    let mut server = setup.start().await;
+    server.sign_in("alice").await;
+    eventually(status, || async { (counted(&server, status).await >= count).then_some(()) }).await;
+    server.stop().await;
+    serving.abort();
+    (heard.lock().expect("a lock").clone(), server.log())
+}
+
+/// As somebody in between makes it look who strips STARTTLS from what a server offers, or refuses it.
+#[tokio::test]
+async fn nothing_goes_to_a_server_without_starttls() {
+    let is_told = |heard: &[String], word: &str| heard.iter().any(|line| line.starts_with(word));
+    let plain = BASE64_STANDARD.encode(format!("\0{USER}\0{PASSWORD}"));
+    for offer in [NO_TLS, TLS_LATER] {
+        let (heard, log) = told_to(offer, "", ("retried", 2.0)).await;
+        assert!(is_told(&heard, "EHLO"));
+        assert!(
+            heard.iter().all(|line| ["EHLO", "STARTTLS", "QUIT"].iter().any(|word| line.starts_with(word))),
+            "{heard:?}"
+        );
+        assert!(log.contains("a mail cannot be sent now") && log.contains("a mail is lost"), "{log}");
+        for secret in [PASSWORD, &BASE64_STANDARD.encode(PASSWORD), &plain] {
+            assert!(!heard.concat().contains(secret) && !log.contains(secret), "{heard:?} {log}");
+        }
+    }
+    // Where it is not required, and the server is this machine, all of it goes: the server is no deaf one.
+    let (heard, log) = told_to(NO_TLS, ", disable_require_tls: true", ("sent", 1.0)).await;
+    assert!(["AUTH", "MAIL", "RCPT", "DATA"].iter().all(|word| is_told(&heard, word)), "{heard:?}");
+    assert!(heard.concat().contains(&plain) && !log.contains(&plain), "{heard:?} {log}");
 }
 
 #[tokio::test]

@@ -284,6 +284,43 @@ async fn threat_36_a_changed_users_file_ends_the_sessions_of_whoever_changed() {
     assert_eq!(server.ask(Role::Edge, &pages[3]).await.status, 200, "the old users stay");
 }
 
+/// The authority of mails is the fault: a file that TLS takes, and the library that sends mails does not.
+#[tokio::test]
+async fn a_reload_that_fails_takes_nothing_of_the_users_either() {
+    const UNFIT: &str = "-----BEGIN FOO-----\n-----END CERTIFICATE-----\n-----END FOO-----\n";
+    let mut users: Vec<Entry> = vec![("ann", hash(), false)];
+    let authority = tls::certificate().certificate;
+    let mut setup = Setup::with_upstream_at(9);
+    setup.more = "users: { source: file, path: config/users.yaml }\n\
+                  notifier: { smtp: { address: \"smtps://localhost:9\", ca: tls/smtp.pem } }\n"
+        .to_owned();
+    setup.files =
+        vec![("config/users.yaml".to_owned(), users_file(&users)), ("tls/smtp.pem".to_owned(), authority.clone())];
+    let mut server = setup.prepare_without_users();
+    server.launch().await;
+    let ann = Request::get("/auth/me").cookie(server.sign_in("ann").await.both());
+    server.write("tls/smtp.pem", &format!("{UNFIT}{authority}"));
+    let failed = || async { server.metric("postern_config_reload_total", &["status=\"failure\""]).await };
+    eventually("the fault is told", || async {
+        readiness(&server).await.body.contains("notifier.smtp.ca").then_some(())
+    })
+    .await;
+    let before = failed().await;
+    users[0].2 = true;
+    users.push(("bea", hash(), false));
+    server.write("config/users.yaml", &users_file(&users));
+    eventually("the next reload fails too", || async { (failed().await > before).then_some(()) }).await;
+    assert_eq!(server.portal(ann.clone()).await.status, 200, "ann is not disabled yet");
+    assert_eq!(server.login("bea", PASSWORD, &[]).await.status, 401, "nor is there bea");
+
+    server.write("tls/smtp.pem", &authority);
+    eventually("all of it is taken", || async {
+        (server.login("bea", PASSWORD, &[]).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(server.portal(ann).await.status, 401);
+}
+
 /// Nobody touches the file once more: what it says holds as soon as the database can take it.
 #[tokio::test]
 async fn threat_36_a_users_file_that_changed_while_the_database_was_locked_is_taken_up() {

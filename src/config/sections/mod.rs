@@ -103,15 +103,13 @@ pub(super) fn duration(
 
 /// Faults a value that this version knows but cannot honour, and one that nobody knows.
 pub(super) fn only(report: &mut Report, at: &Trail, value: Option<&str>, supported: &str, later: &[&str]) {
-    match value {
-        None => {}
-        Some(value) if value == supported => {}
-        Some(value) if later.iter().any(|prefix| value.starts_with(prefix)) => {
-            // Only the kind is named: a URL may hold a password.
-            let kind = value.split("://").next().unwrap_or_default();
+    let Some(value) = value.filter(|value| *value != supported) else { return };
+    match later.iter().find(|kind| value.starts_with(**kind)) {
+        // Only the kind is named: a URL may hold a password.
+        Some(kind) => {
             report.fault(at, format!("`{at}: {kind}` is not supported yet by this version; write `{supported}`"));
         }
-        Some(_) => report.fault(at, format!("`{at}` has no such value; write `{supported}`")),
+        None => report.fault(at, format!("`{at}` has no such value; write `{supported}`")),
     }
 }
 
@@ -134,12 +132,12 @@ pub(super) fn web_url(text: &str, example: &str) -> Result<Url, String> {
     }
 }
 
-/// Whether `host` is this machine by name or address: plain http is no risk there.
+/// Whether a browser takes `host` for this machine, by name or address: plain http is no risk there. Never to be asked where Postern itself connects.
 pub(super) fn is_local(host: &str) -> bool {
     host.ends_with(".localhost") || is_loopback(host)
 }
 
-/// The same for a program that asks a resolver, which may know names below `localhost` as somebody else's.
+/// The same for Postern, which asks a resolver: that may know names below `localhost` as somebody else's.
 pub(super) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())

@@ -90,7 +90,7 @@ impl HostPattern {
 
 impl HeaderTemplate {
     /// # Errors
-    /// What is wrong with the name or the template, in words.
+    /// What is wrong with the name or the template, in words. Nothing of the template is repeated: an application's key may stand there.
     pub fn parse(name: &str, template: &str) -> Result<Self, String> {
         let name = HeaderName::try_from(name).map_err(|_| format!("{name:?} is not the name of a header"))?;
         let mut parts = Vec::new();
@@ -99,10 +99,10 @@ impl HeaderTemplate {
             let (text, after) = rest.split_once('{').unwrap_or((rest, ""));
             if !text.is_empty() {
                 if text.contains('}') {
-                    return Err(format!("{template:?} has a }} without its {{"));
+                    return Err("this template has a } without its {".to_owned());
                 }
                 if HeaderValue::from_bytes(text.as_bytes()).is_err() {
-                    return Err(format!("{template:?} holds a character that cannot stand in a header"));
+                    return Err("this template holds a character that cannot stand in a header".to_owned());
                 }
                 parts.push(TemplatePart::Text(text.to_owned()));
             }
@@ -110,7 +110,7 @@ impl HeaderTemplate {
                 break;
             }
             let (variable, after) =
-                after.split_once('}').ok_or_else(|| format!("{template:?} has a {{ without its }}"))?;
+                after.split_once('}').ok_or_else(|| "this template has a { without its }".to_owned())?;
             parts.push(match variable {
                 "user.name" => TemplatePart::UserName,
                 "user.display_name" => TemplatePart::UserDisplayName,
@@ -118,9 +118,8 @@ impl HeaderTemplate {
                 "user.groups" => TemplatePart::UserGroups,
                 "user.roles" => TemplatePart::UserRoles,
                 _ => {
-                    return Err(format!(
-                        "{{{variable}}} is not known; write {{user.name}}, {{user.display_name}}, {{user.email}}, {{user.groups}} or {{user.roles}}"
-                    ));
+                    let known = "{user.name}, {user.display_name}, {user.email}, {user.groups} or {user.roles}";
+                    return Err(format!("what stands between {{ and }} is not known; write {known}"));
                 }
             });
             rest = after;

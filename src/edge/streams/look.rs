@@ -104,27 +104,26 @@ impl Streams {
         Some(())
     }
 
-    /// Their sessions in one question, and the keys in another. Whether they were revoked memory knows as long as the log of changes is read; else it is
-    /// asked of each.
+    /// Their sessions in one question, which of them were revoked in a second, and the keys in a third. Memory knows all revocations as long as the log of
+    /// changes is read, and the keys too.
     async fn ask_for_access_tokens(
         &self,
         gate: &Gate,
         site: &Site,
         tokens: Vec<((SessionId, Arc<OwnToken>), Unknown)>,
     ) -> Option<()> {
-        let ids: Vec<SessionId> = tokens.iter().map(|((id, _), _)| id.clone()).collect();
-        let (sessions, keys) = tokio::join!(gate.ask_for_sessions(&ids), gate.ask_for_keys());
-        let (sessions, keys) = (&sessions?, &keys?);
-        let each = |((id, token), unknown): ((SessionId, Arc<OwnToken>), Unknown)| async move {
-            let is_revoked = gate.ask_whether_revoked(&token).await;
-            let said = sessions.said(&id).zip(is_revoked).map(|(session, is_revoked)| Said::AccessToken {
+        let (ids, own): (Vec<SessionId>, Vec<Arc<OwnToken>>) = keys_of(&tokens).into_iter().unzip();
+        let (sessions, revoked, keys) =
+            tokio::join!(gate.ask_for_sessions(&ids), gate.ask_which_are_revoked(&own), gate.ask_for_keys());
+        let (sessions, revoked, keys) = (sessions?, revoked?, keys?);
+        for ((id, token), unknown) in tokens {
+            let said = sessions.said(&id).map(|session| Said::AccessToken {
                 session,
-                keys: Arc::clone(keys),
-                is_revoked,
+                keys: Arc::clone(&keys),
+                is_revoked: revoked.contains(&token.jti),
             });
             self.told(gate, site, unknown, said);
-        };
-        stream::iter(tokens).for_each_concurrent(AT_ONCE, each).await;
+        }
         Some(())
     }
 

@@ -177,6 +177,8 @@ fn verify_signature<'k>(parts: &Parts<'_>, header: &Header, keys: &'k KeySet) ->
     Err(refused)
 }
 
+/// Made for each token that memory does not know: it copies the key, as the library does once more for each signature, and works nothing
+/// out: 0.16 µs beside the 200 of an RSA signature, 0.05 for Ed25519. To keep it with the key, `core`, which reads the keys, would have to know the library.
 fn decoding(key: &IssuerKey) -> DecodingKey {
     match &key.material {
         KeyMaterial::Rsa { modulus, exponent } => DecodingKey::from_rsa_raw_components(modulus, exponent),

@@ -1,6 +1,9 @@
 //! What is asked of the stores about open streams, where memory does not know. One question for all that it decides on.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use crate::{
     core::{
@@ -62,14 +65,14 @@ impl Gate {
         told(self.sessions.find_ids(ids).await)
     }
 
-    /// Which of our keys verify: for access tokens, with [`Gate::ask_whether_revoked`].
+    /// Which of our keys verify: for access tokens, with [`Gate::ask_which_are_revoked`].
     pub async fn ask_for_keys(&self) -> Option<Arc<SigningKeys>> {
         told(self.keys.sure().await)
     }
 
-    /// Of one token alone. Asks the store only while memory may be stale.
-    pub async fn ask_whether_revoked(&self, token: &OwnToken) -> Option<bool> {
-        told(self.is_revoked(&token.jti).await)
+    /// The `jti` of those that were revoked. Asks the store only while memory may be stale.
+    pub async fn ask_which_are_revoked(&self, tokens: &[Arc<OwnToken>]) -> Option<HashSet<String>> {
+        told(self.revoked_among(tokens.iter().map(|token| token.jti.as_str())).await)
     }
 
     pub async fn ask_for_api_tokens(&self, hashes: &[TokenHash]) -> Option<HashMap<Question, Said>> {

@@ -164,12 +164,25 @@ impl DatabaseApiTokens {
         Ok(())
     }
 
-    /// What a new token of this owner needs: the owner in the stored spelling and their token version.
+    /// What a new token of this owner needs: the owner in the stored spelling and their token version. A user whose entry in the users file was replaced, but not
+    /// here yet, gets none: it would have the new version, made by the old password.
     async fn owner(&self, token: &ApiToken) -> Result<(Owner, u64), ApiTokenError> {
         let name = token.owner.name();
         let known = self.users.find(name).await?;
         match (&token.owner, known) {
-            (Owner::User(_), Some(user)) if !user.disabled => Ok((Owner::User(user.name), user.token_version)),
+            (Owner::User(_), Some(user)) if !user.disabled => {
+                if token.version != 0 && token.version != user.token_version {
+                    let detail =
+                        format!("{:?} has changed since the session was read that asks for a token", user.name);
+                    return Err(Unavailable { store: "users", detail }.into());
+                }
+                // After the version was read: whoever replaces the entry from now on raises it, and the token is dead.
+                if !self.users.is_current(name).await? {
+                    let detail = format!("another node has read another entry of {:?} in its users file", user.name);
+                    return Err(Unavailable { store: "users", detail }.into());
+                }
+                Ok((Owner::User(user.name), user.token_version))
+            }
             (Owner::User(_), _) => Err(ApiTokenError::NoUser(name.to_owned())),
             (Owner::Service(_), Some(user)) => Err(ApiTokenError::UsersName(user.name)),
             (Owner::Service(_), None) => Ok((Owner::Service(User::new(name, Vec::new()).checked()?.name), 0)),

@@ -12,7 +12,7 @@ use serde_yaml::{Location, Spanned};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    config::{Fault, Faults},
+    config::{Fault, Faults, source::syntax_fault},
     core::user::{Attributes, User, folded},
     store::hasher::StoredHash,
 };
@@ -76,9 +76,7 @@ fn parse(path: &Path, text: &str) -> Result<Entries, Faults> {
         column: place.map_or(0, |place| place.column()),
         message,
     };
-    // Without the snippet: the lines around a fault hold hashes.
-    let file: File = serde_yaml::from_str(text)
-        .map_err(|error| Faults(vec![fault(error.location(), error.without_snippet().to_string())]))?;
+    let file: File = serde_yaml::from_str(text).map_err(|error| Faults(vec![syntax_fault(path, &error)]))?;
 
     let mut faults = Vec::new();
     let mut entries = Entries::new();
@@ -284,7 +282,18 @@ users:
 
     #[test]
     fn broken_yaml_is_one_fault_without_the_lines_around_it() {
-        for text in ["users: [", "users:\n  ann:\n    password: ['$5$secretpart']\n", "", "users:\n  ann:\n  ann:\n"] {
+        for text in [
+            "users: [",
+            "users:\n  ann:\n    password: ['$5$secretpart']\n",
+            "users:\n  ann: $5$secretpart\n",
+            "users: $5$secretpart\n",
+            "users:\n  ann: { password:$5$secretpart }\n",
+            "users:\n  ann:\n    password: &secretpart\n",
+            "users:\n  ann:\n    password: \"$5$secretpart\\q\"\n",
+            "users:\n  ann:\n    password: !!binary secretpart\n",
+            "",
+            "users:\n  ann:\n  ann:\n",
+        ] {
             let lines = lines(text);
             assert_eq!(lines.len(), 1, "{lines:?}");
             assert!(!lines[0].contains("secretpart"), "{lines:?}");

@@ -94,7 +94,8 @@ impl Users for DatabaseUsers {
             .await?;
         let mut each = Each::default();
         for row in rows {
-            let name = folded(&row.name);
+            // By what it is stored under, as `find` finds it: an older table of letters may have folded the name otherwise.
+            let name = row.folded.clone();
             match User::try_from(row) {
                 Ok(user) => drop(each.found.insert(name, user)),
                 Err(error) => {
@@ -312,13 +313,17 @@ fn attributes_text(attributes: &Attributes) -> String {
 /// The columns of a [`Row`], by name, as those of the sessions.
 macro_rules! select {
     ($rest:literal) => {
-        concat!("SELECT name, display_name, email, groups, disabled, token_version, attributes FROM users ", $rest)
+        concat!(
+            "SELECT folded, name, display_name, email, groups, disabled, token_version, attributes FROM users ",
+            $rest
+        )
     };
 }
 use select;
 
 #[derive(FromRow)]
 struct Row {
+    folded: String,
     name: String,
     display_name: String,
     email: Option<String>,

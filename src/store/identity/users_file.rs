@@ -252,6 +252,23 @@ impl Users for FileUsers {
         Ok(each)
     }
 
+    async fn is_current(&self, name: &str) -> Result<bool, Unavailable> {
+        if !can_be_stored(name) {
+            return Ok(false);
+        }
+        let told: Option<Vec<u8>> = self
+            .database
+            .run(STORE, "is_current", async {
+                sqlx::query_scalar("SELECT fingerprint FROM file_users WHERE folded = $1")
+                    .bind(folded(name))
+                    .fetch_optional(&self.database.pool())
+                    .await
+            })
+            .await?;
+        let entries = self.entries.load();
+        Ok(entries.get(&folded(name)).is_some_and(|held| told.as_deref() == Some(held.fingerprint.as_slice())))
+    }
+
     async fn list(&self) -> Result<Vec<User>, Unavailable> {
         let mut users: Vec<User> = self.entries.load().values().map(|entry| entry.user.clone()).collect();
         users.sort_by_cached_key(|user| folded(&user.name));

@@ -33,6 +33,9 @@ struct Sending {
     way: Way,
 }
 
+/// A way that mails may go from some moment on.
+pub struct NextWay(Option<Arc<Sending>>);
+
 pub struct MailQueue {
     sender: mpsc::Sender<Mail>,
     /// Until the task takes it.
@@ -59,19 +62,27 @@ impl MailQueue {
         }
     }
 
-    /// From now on, also for what waits already. Nothing changes where this fails.
+    /// What [`MailQueue::adopt`] takes; nothing changes yet.
     ///
     /// # Errors
     /// What is wrong with the settings, by their key.
+    pub fn prepare(notifier: &Notifier) -> Result<NextWay, String> {
+        let Some(way) = &notifier.way else { return Ok(NextWay(None)) };
+        let sender = notifier.sender.parse().map_err(|error| format!("notifier.sender: {error}"))?;
+        Ok(NextWay(Some(Arc::new(Sending { sender, way: Way::open(way)? }))))
+    }
+
+    /// From now on, also for what waits already.
+    pub fn adopt(&self, next: NextWay) {
+        self.sending.store(next.0);
+    }
+
+    /// Both at once.
+    ///
+    /// # Errors
+    /// As [`MailQueue::prepare`]: nothing changes.
     pub fn configure(&self, notifier: &Notifier) -> Result<(), String> {
-        let sending = match &notifier.way {
-            None => None,
-            Some(way) => {
-                let sender = notifier.sender.parse().map_err(|error| format!("notifier.sender: {error}"))?;
-                Some(Arc::new(Sending { sender, way: Way::open(way)? }))
-            }
-        };
-        self.sending.store(sending);
+        self.adopt(Self::prepare(notifier)?);
         Ok(())
     }
 

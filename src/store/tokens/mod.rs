@@ -7,9 +7,10 @@ mod family;
 mod orphans;
 mod revoked;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use serde_json::Value;
 use sqlx::AnyConnection;
 
 use self::{orphans::Orphans, revoked::RevokedTokens};
@@ -196,6 +197,19 @@ impl Tokens for DatabaseTokens {
             })
             .await?;
         Ok(found.is_some())
+    }
+
+    async fn revoked_among(&self, jtis: &[&str]) -> Result<HashSet<String>, Unavailable> {
+        let select = match self.database.dialect() {
+            Dialect::Sqlite => "SELECT jti FROM revoked_tokens WHERE jti IN (SELECT value FROM json_each($1))",
+            Dialect::Postgres => {
+                "SELECT jti FROM revoked_tokens WHERE jti IN (SELECT json_array_elements_text($1::json))"
+            }
+        };
+        let jtis: Value = jtis.iter().copied().filter(|jti| can_be_stored(jti)).collect();
+        let work = async { sqlx::query_scalar(select).bind(jtis.to_string()).fetch_all(&self.database.pool()).await };
+        let found: Vec<String> = self.database.run(STORE, "revoked_among", work).await?;
+        Ok(found.into_iter().collect())
     }
 
     async fn revoke(&self, jti: &str, until: Timestamp) -> Result<Revoked, Unavailable> {

@@ -67,11 +67,11 @@ const FOREIGN: &[(&str, &str)] = &[
     ("session.secret", SECRET),
     (
         "session.redis",
-        "sessions in Redis; Postern's are in its database, where they outlive a restart. Nobody's session is carried over",
+        "sessions in Redis; Postern's are in its database, or where `storage.sessions` says (docs/fleet.md). Nobody's session is carried over",
     ),
     (
         "session.provider",
-        "sessions in Redis; Postern's are in its database, where they outlive a restart. Nobody's session is carried over",
+        "sessions in Redis; Postern's are in its database, or where `storage.sessions` says (docs/fleet.md). Nobody's session is carried over",
     ),
     (
         "regulation",

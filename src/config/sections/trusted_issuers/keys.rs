@@ -10,7 +10,7 @@ use crate::{
     config::{
         NamedFile,
         error::{Report, Trail, list},
-        sections::{duration, is_local, web_url},
+        sections::{duration, is_loopback, web_url},
     },
     core::issuer::{KeyAddress, KeyPlace, KeySource, jwks::KeySet},
 };
@@ -60,7 +60,7 @@ pub(super) fn keys(report: &mut Report, at: &Trail, raw: &RawTrustedIssuer) -> O
         ("discovery", _) => {
             let below = format!("{}{BELOW}", raw.issuer.trim_end_matches('/'));
             let url = key_url(&below, DISCOVERY)
-                .map_err(|fault| format!("no discovery document can be below the issuer `{}`: {fault}", raw.issuer));
+                .map_err(|fault| format!("no discovery document can be below this issuer: {fault}"));
             let url = report.take(&here, url)?;
             fetched(report, at, raw, KeyPlace::Discovery { url, issuer: raw.issuer.clone() })
         }
@@ -130,7 +130,7 @@ fn key_url(text: &str, example: &str) -> Result<Url, String> {
         }
         _ => web_url(text, example)?,
     };
-    if url.scheme() == "http" && !url.host_str().is_some_and(is_local) {
+    if url.scheme() == "http" && !url.host_str().is_some_and(is_loopback) {
         return Err(
             "keys that come over plain http could be anybody's; write `https://` (http is for this machine alone)"
                 .to_owned(),

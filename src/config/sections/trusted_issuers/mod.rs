@@ -63,14 +63,10 @@ fn name<'r>(
             "an issuer has to be named as its tokens do in `iss`; write for example `https://idp.example.com`",
         );
     } else if issuer == ours {
-        report.fault(
-            &at,
-            format!(
-                "`{issuer}` is Postern itself (`tokens.issuer`), whose tokens are taken anyway; take the entry out"
-            ),
-        );
+        report
+            .fault(&at, "this is Postern itself (`tokens.issuer`), whose tokens are taken anyway; take the entry out");
     } else if before.any(|other| other.issuer == issuer) {
-        report.fault(&at, format!("the issuer `{issuer}` stands twice; join the two"));
+        report.fault(&at, "this issuer stands twice; join the two");
     }
 }
 

@@ -28,7 +28,7 @@ pub(in crate::config) struct RawTrustedIssuer {
     pub(super) jwks_file: Option<String>,
     /// For HS256: the secret that it shares with us, at least 32 bytes.
     #[serde(default, deserialize_with = "secret")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub(super) secret: Option<SecretString>,
     /// File that holds the secret.
     #[schemars(example = &"secrets/jwt")]

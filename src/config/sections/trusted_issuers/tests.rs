@@ -103,6 +103,28 @@ fn trusted_issuers_as_the_contract_has_them() {
     assert!(!format!("{:?}", loaded.settings).contains("0123456789abcdef"), "a secret shows itself nowhere");
 }
 
+/// Also of keys that come over http: whoever answers for a name below `localhost` could be anybody.
+#[test]
+fn keys_come_over_http_from_this_machine_alone() {
+    for (host, is_ours) in [
+        ("localhost", true),
+        ("127.0.0.9:8080", true),
+        ("[::1]", true),
+        ("idp.localhost", false),
+        ("localhost.example.com", false),
+        ("10.0.0.1", false),
+    ] {
+        for keys in ["jwks", "discovery"] {
+            let text = format!(
+                "{GOOD}tokens:\n  trusted_issuers:\n    - {{ issuer: idp, audiences: [x], {keys}: \"http://{host}/keys\" }}\n"
+            );
+            let told = load_text(&text, &[RULES]).err().unwrap_or_default();
+            assert_eq!(told.is_empty(), is_ours, "{keys} {host}: {told}");
+            assert!(is_ours || told.contains("over plain http"), "{told}");
+        }
+    }
+}
+
 #[test]
 fn the_samples_of_issuers_load() {
     let page = include_str!("../../../../docs/jwt.md");

@@ -1,7 +1,9 @@
 //! A portal with its stores, and browsers that visit it. Requests come in as the edge and `forward_auth` hand them over.
 
+mod browser;
+mod wire;
+
 use std::{
-    collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr},
     sync::{
@@ -12,11 +14,11 @@ use std::{
 };
 
 use axum::{Router, body::Body};
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::Request;
 use http_body_util::BodyExt as _;
 use postern::{
     config,
-    core::{client_ip::ClientAddress, site::Site, target::Target, user::User},
+    core::{site::Site, target::Target, user::User},
     gate::{Foreign, Gate},
     identity::{hand_over::HandingOver, passwords::PasswordDoor, sign_in::SignIn},
     observe::metrics::Metrics,
@@ -31,6 +33,11 @@ use tower::ServiceExt as _;
 use crate::ports::{
     BreakableKeys, BreakableMemory, BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Mailbox, Record,
     Strict, notices,
+};
+
+pub(crate) use self::{
+    browser::Browser,
+    wire::{Ask, Reply},
 };
 
 pub(crate) const PASSWORD: &str = "a long word for tests";
@@ -294,219 +301,5 @@ routes:
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Reply { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
-    }
-}
-
-/// A request in the making.
-#[derive(Clone)]
-pub(crate) struct Ask {
-    method: Method,
-    url: String,
-    headers: HeaderMap,
-    body: String,
-    client: ClientAddress,
-}
-
-impl Ask {
-    pub(crate) fn new(method: &str, url: impl Into<String>) -> Self {
-        let client = ClientAddress::Known([192, 0, 2, 7].into());
-        Self {
-            method: method.parse().unwrap(),
-            url: url.into(),
-            headers: HeaderMap::new(),
-            body: String::new(),
-            client,
-        }
-    }
-
-    /// As a program asks.
-    pub(crate) fn get(url: impl Into<String>) -> Self {
-        Self::new("GET", url)
-    }
-
-    /// As a browser loads a page.
-    pub(crate) fn page(url: impl Into<String>) -> Self {
-        Self::new("GET", url).header("accept", "text/html,application/xhtml+xml,*/*;q=0.8")
-    }
-
-    pub(crate) fn post(url: impl Into<String>) -> Self {
-        Self::new("POST", url)
-    }
-
-    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.append(name, value.parse().unwrap());
-        self
-    }
-
-    pub(crate) fn with_url(mut self, method: &str, url: &str) -> Self {
-        (self.method, self.url) = (method.parse().unwrap(), url.to_owned());
-        self
-    }
-
-    pub(crate) fn from(mut self, client: ClientAddress) -> Self {
-        self.client = client;
-        self
-    }
-
-    pub(crate) fn cookie(self, cookie: &str) -> Self {
-        self.header("cookie", cookie)
-    }
-
-    pub(crate) fn bearer(self, token: &str) -> Self {
-        self.header("authorization", &format!("Bearer {token}"))
-    }
-
-    pub(crate) fn json(mut self, body: &serde_json::Value) -> Self {
-        self.body = body.to_string();
-        self.header("content-type", "application/json")
-    }
-
-    pub(crate) fn raw(mut self, content_type: &str, body: impl Into<String>) -> Self {
-        self.body = body.into();
-        self.header("content-type", content_type)
-    }
-
-    pub(crate) fn form(mut self, fields: &[(&str, &str)]) -> Self {
-        self.body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        self.header("accept", "text/html").header("content-type", "application/x-www-form-urlencoded")
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: String,
-}
-
-impl Reply {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().unwrap())
-    }
-
-    pub(crate) fn location(&self) -> &str {
-        self.header("location").unwrap_or_else(|| panic!("no Location: {self:#?}"))
-    }
-
-    pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:#?}"))
-    }
-
-    /// The `code` of a problem, after a look at its form.
-    pub(crate) fn code(&self) -> String {
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:#?}");
-        let body = self.json();
-        assert_eq!(body["status"], self.status.as_u16());
-        assert_eq!(body["type"], "about:blank");
-        assert_eq!(body["request_id"], REQUEST_ID);
-        assert_eq!(self.header("x-request-id"), Some(REQUEST_ID));
-        assert_eq!(self.header("cache-control"), Some("no-store"));
-        body["code"].as_str().unwrap().to_owned()
-    }
-
-    /// Every `Set-Cookie`, as it stands.
-    pub(crate) fn set_cookies(&self) -> Vec<&str> {
-        self.headers.get_all(header::SET_COOKIE).iter().map(|value| value.to_str().unwrap()).collect()
-    }
-
-    /// The value that a cookie is set to.
-    pub(crate) fn cookie(&self, name: &str) -> Option<String> {
-        let of = |set: &&str| set.split_once(';').unwrap().0.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned()));
-        self.set_cookies().iter().filter_map(of).find(|(found, _)| found == name).map(|(_, value)| value)
-    }
-
-    pub(crate) fn is_page(&self) -> bool {
-        self.header("content-type") == Some("text/html; charset=utf-8")
-    }
-
-    /// The value of a hidden field.
-    pub(crate) fn field(&self, name: &str) -> String {
-        let mark = format!("name=\"{name}\" value=\"");
-        let after = self.body.split_once(&mark).unwrap_or_else(|| panic!("no field {name}: {}", self.body)).1;
-        after.split_once('"').unwrap().0.to_owned()
-    }
-}
-
-/// Keeps cookies and follows the portal's forms as a browser does.
-pub(crate) struct Browser<'w> {
-    world: &'w World,
-    portal: String,
-    pub(crate) jar: BTreeMap<String, String>,
-}
-
-impl<'w> Browser<'w> {
-    /// `portal`: its base URL.
-    pub(crate) fn at(world: &'w World, portal: &str) -> Self {
-        Self { world, portal: portal.to_owned(), jar: BTreeMap::new() }
-    }
-
-    pub(crate) async fn signed_in(world: &'w World, portal: &str, user: &str) -> Self {
-        let mut browser = Self::at(world, portal);
-        let reply = browser.sign_in(user, PASSWORD, &[]).await;
-        assert_eq!(reply.status, 303, "{reply:#?}");
-        browser
-    }
-
-    pub(crate) async fn send(&mut self, ask: Ask) -> Reply {
-        let ask = if self.jar.is_empty() { ask } else { ask.cookie(&self.cookies()) };
-        let reply = self.world.send(ask).await;
-        for set in reply.set_cookies() {
-            let (pair, attributes) = set.split_once(';').unwrap();
-            let (name, value) = pair.split_once('=').unwrap();
-            if attributes.contains("Max-Age=0") {
-                self.jar.remove(name);
-            } else {
-                self.jar.insert(name.to_owned(), value.to_owned());
-            }
-        }
-        reply
-    }
-
-    pub(crate) async fn load(&mut self, path: &str) -> Reply {
-        self.send(Ask::page(format!("{}{path}", self.portal))).await
-    }
-
-    /// Loads the sign-in page and sends its form, with `more` fields.
-    pub(crate) async fn sign_in(&mut self, user: &str, password: &str, more: &[(&str, &str)]) -> Reply {
-        // A stranger's look at the page, with our pre-session cookie: it is shown even to somebody who is signed in.
-        let page = self.load("/logout").await;
-        let page = if page.status == 200 { page } else { self.load("/").await };
-        let token = page.field("csrf_token");
-        let mut fields = vec![("username", user), ("password", password), ("csrf_token", token.as_str())];
-        fields.extend_from_slice(more);
-        self.post("/", &fields).await
-    }
-
-    pub(crate) async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Reply {
-        self.send(Ask::post(format!("{}{path}", self.portal)).form(fields)).await
-    }
-
-    /// Calls the API by cookie.
-    pub(crate) async fn api(&mut self, method: &str, path: &str) -> Reply {
-        self.send(Ask::new(method, format!("{}{path}", self.portal))).await
-    }
-
-    pub(crate) fn cookies(&self) -> String {
-        self.jar.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
-    }
-
-    pub(crate) fn jar(&self, name: &str) -> Option<&str> {
-        self.jar.get(name).map(String::as_str)
-    }
-
-    pub(crate) fn toss(&mut self, name: &str, value: &str) {
-        self.jar.insert(name.to_owned(), value.to_owned());
-    }
-
-    pub(crate) fn forget(&mut self, name: &str) {
-        self.jar.remove(name);
-    }
-
-    pub(crate) async fn is_signed_in(&mut self) -> bool {
-        match self.api("GET", "/auth/me").await.status.as_u16() {
-            200 => true,
-            401 => false,
-            other => panic!("/auth/me: {other}"),
-        }
     }
 }
