@@ -1,21 +1,15 @@
-//! Two Postern processes whose sessions are in Redis under Sentinel, or in a Redis Cluster; and what a Redis is refused for.
+//! Two Postern processes whose sessions are in Redis under Sentinel, or in a Redis Cluster.
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{
-    harness::{
-        eventually,
-        fleet::{BOUND, Load, comes_to, is_accepted, logout, nodes_with, now, page, status},
-        port::Port,
-        postgres::Postgres,
-        redis::{Options, Redis, Tls},
-        redis_cluster::Cluster,
-        redis_sentinel::Sentinels,
-        server::{Role, Server, Setup, SignedIn, feed},
-        tls::Authority,
-        upstream::Upstream,
-    },
-    startup::refuses,
+use crate::harness::{
+    fleet::{BOUND, Load, comes_to, is_accepted, logout, nodes_with, now, page, status},
+    postgres::Postgres,
+    redis::Redis,
+    redis_cluster::Cluster,
+    redis_sentinel::Sentinels,
+    server::{Role, Server, SignedIn},
+    upstream::Upstream,
 };
 
 async fn scene(sessions: &str) -> (Upstream, Server, Arc<Server>) {
@@ -129,78 +123,5 @@ async fn threat_32_36_a_cluster_that_loses_a_node_under_load() {
     here.run(&["session", "revoke", "--user", "alice"]);
     for session in &alive {
         both_come_to([&here, &there], session, 302).await;
-    }
-}
-
-/// `storage:` with the URL of Redis in a file.
-fn by_file(upstream: &Upstream, url: &str) -> Setup {
-    let mut setup = Setup::with(upstream);
-    setup.storage =
-        "{ database: \"sqlite://data/postern.db\", sessions_file: secret, key_file: data/postern.key }".to_owned();
-    setup.files.push(("secret".to_owned(), format!("{url}\n")));
-    setup
-}
-
-#[tokio::test]
-async fn the_certificate_of_redis_is_checked() {
-    let upstream = Upstream::start().await;
-    let (authority, another) = (Authority::new(), Authority::new());
-    let identity = authority.certificate_for(&["localhost", "127.0.0.1"]);
-    let tls = Some(Tls { certificate: identity.certificate, key: identity.key });
-    let redis = Redis::with(Options { tls, password: true, ..Options::default() }).await;
-    let url = redis.url();
-    let mut setup = by_file(&upstream, &format!("{url}?cacert=right.pem"));
-    setup.files.push(("right.pem".to_owned(), authority.certificate));
-    setup.files.push(("wrong.pem".to_owned(), another.certificate));
-    setup.files.push(("none.pem".to_owned(), "nothing".to_owned()));
-    let mut server = setup.start().await;
-    is_accepted(&server, &server.sign_in("bob").await).await;
-    assert!(!server.log().contains(redis.password().expect("a password")), "{}", server.log());
-    server.stop().await;
-    // Another authority, the operating system's, none at all, no file; and no TLS at all.
-    for (url, word) in [
-        (format!("{url}?cacert=wrong.pem"), "storage.sessions"),
-        (url.clone(), "storage.sessions"),
-        (format!("{url}?cacert=none.pem"), "none.pem"),
-        (format!("{url}?cacert=missing.pem"), "missing.pem"),
-        (url.replace("rediss", "redis"), "storage.sessions"),
-    ] {
-        server.write("secret", &url);
-        refuses(&server, &[word, "storage.sessions"]);
-    }
-}
-
-#[tokio::test]
-async fn a_redis_that_does_not_let_us_in_or_is_no_place_for_sessions_ends_the_start() {
-    let upstream = Upstream::start().await;
-    let redis = Redis::with(Options { password: true, ..Options::default() }).await;
-    let password = redis.password().expect("a password").to_owned();
-    let mut server = by_file(&upstream, &redis.url()).start().await;
-    is_accepted(&server, &server.sign_in("bob").await).await;
-    let changed = redis.url().replace(&password, "hunter2");
-    server.write("secret", &changed);
-    eventually("the reload says that a new URL needs a restart", || async {
-        let metric = server.metric("postern_config_restart_needed", &["setting=\"storage\""]).await;
-        (metric >= 1.0).then_some(())
-    })
-    .await;
-    server.stop().await;
-    let nobody = Port::free();
-    let replica =
-        Redis::with(Options { more: vec![format!("replicaof 127.0.0.1 {}", nobody.number())], ..Options::default() })
-            .await;
-    for (url, word) in [
-        (changed, "storage.sessions"),
-        (redis.url().replace(&format!(":{password}@"), ""), "storage.sessions"),
-        (format!("redis://:hunter2@127.0.0.1:{}", nobody.number()), "storage.sessions"),
-        (replica.url(), "no master"),
-    ] {
-        server.write("secret", &url);
-        refuses(&server, &[word, "storage.sessions", "127.0.0.1:"]);
-        let said = String::from_utf8_lossy(&feed(&mut server.command(&["serve"]), "").stderr).into_owned();
-        assert!(!said.contains("hunter2") && !said.contains(&password), "{said}");
-        // Whoever is to be put out is put out all the same.
-        server.run(&["check"]);
-        server.run(&["user", "disable", "bob"]);
     }
 }

@@ -33,6 +33,7 @@ mod mails;
 #[path = "../support/mmdb.rs"]
 mod mmdb;
 mod redis;
+mod redis_urls;
 mod reload;
 mod replay;
 mod roles;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::harness::{
     breaker::Breaker,
-    redis::{Options, Redis, Tls},
+    redis::{Options, Redis, secret},
     redis_cluster::Cluster,
     redis_sentinel::Sentinels,
     tls::Authority,
@@ -57,7 +57,7 @@ async fn a_server_that_stands_still_answers_afterwards() {
 
 #[tokio::test]
 async fn a_password_is_asked_for_by_the_port_and_by_the_socket() {
-    let server = Redis::with(Options { password: true, ..Options::default() }).await;
+    let server = Redis::with(Options { password: Some(secret()), ..Options::default() }).await;
     assert_eq!(asked(&server, server.port(), &["PING"]).await.as_deref(), Ok("PONG"));
     let refused = asked(&server, server.port(), &["--user", "default", "--pass", "wrong", "PING"]).await;
     assert!(refused.expect_err("a wrong password").contains("WRONGPASS"));
@@ -71,9 +71,7 @@ async fn a_password_is_asked_for_by_the_port_and_by_the_socket() {
 #[tokio::test]
 async fn a_server_of_tls_shows_a_certificate_of_the_authority_also_through_a_relay() {
     let authority = Authority::new();
-    let identity = authority.certificate_for(&["localhost", "127.0.0.1"]);
-    let tls = Some(Tls { certificate: identity.certificate, key: identity.key });
-    let server = Redis::with(Options { tls, ..Options::default() }).await;
+    let server = Redis::with(Options { tls: Some(authority.of_redis()), ..Options::default() }).await;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let trusted = |authority: &Authority, name: &str| {
         let file = folder.path().join(name);

@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// One line on standard error that says all of `told`.
-pub(crate) fn refuses(server: &Server, told: &[&str]) {
+fn refuses(server: &Server, told: &[&str]) {
     let output = feed(&mut server.command(&["serve"]), "");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");

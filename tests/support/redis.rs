@@ -25,10 +25,10 @@ const CONFIG: &str = "redis.conf";
 const SOCKET: &str = "redis.sock";
 
 /// What is configured.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Options {
-    /// A new secret, without which nobody is answered.
-    pub(crate) password: bool,
+    /// Without it nobody is answered, another server neither.
+    pub(crate) password: Option<String>,
     /// Writes down every change, so that a restart finds what a snapshot does not hold.
     pub(crate) append_only: bool,
     /// Listens for TLS alone.
@@ -39,10 +39,13 @@ pub(crate) struct Options {
     pub(crate) more: Vec<String>,
 }
 
-/// Both as PEM.
+/// All as PEM.
+#[derive(Clone)]
 pub(crate) struct Tls {
     pub(crate) certificate: String,
     pub(crate) key: String,
+    /// Of the servers that it speaks to itself.
+    pub(crate) authority: String,
 }
 
 pub(crate) struct Redis {
@@ -98,7 +101,6 @@ impl Redis {
         // On no disk where the system allows it.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| TempDir::new()).expect("a temporary folder");
         let Options { password, append_only, tls, sentinel, more } = options;
-        let password = password.then(secret);
         let (dir, number) = (folder.path().display(), port.number());
         let mut lines = vec![
             "bind 127.0.0.1".to_owned(),
@@ -110,12 +112,17 @@ impl Redis {
             fs::write(folder.path().join("certificate.pem"), &tls.certificate).expect("a file");
             fs::write(folder.path().join("key.pem"), &tls.key).expect("a file");
             lines.push(format!("port 0\ntls-port {number}\ntls-auth-clients no"));
+            fs::write(folder.path().join("authority.pem"), &tls.authority).expect("a file");
             lines.push(format!("tls-cert-file {dir}/certificate.pem\ntls-key-file {dir}/key.pem"));
+            lines.push(format!("tls-ca-cert-file {dir}/authority.pem\ntls-replication yes\ntls-cluster yes"));
         } else {
             lines.push(format!("port {number}"));
         }
         if let Some(password) = &password {
             lines.push(format!("requirepass {password}"));
+            if !sentinel {
+                lines.push(format!("masterauth {password}"));
+            }
         }
         if !sentinel {
             // A snapshot is made when a test asks for it.
@@ -191,6 +198,13 @@ impl Redis {
     pub(crate) async fn try_command(&self, arguments: &[&str]) -> Result<String, String> {
         let socket = self.folder.path().join(SOCKET);
         self.redis_cli(&[&["-s", &socket.display().to_string()], arguments].concat()).await
+    }
+
+    /// Where it asks for another password meanwhile.
+    pub(crate) async fn by_password(&self, password: &str, arguments: &[&str]) {
+        let socket = self.folder.path().join(SOCKET).display().to_string();
+        let done = self.redis_cli(&[&["-s", &socket, "-a", password], arguments].concat()).await;
+        assert!(done.is_ok(), "{arguments:?}: {done:?}");
     }
 
     /// `redis-cli` with these arguments, which say where, and the server's password.
@@ -284,7 +298,8 @@ pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<
     tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
 }
 
-fn secret() -> String {
+/// A new password.
+pub(crate) fn secret() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("chance");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

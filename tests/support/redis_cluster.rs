@@ -21,7 +21,7 @@ impl Cluster {
     pub(crate) async fn shared() -> String {
         static SHARED: OnceCell<String> = OnceCell::const_new();
         let start = || async {
-            let cluster = Self::launch(true).await;
+            let cluster = Self::launch(Options::default(), true).await;
             let url = cluster.url();
             // See `Redis::start_to_the_end`.
             std::mem::forget(cluster);
@@ -32,10 +32,15 @@ impl Cluster {
 
     /// For one test.
     pub(crate) async fn start() -> Self {
-        Self::launch(false).await
+        Self::with(Options::default()).await
     }
 
-    async fn launch(to_the_end: bool) -> Self {
+    /// Of each of them.
+    pub(crate) async fn with(options: Options) -> Self {
+        Self::launch(options, false).await
+    }
+
+    async fn launch(options: Options, to_the_end: bool) -> Self {
         let (mut nodes, mut buses) = (Vec::new(), Vec::new());
         for (number, (first, last)) in SLOTS.into_iter().enumerate() {
             let (port, bus) = (Port::free(), Port::free());
@@ -46,7 +51,7 @@ impl Cluster {
                     // How long one is silent before the others take it for dead.
                     "cluster-node-timeout 1000".to_owned(),
                 ],
-                ..Options::default()
+                ..options.clone()
             };
             let node = match to_the_end {
                 true => Redis::start_to_the_end(port, options).await,
@@ -67,8 +72,10 @@ impl Cluster {
     }
 
     pub(crate) fn url(&self) -> String {
-        let hosts: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
-        format!("redis+cluster://{}", hosts.join(","))
+        let urls: Vec<String> = self.nodes.iter().map(|node| node.url().replacen("://", "+cluster://", 1)).collect();
+        let hosts: Vec<&str> = urls.iter().filter_map(|url| url.rsplit(['/', '@']).next()).collect();
+        let (first, host) = (urls.first().expect("a node"), hosts.first().expect("a host"));
+        first.replace(host, &hosts.join(","))
     }
 
     /// Waits until each of them knows all and answers for its slots.

@@ -21,17 +21,24 @@ pub(crate) struct Sentinels {
 
 impl Sentinels {
     pub(crate) async fn start() -> Self {
-        let master = Redis::start().await;
+        Self::with(Options::default(), None).await
+    }
+
+    /// `options`: of the servers. The sentinels have a `password` of their own.
+    pub(crate) async fn with(options: Options, password: Option<String>) -> Self {
+        let master = Redis::with(options.clone()).await;
         let more = vec![format!("replicaof 127.0.0.1 {}", master.port())];
-        let replica = Redis::with(Options { more, ..Options::default() }).await;
+        let replica = Redis::with(Options { more, ..options.clone() }).await;
+        let mut more = vec![
+            format!("sentinel monitor {NAME} 127.0.0.1 {} 2", master.port()),
+            format!("sentinel down-after-milliseconds {NAME} 1000"),
+            format!("sentinel failover-timeout {NAME} 2000"),
+        ];
+        more.extend(options.password.map(|password| format!("sentinel auth-pass {NAME} {password}")));
+        let options = Options { sentinel: true, more, password, ..options };
         let mut sentinels = Vec::new();
         for _ in 0..3 {
-            let more = vec![
-                format!("sentinel monitor {NAME} 127.0.0.1 {} 2", master.port()),
-                format!("sentinel down-after-milliseconds {NAME} 1000"),
-                format!("sentinel failover-timeout {NAME} 2000"),
-            ];
-            let sentinel = Redis::with(Options { sentinel: true, more, ..Options::default() }).await;
+            let sentinel = Redis::with(options.clone()).await;
             sentinel.command(&HASTE).await;
             sentinels.push(sentinel);
         }
@@ -40,9 +47,15 @@ impl Sentinels {
         all
     }
 
+    /// With the passwords of both.
     pub(crate) fn url(&self) -> String {
-        let hosts: Vec<String> = self.sentinels.iter().map(|one| format!("127.0.0.1:{}", one.port())).collect();
-        format!("redis+sentinel://{}/{NAME}", hosts.join(","))
+        let urls: Vec<String> = self.sentinels.iter().map(Redis::url).collect();
+        let hosts: Vec<&str> = urls.iter().filter_map(|url| url.rsplit(['/', '@']).next()).collect();
+        let server = self.servers[0].url();
+        let (scheme, rest) = server.split_once("://").expect("a URL");
+        let login = rest.split_once('@').map(|(login, _)| format!("{login}@")).unwrap_or_default();
+        let password = self.sentinels[0].password().map(|password| format!("?sentinel_password={password}"));
+        format!("{scheme}+sentinel://{login}{}/{NAME}{}", hosts.join(","), password.unwrap_or_default())
     }
 
     async fn know_each_other(&self) {

@@ -10,6 +10,8 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use super::redis::Tls;
+
 pub(crate) const CERTIFICATE: &str = "tls/certificate.pem";
 pub(crate) const KEY: &str = "tls/key.pem";
 
@@ -42,6 +44,12 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let certificate = parameters.self_signed(&key).expect("a certificate").pem();
         Self { certificate, issuer: Issuer::new(parameters, key) }
+    }
+
+    /// For servers of Redis on this machine, which speak to each other too.
+    pub(crate) fn of_redis(&self) -> Tls {
+        let Identity { certificate, key } = self.certificate_for(&["localhost", "127.0.0.1"]);
+        Tls { certificate, key, authority: self.certificate.clone() }
     }
 
     /// For names and addresses.
