@@ -29,6 +29,7 @@ mod redis;
 #[expect(dead_code, reason = "the black-box suite uses the rest")]
 #[path = "../support/redis_cluster.rs"]
 mod redis_cluster;
+mod redis_losses;
 mod redis_records;
 mod redis_server;
 mod sessions;

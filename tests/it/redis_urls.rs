@@ -165,6 +165,16 @@ async fn a_redis_that_does_not_let_us_in_or_is_no_place_for_sessions_ends_the_st
     }
 }
 
+/// It answers, and for a third of all keys.
+#[tokio::test]
+async fn a_node_of_a_cluster_is_no_single_redis() {
+    let upstream = Upstream::start().await;
+    let url = Cluster::shared().await.replace("redis+cluster://", "redis://");
+    let authority = Authority::new();
+    let server = by_file(&upstream, "redis://127.0.0.1:1", [&authority; 2]).prepare();
+    is_refused(&server, url.split(',').next().expect("a URL"), "redis+cluster://", &[]).await;
+}
+
 /// Of a Redis that others share.
 #[tokio::test]
 async fn a_user_of_redis_who_may_do_what_the_guide_says_may_do_enough() {
