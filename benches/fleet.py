@@ -1,4 +1,4 @@
-"""Two Postern processes on one database: how long after a sign-out was acknowledged by one of them the other still answers 200."""
+"""Two Postern processes on one store: how long after a sign-out was acknowledged by one of them the other still answers 200."""
 
 import http.client
 import statistics
@@ -59,11 +59,12 @@ def measure(machine, binary, upstream, stores, times=TIMES):
     lines = []
     for name, storage in stores.items():
         print(f"fleet on {name}", flush=True)
-        key = f"key_file: '{machine.folder}/{name}.key'"
-        here, there = (Postern(machine, binary, f"postern_{name}_{node}", 50, upstream, storage=f"{storage}, {key}", processor=node, user=not node)
+        folder = "fleet_" + name.replace(" ", "_")
+        key = f"key_file: '{machine.folder}/{folder}.key'"
+        here, there = (Postern(machine, binary, f"{folder}_{node}", 50, upstream, storage=f"{storage}, {key}", processor=node, user=not node)
                        for node in (0, 1))
         seen = sorted(delays(here, there, times))
         p99, most = seen[int(len(seen) * 0.99) - 1] * 1000, seen[-1] * 1000
-        lines.append(f"| sign-out on one node to the last 200 of another, one {name}, {times} times | p50 {statistics.median(seen) * 1000:.1f} ms, "
+        lines.append(f"| sign-out on one node to the last 200 of another, {name}, {times} times | p50 {statistics.median(seen) * 1000:.1f} ms, "
                      f"p99 {p99:.1f} ms, most {most:.1f} ms | p99 ≤ 50 ms, most ≤ 1,000 ms | {'yes' if p99 <= 50 and most <= 1000 else '**no**'} |")
     return lines

@@ -79,9 +79,9 @@ http {{
         return port
 
 
-    def postgres(self, processor):
+    def postgres(self, processor, name="postgres"):
         """The URL of a database on a PostgreSQL with its own settings: what is acknowledged is on the disk."""
-        port, data = free_port(), self.folder / "postgres"
+        port, data = free_port(), self.folder / name
         owner = {}
         if os.getuid() == 0:
             # It refuses to run as root.
@@ -94,8 +94,16 @@ http {{
         initdb = pathlib.Path(server).with_name("initdb")
         subprocess.run([initdb, "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D", data / "data"],
                        check=True, stdout=subprocess.DEVNULL, cwd="/", **owner)
-        self.start("postgres-server", processor, [server, "-D", data / "data", "-p", port, "-k", data, "-h", "127.0.0.1"], port, cwd="/", **owner)
+        self.start(f"{name}-server", processor, [server, "-D", data / "data", "-p", port, "-k", data, "-h", "127.0.0.1"], port, cwd="/", **owner)
         return f"postgres://postgres@127.0.0.1:{port}/postgres"
+
+
+    def redis(self, processor):
+        """The URL of a Redis that writes down every change."""
+        port, data = free_port(), self.folder / "redis"
+        data.mkdir()
+        self.start("redis-server", processor, ["redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", data, "--appendonly", "yes"], port)
+        return f"redis://127.0.0.1:{port}"
 
 
 def rules(count):

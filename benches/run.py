@@ -192,7 +192,10 @@ def main():
             print("sessions")
             scale = sessions.measure(machine, options.binary, upstream, options.rounds, options.seconds)
             machine.stop()
-            scale += fleet.measure(machine, options.binary, upstream, {"PostgreSQL": f"database: '{machine.postgres(1)}'"})
+            scale += fleet.measure(machine, options.binary, upstream, {
+                "one PostgreSQL": f"database: '{machine.postgres(1)}'",
+                "one PostgreSQL and one Redis": f"database: '{machine.postgres(1, 'postgres-beside-redis')}', sessions: '{machine.redis(1)}'",
+            })
         finally:
             machine.stop()
 
