@@ -77,7 +77,7 @@ enum Way {
     Single(Client),
     /// One for each sentinel: whoever asks them in turn waits for those that hang.
     Sentinels(Vec<Mutex<SentinelClient>>),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
     /// There is none: a command that only ends sessions must not fail for it.
     None(String),
 }
@@ -103,7 +103,7 @@ impl Way {
                 let each = url.servers.iter().map(|server| sentinel(url, server, certificates.clone()).map(Mutex::new));
                 Self::Sentinels(each.collect::<Result<_, _>>()?)
             }
-            RedisKind::Cluster => Self::Cluster(cluster(url, certificates)?),
+            RedisKind::Cluster => Self::Cluster(Box::new(cluster(url, certificates)?)),
         })
     }
 }
