@@ -14,7 +14,7 @@ use super::{
     issuer_keys::FetchedKeys,
     keys::DatabaseKeys,
     redis::Heart,
-    session::{CachedSessions, SessionCache, Source},
+    session::{CachedSessions, RedisRecords, SessionCache, Source},
     tokens::DatabaseTokens,
 };
 use crate::{
@@ -37,6 +37,8 @@ const COUNT_BY_EVERY_NODE: Duration = Duration::from_secs(60);
 /// How long rows of the log are kept; a follower that was away for longer forgets everything instead.
 const KEEP_CHANGES: Duration = Duration::from_secs(24 * 3600);
 const STEP: i64 = 500;
+/// Longer than any session lives.
+const NEVER_IDLE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Everything that lives in the database.
 const STORES: [&str; 6] = ["api_tokens", "changes", "keys", "sessions", "tokens", "users"];
 
@@ -47,6 +49,7 @@ pub(super) struct Background {
     pub(super) cache: Arc<SessionCache>,
     /// Of Redis, where sessions are there.
     pub(super) heart: Option<Heart>,
+    pub(super) in_redis: Option<Arc<RedisRecords>>,
     pub(super) sessions: Arc<CachedSessions>,
     pub(super) api_tokens: Arc<DatabaseApiTokens>,
     pub(super) changes: Arc<dyn Changes>,
@@ -255,6 +258,9 @@ impl Follower {
         self.watch.disconnect();
         self.note_silence("another database took the place of the one in use: opening it");
         self.background.database.reopen().await.map_err(|error| error.to_string())?;
+        if let Some(in_redis) = &self.background.in_redis {
+            in_redis.adopt_space().await.map_err(|error| error.detail)?;
+        }
         self.stale = false;
         self.replaced = false;
         Ok(())
@@ -405,9 +411,13 @@ impl Background {
     }
 
     async fn clean_sessions(&self) -> Result<(), Unavailable> {
-        // A session that only looks idle, since its uses could not be written for a while, must not be taken for one.
-        self.sessions.write_uses().await?;
-        self.sessions.clean(**self.lifetimes.load()).await
+        let written = self.sessions.write_uses().await;
+        let mut lifetimes = **self.lifetimes.load();
+        if written.is_err() {
+            // A session that only looks idle, since its uses could not be written for a while, must not be taken for one; what is too old is over all the same.
+            lifetimes.idle = NEVER_IDLE;
+        }
+        self.sessions.clean(lifetimes).await.and(written)
     }
 
     async fn cut_log(&self) -> Result<(), Unavailable> {

@@ -173,7 +173,7 @@ pub async fn open_with(
         DatabaseKeys::open(database.clone(), cache.clone(), key_file, options.algorithm, entropy.clone()).await?;
     let keys = Arc::new(keys);
     let lifetimes = Arc::new(ArcSwap::from_pointee(options.lifetimes));
-    let in_redis = open_redis(&options.storage.sessions, &database, &lifetimes, &metrics, &*entropy).await?;
+    let in_redis = open_redis(&options.storage.sessions, &database, &cache, &lifetimes, &metrics, &*entropy).await?;
     let heart = in_redis.as_ref().map(|(redis, _)| {
         cache.distrust(Source::Redis);
         Heart { redis: redis.clone(), cache: cache.clone(), metrics: metrics.clone() }
@@ -182,8 +182,8 @@ pub async fn open_with(
     // Before anybody can ask: no node is ready without the revocations.
     let tokens = Arc::new(DatabaseTokens::open(database.clone(), cache.clone(), in_redis.clone()).await?);
     let (users, credentials, users_file) = open_users(&options.users, &database, &cache, &in_redis).await?;
-    let records: Arc<dyn SessionRecords> = match in_redis {
-        Some(records) => records,
+    let records: Arc<dyn SessionRecords> = match &in_redis {
+        Some(records) => records.clone(),
         None => Arc::new(DatabaseRecords::new(database.clone())),
     };
     let sessions = Arc::new(CachedSessions::new(records, cache.clone(), users.clone(), metrics.clone(), clock.clone()));
@@ -199,6 +199,7 @@ pub async fn open_with(
         devices: devices.clone(),
         cache,
         heart,
+        in_redis,
         issuer_keys: issuer_keys.clone(),
         sessions: sessions.clone(),
         api_tokens: api_tokens.clone(),
@@ -241,15 +242,15 @@ type OpenedUsers = (Arc<dyn Users>, Arc<dyn Credentials>, Option<Arc<FileUsers>>
 async fn open_redis(
     place: &SessionsPlace,
     database: &Arc<Database>,
+    cache: &Arc<SessionCache>,
     lifetimes: &Arc<ArcSwap<Lifetimes>>,
     metrics: &Arc<Metrics>,
     entropy: &dyn Entropy,
 ) -> Result<Option<(Arc<Redis>, Arc<RedisRecords>)>, OpenError> {
     let SessionsPlace::Redis(url) = place else { return Ok(None) };
-    let redis = Redis::at(url, metrics.clone(), database.clock.clone())
-        .map_err(|error| OpenError::Redis { name: url.to_string(), why: error.to_string() })?;
-    let redis = Arc::new(redis);
-    let records = RedisRecords::open(redis.clone(), database.clone(), lifetimes.clone(), entropy).await?;
+    let redis = Arc::new(Redis::at(url, metrics.clone(), database.clock.clone()));
+    let records =
+        RedisRecords::open(redis.clone(), database.clone(), cache.clone(), lifetimes.clone(), entropy).await?;
     Ok(Some((redis, Arc::new(records))))
 }
 

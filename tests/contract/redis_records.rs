@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ::redis::cmd;
 use postern::{
-    core::session::{Session, SessionId},
-    ports::{End, UserChange, Whom},
+    core::session::{Session, SessionId, TokenHash},
+    ports::{End, Exchange, Exchanged, RefreshToken, UserChange, Whom},
 };
 
 use crate::{
@@ -21,6 +21,10 @@ crate::for_every_redis!(
     what_is_handed_over_too_late_is_over,
     a_sign_in_that_is_kept_is_kept_as_long_as_nothing_else_ended_it,
     a_database_that_was_set_back_knows_no_later_session,
+    an_end_that_is_cleaned_away_holds,
+    a_session_whose_id_redis_lost_ends_with_its_sign_in,
+    a_damaged_record_can_be_ended,
+    a_second_use_ends_the_sign_in_that_redis_keeps,
     a_record_below_another_key_opens_nothing,
     a_use_makes_no_record_that_is_gone,
     nothing_is_left_of_what_ended,
@@ -120,7 +124,7 @@ async fn a_session_that_redis_lost_is_unknown_and_can_still_be_ended(place: Plac
     }
     assert!(here.stores.sessions.find(&made.gate_hash).await.unwrap().is_none());
     assert_eq!(here.stores.sessions.absent(std::slice::from_ref(&made.id)).await.unwrap().len(), 1);
-    assert_eq!(here.stores.sessions.end(End::One(&made.id)).await.unwrap(), 0, "there was none to count");
+    here.stores.sessions.end(End::One(&made.id)).await.unwrap();
     eventually("the other node forgets", Duration::from_secs(1), || async { !there.knows(&made) }).await;
     redis.bring_back(&copied).await;
     assert!(!is_alive(&there, &made).await);
@@ -208,6 +212,122 @@ async fn a_database_that_was_set_back_knows_no_later_session(place: Place) {
     place.execute("DELETE FROM session_epochs WHERE folded = 'ann'").await;
     assert!(!is_alive(&node, &ann).await);
     assert!(is_alive(&node, &bob).await);
+    // And never comes to a number again that it gave in the time it does not know.
+    node.stores.sessions.end(End::AllOf { user: "ann" }).await.unwrap();
+    assert!(!is_alive(&node, &ann).await);
+    node.stop().await;
+}
+
+/// What is so old that its age ends it may be configured to live longer later: its end is not forgotten.
+async fn an_end_that_is_cleaned_away_holds(place: Place) {
+    let node = place.node().await;
+    let mut redis = Connection::to(&place).await;
+    node.add_user("ann").await;
+    let made = node.sign_in("ann").await;
+    let copied = redis.copy(&Connection::keys_of(&place, &made).await).await;
+    node.stores.sessions.end(End::One(&made.id)).await.unwrap();
+    node.stop().await;
+    let later = Node::following(place.open_at(Later::by(31 * 24 * 3_600)).await.unwrap());
+    eventually("its end is cleaned away", Duration::from_secs(5), || async {
+        place.question("SELECT CAST(count(*) AS TEXT) FROM ended_sessions").await == "0"
+    })
+    .await;
+    later.stop().await;
+    let node = place.node().await;
+    redis.bring_back(&copied).await;
+    assert!(!is_alive(&node, &made).await);
+    node.stop().await;
+}
+
+/// Its key by the public id is another one than its record, and may be lost alone.
+async fn a_session_whose_id_redis_lost_ends_with_its_sign_in(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    let mut redis = Connection::to(&place).await;
+    here.add_user("ann").await;
+    let home = here.sign_in("ann").await;
+    let (one, other) = (handed_over_from(&home), handed_over_from(&home));
+    for child in [&one, &other] {
+        here.stores.sessions.create(child.clone(), &[]).await.unwrap();
+        there.warm(child).await;
+    }
+    here.warm(&one).await;
+    let keys = Connection::keys_of(&place, &one).await;
+    let _: i64 = redis.ask(cmd("DEL").arg(&keys.id)).await;
+    assert_eq!(here.stores.sessions.end(End::One(&one.id)).await.unwrap(), 3, "by the list of its user");
+    eventually("the other node forgets", Duration::from_secs(1), || async {
+        !there.knows(&one) && !there.knows(&other)
+    })
+    .await;
+    for session in [&home, &one, &other] {
+        assert!(there.stores.sessions.find(&session.gate_hash).await.unwrap().is_none());
+    }
+    // Where no memory knows it either, all of them look anew.
+    let home = here.sign_in("ann").await;
+    let child = handed_over_from(&home);
+    here.stores.sessions.create(child.clone(), &[]).await.unwrap();
+    there.warm(&child).await;
+    let keys = Connection::keys_of(&place, &home).await;
+    let _: i64 = redis.ask(cmd("DEL").arg(&keys.id)).await;
+    let command = place.open().await.unwrap();
+    assert_eq!(command.sessions.end(End::One(&home.id)).await.unwrap(), 0);
+    command.close().await;
+    eventually("the other node forgets", Duration::from_secs(1), || async { !there.knows(&child) }).await;
+    for session in [&home, &child] {
+        assert!(there.stores.sessions.find(&session.gate_hash).await.unwrap().is_none());
+    }
+    here.stop().await;
+    there.stop().await;
+}
+
+async fn a_damaged_record_can_be_ended(place: Place) {
+    let (here, there) = (place.node().await, place.node().await);
+    here.add_user("ann").await;
+    let made = here.sign_in("ann").await;
+    there.warm(&made).await;
+    place.damage(&made).await;
+    here.stores.sessions.end(End::One(&made.id)).await.unwrap();
+    eventually("the other node forgets", Duration::from_secs(1), || async { !there.knows(&made) }).await;
+    here.stop().await;
+    there.stop().await;
+}
+
+/// In the transaction that finds the second use: nothing that Redis does is waited for.
+async fn a_second_use_ends_the_sign_in_that_redis_keeps(place: Place) {
+    let node = place.node().await;
+    let mut redis = Connection::to(&place).await;
+    node.add_user("ann").await;
+    let home = node.sign_in("ann").await;
+    let (child, sibling) = (handed_over_from(&home), handed_over_from(&home));
+    let mut copies = Vec::new();
+    for session in [&child, &sibling] {
+        node.stores.sessions.create(session.clone(), &[]).await.unwrap();
+    }
+    for session in [&home, &child, &sibling] {
+        copies.push(redis.copy(&Connection::keys_of(&place, session).await).await);
+    }
+    let tokens = &node.stores.tokens;
+    let token = |name: &str| RefreshToken {
+        hash: TokenHash::of(name),
+        session: child.id.clone(),
+        expires_at: child.created_at.after(Duration::from_secs(3_600)),
+    };
+    let exchange = |presented: &str, next: &str| Exchange {
+        presented: TokenHash::of(presented),
+        next: token(next),
+        now: child.created_at,
+        end_of_session: child.created_at.after(Duration::from_secs(3_600)),
+        place: None,
+    };
+    let name = |name: &str| format!("{} {name}", child.id);
+    tokens.insert_refresh(token(&name("1"))).await.unwrap();
+    assert_eq!(tokens.exchange(exchange(&name("1"), &name("2"))).await.unwrap(), Exchanged::Done);
+    assert_eq!(tokens.exchange(exchange(&name("1"), &name("3"))).await.unwrap(), Exchanged::Reused);
+    for copied in &copies {
+        redis.bring_back(copied).await;
+    }
+    for session in [&home, &child, &sibling] {
+        assert!(!is_alive(&node, session).await);
+    }
     node.stop().await;
 }
 

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use postern::ports::{End, Peek, UserChange, Whom};
+use postern::{
+    core::session::SessionId,
+    ports::{End, Peek, UserChange, Whom},
+};
 
 use crate::{
     harness::{Node, Place, eventually},
@@ -48,11 +51,12 @@ async fn threat_36_access_ends_while_redis_is_away() {
     let mut redis = Redis::start().await;
     let place = Place::sqlite().with_sessions_at(&redis.url());
     let node = place.node().await;
-    for name in ["ann", "bob", "cid"] {
+    for name in ["ann", "bob", "cid", "dan"] {
         node.add_user(name).await;
     }
     let (ann, bob, cid) = (node.sign_in("ann").await, node.sign_in("bob").await, node.sign_in("cid").await);
-    for session in [&ann, &bob, &cid] {
+    let dan = node.sign_in("dan").await;
+    for session in [&ann, &bob, &cid, &dan] {
         node.warm(session).await;
     }
     redis.snapshot().await;
@@ -62,18 +66,20 @@ async fn threat_36_access_ends_while_redis_is_away() {
     })
     .await;
     assert_eq!(node.stores.sessions.find(&ann.gate_hash).await.unwrap_err().store, "sessions");
-    assert!(node.stores.sessions.end(End::One(&ann.id)).await.is_err(), "nobody knows what belongs to it");
+    assert_eq!(node.stores.sessions.end(End::One(&ann.id)).await.unwrap(), 1, "memory knows whose it is");
+    let unknown = SessionId::new("unknown");
+    assert!(node.stores.sessions.end(End::One(&unknown)).await.is_err(), "nobody knows what belongs to it");
     let command = place.open().await.unwrap();
     let disabled = UserChange { disabled: Some(true), ..UserChange::default() };
-    command.users.update("ann", disabled).await.unwrap();
-    assert_eq!(command.users.revoke(Whom::One("bob")).await.unwrap(), 0, "they cannot be counted");
+    command.users.update("bob", disabled).await.unwrap();
+    assert_eq!(command.users.revoke(Whom::One("cid")).await.unwrap(), 0, "they cannot be counted");
     command.close().await;
     redis.restart().await;
     eventually("it is asked again", 5 * SECOND, || async {
-        node.stores.sessions.find(&cid.gate_hash).await.is_ok_and(|found| found.is_some())
+        node.stores.sessions.find(&dan.gate_hash).await.is_ok_and(|found| found.is_some())
     })
     .await;
-    for ended in [&ann, &bob] {
+    for ended in [&ann, &bob, &cid] {
         assert!(node.stores.sessions.find(&ended.gate_hash).await.unwrap().is_none());
         assert!(!node.knows(ended));
     }
@@ -99,4 +105,16 @@ async fn a_redis_that_forgot_everything_is_believed() {
     let again = node.sign_in("ann").await;
     node.warm(&again).await;
     node.stop().await;
+}
+
+/// Its settings are looked at by whoever needs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_ends_access_whatever_is_wrong_with_the_settings_of_redis() {
+    let place = Place::sqlite().with_sessions_at("rediss://127.0.0.1:1?cacert=/none/ca.pem");
+    let stores = place.open().await.unwrap();
+    stores.users.insert(crate::harness::user("ann"), None).await.unwrap();
+    assert_eq!(stores.users.revoke(Whom::One("ann")).await.unwrap(), 0);
+    let asked = stores.sessions.list(None).await.unwrap_err();
+    assert!(asked.detail.contains("/none/ca.pem"), "{asked}");
+    stores.close().await;
 }

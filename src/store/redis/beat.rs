@@ -17,6 +17,8 @@ use crate::{
 const BEAT: Duration = Duration::from_millis(500);
 /// A look that takes longer has failed.
 const LOOK: Duration = Duration::from_millis(1_000);
+/// Finding the master, where that is to be found first, takes more.
+const CONNECTING: Duration = Duration::from_millis(2_000);
 /// Without a look for so long it counts as down.
 const DOWN: Duration = Duration::from_secs(2);
 /// The name in metrics and in `/readyz`.
@@ -43,8 +45,11 @@ impl Redis {
 
     /// By a connection that leads to a master: one that became a replica, as after a failover, would go on answering with what it knew.
     async fn look(&self) -> Result<Seen, String> {
-        let connection = self.connection().await.map_err(|error| error.to_string())?;
-        let seen = self.seen(&connection).await;
+        let connection = tokio::time::timeout(CONNECTING, self.connection()).await;
+        let connection = connection.map_err(|_| format!("no connection within {CONNECTING:?}"))?;
+        let connection = connection.map_err(|error| error.to_string())?;
+        let seen = tokio::time::timeout(LOOK, self.seen(&connection)).await;
+        let seen = seen.unwrap_or_else(|_| Err(format!("no answer within {LOOK:?}")));
         if seen.is_err() {
             self.let_go(&connection);
         }
@@ -54,12 +59,15 @@ impl Redis {
     async fn seen(&self, connection: &Connection) -> Result<Seen, String> {
         let told = |error: redis::RedisError| error.to_string();
         if matches!(self.way, Way::Cluster(_)) {
-            // Any node may answer; which it is says nothing. One whose cluster is broken answers with an error.
+            // The node of this key speaks for all: where one of them is away, and the cluster with it, it answers with an error.
             let _: Option<String> = connection.ask(redis::cmd("GET").arg("postern:beat")).await.map_err(told)?;
             return Ok(Seen(String::new()));
         }
         let server: String = connection.ask(redis::cmd("INFO").arg("server")).await.map_err(told)?;
         let replication: String = connection.ask(redis::cmd("INFO").arg("replication")).await.map_err(told)?;
+        if field(&server, "redis_mode") == Some("cluster") {
+            return Err("it is a node of a cluster: write `redis+cluster://`".to_owned());
+        }
         match field(&replication, "role") {
             Some("master") => {}
             role => return Err(format!("it is no master but {}", role.unwrap_or("something else"))),
@@ -107,11 +115,10 @@ impl Heart {
                 _ = ticks.tick() => {}
             }
             let now = self.redis.clock.monotonic();
-            let looked = tokio::time::timeout(LOOK, self.redis.look()).await;
-            match looked.unwrap_or_else(|_| Err(format!("no answer within {LOOK:?}"))) {
+            match self.redis.look().await {
                 Ok(seen) => {
                     // It may have forgotten what memory still knows.
-                    if last.as_ref() != Some(&seen) {
+                    if last.as_ref() != Some(&seen) || now.saturating_sub(succeeded_at) >= DOWN {
                         self.cache.drop_all();
                     }
                     last = Some(seen);
@@ -120,8 +127,6 @@ impl Heart {
                     self.tell_up(readiness);
                 }
                 Err(detail) => {
-                    last = None;
-                    self.redis.held.store(None);
                     if self.redis.clock.monotonic().saturating_sub(succeeded_at) >= DOWN {
                         self.tell_down(readiness, &detail);
                     }

@@ -6,7 +6,7 @@
 mod beat;
 
 use std::{
-    fmt, fs, slice,
+    fmt, fs, io, slice,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +15,10 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use futures_util::future::try_join_all;
+use futures_util::{
+    FutureExt as _,
+    future::{select_ok, try_join_all},
+};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo as _,
     RedisError, RedisResult, TlsCertificates, TlsMode,
@@ -72,9 +75,37 @@ pub(super) struct Redis {
 /// How a connection is made.
 enum Way {
     Single(Client),
-    /// It remembers which sentinel answered.
-    Sentinel(Mutex<SentinelClient>),
-    Cluster(ClusterClient),
+    /// One for each sentinel: whoever asks them in turn waits for those that hang.
+    Sentinels(Vec<Mutex<SentinelClient>>),
+    Cluster(Box<ClusterClient>),
+    /// There is none: a command that only ends sessions must not fail for it.
+    None(String),
+}
+
+impl Way {
+    fn to(url: &RedisUrl) -> Result<Self, OpenError> {
+        let authorities = url
+            .ca
+            .as_ref()
+            .map(|path| {
+                let told = |why: String| OpenError::Authorities { path: path.display().to_string(), why };
+                let pem = fs::read(path).map_err(|error| told(error.to_string()))?;
+                if !pem.windows(BEGIN.len()).any(|window| window == BEGIN) {
+                    return Err(told("there is no certificate in it".to_owned()));
+                }
+                Ok(pem)
+            })
+            .transpose()?;
+        let certificates = TlsCertificates { client_tls: None, root_cert: authorities };
+        Ok(match url.kind {
+            RedisKind::Single => Self::Single(single(url, certificates)?),
+            RedisKind::Sentinel => {
+                let each = url.servers.iter().map(|server| sentinel(url, server, certificates.clone()).map(Mutex::new));
+                Self::Sentinels(each.collect::<Result<_, _>>()?)
+            }
+            RedisKind::Cluster => Self::Cluster(Box::new(cluster(url, certificates)?)),
+        })
+    }
 }
 
 /// Shared by all who ask at the same time.
@@ -119,27 +150,10 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Asks nothing yet.
-    pub(super) fn at(url: &RedisUrl, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let authorities = url
-            .ca
-            .as_ref()
-            .map(|path| {
-                let told = |why: String| OpenError::Authorities { path: path.display().to_string(), why };
-                let pem = fs::read(path).map_err(|error| told(error.to_string()))?;
-                if !pem.windows(BEGIN.len()).any(|window| window == BEGIN) {
-                    return Err(told("there is no certificate in it".to_owned()));
-                }
-                Ok(pem)
-            })
-            .transpose()?;
-        let certificates = TlsCertificates { client_tls: None, root_cert: authorities };
-        let way = match url.kind {
-            RedisKind::Single => Way::Single(single(url, certificates)?),
-            RedisKind::Sentinel => Way::Sentinel(Mutex::new(sentinel(url, certificates)?)),
-            RedisKind::Cluster => Way::Cluster(cluster(url, certificates)?),
-        };
-        Ok(Self {
+    /// Asks nothing yet. What is wrong with the settings is told by whoever asks first.
+    pub(super) fn at(url: &RedisUrl, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
+        let way = Way::to(url).unwrap_or_else(|error| Way::None(error.to_string()));
+        Self {
             way,
             held: ArcSwapOption::empty(),
             connecting: Mutex::new(()),
@@ -147,7 +161,7 @@ impl Redis {
             name: url.to_string(),
             metrics,
             clock,
-        })
+        }
     }
 
     /// As it may be shown: without passwords.
@@ -181,7 +195,7 @@ impl Redis {
         if self.is_down.load(Ordering::Acquire) {
             return Err(unavailable("it does not answer".to_owned()));
         }
-        let started = self.clock.monotonic();
+        let (started, held) = (self.clock.monotonic(), self.held.load_full());
         let done = tokio::time::timeout(MOST_TIME, self.attempts(commands)).await;
         self.metrics.store_operation(store, operation, self.clock.monotonic().saturating_sub(started));
         match done {
@@ -189,8 +203,8 @@ impl Redis {
             Ok(Err(error)) => Err(unavailable(error.to_string())),
             Err(_) => {
                 // It may hang: the next one makes another. A cluster's mends itself, and belongs to the other nodes too.
-                if !matches!(self.way, Way::Cluster(_)) {
-                    self.held.store(None);
+                if let Some(held) = held.filter(|_| !matches!(self.way, Way::Cluster(_))) {
+                    self.let_go(&held);
                 }
                 Err(unavailable(format!("no answer within {MOST_TIME:?}")))
             }
@@ -239,11 +253,16 @@ impl Redis {
             Way::Single(client) => {
                 client.get_multiplexed_async_connection_with_config(&settings).await.map(Connection::Single)
             }
-            Way::Sentinel(client) => {
-                let mut client = client.lock().await;
-                client.get_async_connection_with_config(&settings).await.map(Connection::Single)
+            Way::Sentinels(sentinels) => {
+                let each = sentinels.iter().map(|sentinel| {
+                    let settings = &settings;
+                    async move { sentinel.lock().await.get_async_connection_with_config(settings).await }.boxed()
+                });
+                let (connection, _) = select_ok(each).await?;
+                Ok(Connection::Single(connection))
             }
             Way::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
+            Way::None(why) => Err(RedisError::from(io::Error::other(why.clone()))),
         }
     }
 }
@@ -277,10 +296,15 @@ fn single(url: &RedisUrl, certificates: TlsCertificates) -> Result<Client, OpenE
     Ok(if url.tls { Client::build_with_tls(info, certificates)? } else { Client::open(info)? })
 }
 
-fn sentinel(url: &RedisUrl, certificates: TlsCertificates) -> Result<SentinelClient, OpenError> {
-    let sentinels: Vec<ConnectionAddr> = url.servers.iter().map(|(host, port)| address(url, host, *port)).collect();
-    let mut builder = SentinelClientBuilder::new(sentinels, &url.service, SentinelServerType::Master)?
-        .set_client_to_redis_db(url.database);
+/// The master, as this sentinel knows it.
+fn sentinel(
+    url: &RedisUrl,
+    (host, port): &(String, u16),
+    certificates: TlsCertificates,
+) -> Result<SentinelClient, OpenError> {
+    let mut builder =
+        SentinelClientBuilder::new([address(url, host, *port)], &url.service, SentinelServerType::Master)?
+            .set_client_to_redis_db(url.database);
     if url.tls {
         builder = builder
             .set_client_to_redis_tls_mode(TlsMode::Secure)

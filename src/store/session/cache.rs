@@ -25,11 +25,13 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use moka::{policy::EvictionPolicy, sync::Cache};
 
+use super::rows::Belongs;
 use crate::{
     core::{
         ground::Watch,
         identity::{Identity, Profile},
         session::{SessionId, TokenHash},
+        user::folded,
     },
     ports::{Clock, LiveSession},
 };
@@ -193,6 +195,14 @@ impl SessionCache {
         // A session that is looked up by id alone is forgotten sooner than it need be, and read again.
         let entry = self.held.load().by_id.get(id).map(|entry| entry.value().clone());
         Ok(entry.and_then(|entry| self.alive(&entry)))
+    }
+
+    /// What ends together with this session, as far as it was ever remembered: whether it still counts or not.
+    pub(super) fn belongs(&self, id: &SessionId) -> Option<Belongs> {
+        let held = self.held.load();
+        let entry = held.by_id.get(id)?;
+        let LiveSession { session, .. } = &*entry.live;
+        Some(Belongs::To { user: folded(&session.user), parent: session.parent.clone() })
     }
 
     /// Whether what is tied to it still counts.

@@ -2,8 +2,9 @@
 //! (`rows` beside this file), in their transaction; asked by [`super::RedisRecords`] for every record that it reads.
 //!
 //! Redis may lose what was deleted last, be set back to yesterday, or throw anything away. So nothing here depends on it: a record counts only where it was
-//! made at the present number of its user and of everybody, and neither it nor what it was handed over from ended by itself. A number that this database does
-//! not know, as after it was restored from a backup, is another number.
+//! made at the present number of its user and of everybody, and neither it nor what it was handed over from ended by itself. A new number is the time in
+//! milliseconds, or one more than the last where that is more: so a database that was restored from a backup never comes to a number again that it had given in the time it
+//! does not know, and what was made at that one stays over.
 //!
 //! Numbers are raised wherever the records are: who moves sessions to Redis and back finds none alive that ended meanwhile.
 
@@ -34,9 +35,12 @@ struct Epoch {
 }
 
 /// What the database says of the sessions that it was asked about.
+#[derive(Default)]
 pub(super) struct Ends {
     ended: HashSet<String>,
     epochs: HashMap<String, Epoch>,
+    /// What was made before is over.
+    forgotten_before: i64,
 }
 
 impl Ends {
@@ -54,7 +58,8 @@ impl Ends {
         if by_itself(&session.id) || session.parent.as_ref().is_some_and(by_itself) {
             return true;
         }
-        if record.made_at.everybody != self.number_of(EVERYBODY) {
+        let is_forgotten = session.created_at.unix_millis() < self.forgotten_before;
+        if is_forgotten || record.made_at.everybody != self.number_of(EVERYBODY) {
             return true;
         }
         let made_at = record.made_at.user;
@@ -87,24 +92,27 @@ pub(super) async fn ends_of<'r>(
         Dialect::Sqlite => {
             "SELECT id, NULL, '', 0 FROM ended_sessions WHERE id IN (SELECT value FROM json_each($1)) \
              UNION ALL SELECT folded, number, kept, kept_from FROM session_epochs \
-             WHERE folded IN (SELECT value FROM json_each($2))"
+             WHERE folded IN (SELECT value FROM json_each($2)) \
+             UNION ALL SELECT name, NULL, NULL, forgotten_before FROM session_space"
         }
         Dialect::Postgres => {
             "SELECT id, NULL::bigint, '', 0::bigint FROM ended_sessions WHERE id IN (SELECT json_array_elements_text($1::json)) \
              UNION ALL SELECT folded, number, kept, kept_from FROM session_epochs \
-             WHERE folded IN (SELECT json_array_elements_text($2::json))"
+             WHERE folded IN (SELECT json_array_elements_text($2::json)) \
+             UNION ALL SELECT name, NULL, NULL, forgotten_before FROM session_space"
         }
     };
-    let rows: Vec<(String, Option<i64>, String, i64)> = sqlx::query_as(select)
+    let rows: Vec<(String, Option<i64>, Option<String>, i64)> = sqlx::query_as(select)
         .bind(list(ids))
         .bind(list(names.iter().map(String::as_str)))
         .fetch_all(&database.pool())
         .await?;
-    let mut ends = Ends { ended: HashSet::new(), epochs: HashMap::new() };
+    let mut ends = Ends::default();
     for (name, number, kept, kept_from) in rows {
-        match number {
-            None => drop(ends.ended.insert(name)),
-            Some(number) => drop(ends.epochs.insert(name, Epoch { number, kept, kept_from })),
+        match (number, kept) {
+            (Some(number), Some(kept)) => drop(ends.epochs.insert(name, Epoch { number, kept, kept_from })),
+            (_, Some(_)) => drop(ends.ended.insert(name)),
+            (_, None) => ends.forgotten_before = kept_from,
         }
     }
     Ok(ends)
@@ -137,38 +145,61 @@ pub(super) async fn raise(
     folded_user: Option<&str>,
     kept: Option<&SessionId>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO session_epochs (folded, number, kept, kept_from) VALUES ($1, 1, $2, 0) ON CONFLICT (folded) DO UPDATE SET \
-         number = session_epochs.number + 1, kept = excluded.kept, \
+    let next = next_number(write.dialect());
+    let raise = format!(
+        "INSERT INTO session_epochs (folded, number, kept, kept_from) VALUES ($1, $3, $2, 0) ON CONFLICT (folded) DO UPDATE SET \
+         number = {next}, kept = excluded.kept, \
          kept_from = CASE WHEN session_epochs.kept = excluded.kept AND excluded.kept <> '' \
-         THEN session_epochs.kept_from ELSE session_epochs.number END",
-    )
-    .bind(folded_user.unwrap_or(EVERYBODY))
-    .bind(kept.map_or("", SessionId::as_str))
-    .execute(&mut **write)
-    .await?;
+         THEN session_epochs.kept_from ELSE session_epochs.number END"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(raise))
+        .bind(folded_user.unwrap_or(EVERYBODY))
+        .bind(kept.map_or("", SessionId::as_str))
+        .bind(write.at().unix_millis())
+        .execute(&mut **write)
+        .await?;
     Ok(())
+}
+
+/// Of a row that is there, where one that is not would get the present time.
+fn next_number(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => "max(session_epochs.number + 1, excluded.number)",
+        Dialect::Postgres => "greatest(session_epochs.number + 1, excluded.number)",
+    }
 }
 
 /// All sessions of these users are over. `write` guards all users.
 pub(super) async fn raise_each(write: &mut Write, folded_users: &[String]) -> Result<(), sqlx::Error> {
     let users = match write.dialect() {
-        Dialect::Sqlite => "SELECT value, 1, '', 0 FROM json_each($1) WHERE true",
+        Dialect::Sqlite => "SELECT value, $2, '', 0 FROM json_each($1) WHERE true",
         Dialect::Postgres => {
-            "SELECT DISTINCT folded, 1, '', 0 FROM json_array_elements_text($1::json) AS folded ORDER BY folded"
+            "SELECT DISTINCT folded, $2::bigint, '', 0 FROM json_array_elements_text($1::json) AS folded ORDER BY folded"
         }
     };
+    let next = next_number(write.dialect());
     let insert = format!(
         "INSERT INTO session_epochs (folded, number, kept, kept_from) {users} ON CONFLICT (folded) DO UPDATE SET \
-         number = session_epochs.number + 1, kept = '', kept_from = 0"
+         number = {next}, kept = '', kept_from = 0"
     );
     let names = list(folded_users.iter().map(String::as_str));
-    sqlx::query(sqlx::AssertSqlSafe(insert)).bind(names).execute(&mut **write).await?;
+    let at = write.at().unix_millis();
+    sqlx::query(sqlx::AssertSqlSafe(insert)).bind(names).bind(at).execute(&mut **write).await?;
     Ok(())
 }
 
-/// What ended so long ago that its age alone ends it. Rows that another node is at are left to it.
+/// Forgets the ends of sessions that their age alone ends, now; and says that it does, first of all: a longer lifetime may be configured later, or on another node. Rows that
+/// another node is at are left to it. How many rows there were.
 pub(super) async fn clean(database: &Database, longest: Duration) -> Result<u64, sqlx::Error> {
+    let longest = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
+    let before = database.clock.now().unix_millis().saturating_sub(longest);
+    let oldest: Option<i64> =
+        sqlx::query_scalar("SELECT min(at) FROM ended_sessions").fetch_one(&database.pool()).await?;
+    if oldest.is_none_or(|oldest| oldest >= before) {
+        return Ok(0);
+    }
+    let remember = "UPDATE session_space SET forgotten_before = $1 WHERE forgotten_before < $1";
+    sqlx::query(remember).bind(before).execute(&database.pool()).await?;
     let delete = match database.dialect() {
         Dialect::Sqlite => {
             "DELETE FROM ended_sessions WHERE id IN (SELECT id FROM ended_sessions WHERE at < $1 LIMIT $2)"
@@ -178,8 +209,6 @@ pub(super) async fn clean(database: &Database, longest: Duration) -> Result<u64,
              SELECT id FROM ended_sessions WHERE at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)"
         }
     };
-    let longest = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
-    let before = database.clock.now().unix_millis().saturating_sub(longest);
     let done = sqlx::query(delete).bind(before).bind(STEP).execute(&database.pool()).await?;
     Ok(done.rows_affected())
 }
@@ -187,9 +216,11 @@ pub(super) async fn clean(database: &Database, longest: Duration) -> Result<u64,
 /// By which name the sessions of this database go in Redis; `fresh` where they have none yet.
 pub(in crate::store) async fn space(database: &Database, fresh: &str) -> Result<String, sqlx::Error> {
     let mut connection = database.pool().acquire().await?;
-    sqlx::query("INSERT INTO session_space (one, name) VALUES (1, $1) ON CONFLICT (one) DO NOTHING")
-        .bind(fresh)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(
+        "INSERT INTO session_space (one, name, forgotten_before) VALUES (1, $1, 0) ON CONFLICT (one) DO NOTHING",
+    )
+    .bind(fresh)
+    .execute(&mut *connection)
+    .await?;
     sqlx::query_scalar("SELECT name FROM session_space").fetch_one(&mut *connection).await
 }

@@ -16,4 +16,4 @@ pub(super) use cached::CachedSessions;
 pub(super) use database::DatabaseRecords;
 pub(super) use records::SessionRecords;
 pub(super) use redis::RedisRecords;
-pub(super) use rows::{delete_of_user, delete_of_users, delete_session, delete_step};
+pub(super) use rows::{Belongs, delete_of_user, delete_of_users, delete_session, delete_step};

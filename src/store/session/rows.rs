@@ -131,20 +131,51 @@ pub(super) fn list<'i>(ids: impl IntoIterator<Item = &'i SessionId>) -> String {
     ids.to_string()
 }
 
+/// What ends together with a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) enum Belongs {
+    /// Its row says.
+    ByRow,
+    /// Its record is in Redis: whose it is (by folded name), and what it was handed over from.
+    To { user: String, parent: Option<SessionId> },
+    /// Its record was in Redis, and is there no more.
+    Lost,
+}
+
 /// Ends one session within what somebody else does: with what it was handed over from, and all that was handed over from that.
-pub(in crate::store) async fn delete_session(write: &mut Write, id: &SessionId) -> Result<u64, sqlx::Error> {
+pub(in crate::store) async fn delete_session(
+    write: &mut Write,
+    id: &SessionId,
+    belongs: &Belongs,
+) -> Result<u64, sqlx::Error> {
     if !can_be_stored(id.as_str()) {
         return Ok(0);
+    }
+    let mut ids = vec![id.clone()];
+    match belongs {
+        Belongs::ByRow => {}
+        Belongs::To { user, parent } => {
+            ids.extend(parent.clone());
+            ends::end_each(write, &ids).await?;
+            write.record(ChangeKind::Session, id.as_str());
+            // Nobody can tell what is being handed over from it just now: all of theirs are read anew, wherever they are remembered.
+            write.record(ChangeKind::User, user);
+            return Ok(0);
+        }
+        Belongs::Lost => {
+            ends::end_each(write, &ids).await?;
+            write.record(ChangeKind::Session, id.as_str());
+            // What was handed over from it may be remembered still, and nobody knows whose it is.
+            write.record(ChangeKind::AllUsers, "");
+            return Ok(0);
+        }
     }
     // No session is ever given another parent.
     let parent: Option<Option<String>> = sqlx::query_scalar("SELECT parent FROM sessions WHERE id = $1")
         .bind(id.as_str())
         .fetch_optional(&mut **write)
         .await?;
-    let mut ids = vec![id.clone()];
     ids.extend(parent.flatten().map(SessionId::new));
-    // Its record may be in Redis.
-    ends::end_each(write, &ids).await?;
     let held = hold_with_children(write, &ids, None).await?;
     delete_with_children(write, &mut ids, held).await
 }

@@ -14,7 +14,10 @@ use crate::{
         tokens::GRACE,
     },
     ports::{Exchange, Exchanged, RefreshToken},
-    store::{database::Write, session::delete_session},
+    store::{
+        database::Write,
+        session::{Belongs, delete_session},
+    },
 };
 
 /// Tokens that a family has at most: one each four minutes for thirty days. Who needs more signs in again.
@@ -34,7 +37,12 @@ pub(super) async fn find(pool: &AnyPool, hash: &TokenHash) -> Result<Option<Refr
     }))
 }
 
-pub(super) async fn exchange(family: &mut Write, exchange: &Exchange) -> Result<Exchanged, sqlx::Error> {
+/// `belongs`: what ends together with its session, if it has to.
+pub(super) async fn exchange(
+    family: &mut Write,
+    exchange: &Exchange,
+    belongs: &Belongs,
+) -> Result<Exchanged, sqlx::Error> {
     let session = exchange.next.session.as_str();
     let Some(row) = row_of(&mut **family, &exchange.presented).await? else { return Ok(Exchanged::Unknown) };
     // Only of one that nobody used: a second use tells of a thief however old the token is.
@@ -53,25 +61,32 @@ pub(super) async fn exchange(family: &mut Write, exchange: &Exchange) -> Result<
         Exchanged::Done
     } else {
         match use_of(family, exchange, &row).await? {
-            Use::Same { answers } if answers >= MOST_ANSWERS => return end(family, exchange, Exchanged::TooMany).await,
+            Use::Same { answers } if answers >= MOST_ANSWERS => {
+                return end(family, exchange, belongs, Exchanged::TooMany).await;
+            }
             Use::Same { .. } => {
                 close_oldest(family, exchange).await?;
                 Exchanged::Again
             }
-            Use::Second => return end(family, exchange, Exchanged::Reused).await,
+            Use::Second => return end(family, exchange, belongs, Exchanged::Reused).await,
         }
     };
     if newest >= MOST {
-        return end(family, exchange, Exchanged::TooMany).await;
+        return end(family, exchange, belongs, Exchanged::TooMany).await;
     }
     insert(family, &exchange.next, newest + 1).await?;
     Ok(exchanged)
 }
 
 /// With the session, in the same transaction: there is no moment in which the one is over and the other is not.
-async fn end(family: &mut Write, exchange: &Exchange, why: Exchanged) -> Result<Exchanged, sqlx::Error> {
+async fn end(
+    family: &mut Write,
+    exchange: &Exchange,
+    belongs: &Belongs,
+    why: Exchanged,
+) -> Result<Exchanged, sqlx::Error> {
     close(family, exchange).await?;
-    delete_session(family, &exchange.next.session).await?;
+    delete_session(family, &exchange.next.session, belongs).await?;
     Ok(why)
 }
 

@@ -16,7 +16,7 @@ use sqlx::AnyConnection;
 use self::{orphans::Orphans, revoked::RevokedTokens};
 use super::{
     database::{Database, Dialect, Guard, can_be_stored},
-    session::{RedisRecords, SessionCache, delete_session},
+    session::{Belongs, RedisRecords, SessionCache, delete_session},
 };
 use crate::{
     core::{
@@ -61,12 +61,19 @@ impl DatabaseTokens {
         Ok(tokens)
     }
 
-    /// A session has ended in the database, and with it what was handed over from it. Where sessions are in Redis the rest of its sign-in is known there
-    /// alone: it ends now. How many.
-    async fn end_in_redis(&self, session: &SessionId) -> Result<u64, Unavailable> {
+    /// What ends together with a session, if it does: asked before the transaction that ends it.
+    async fn belongs(&self, session: &SessionId) -> Result<Belongs, Unavailable> {
         match &self.in_redis {
-            Some(in_redis) => in_redis.end_sign_in(session, &self.cache).await,
-            None => Ok(0),
+            Some(in_redis) => in_redis.belongs(session).await,
+            None => Ok(Belongs::ByRow),
+        }
+    }
+
+    /// Of a session that has ended in the database. How many were in Redis.
+    async fn tidy_up_after(&self, session: &SessionId, belongs: &Belongs) -> u64 {
+        match &self.in_redis {
+            Some(in_redis) => in_redis.tidy_up_after(session, belongs).await,
+            None => 0,
         }
     }
 
@@ -214,6 +221,10 @@ impl Tokens for DatabaseTokens {
 
     async fn revoke(&self, jti: &str, until: Timestamp) -> Result<Revoked, Unavailable> {
         let session = session_in(jti);
+        let belongs = match &session {
+            Some(session) => self.belongs(session).await?,
+            None => Belongs::ByRow,
+        };
         let done = self
             .database
             .run(STORE, "revoke", async {
@@ -230,7 +241,7 @@ impl Tokens for DatabaseTokens {
                 write.record(ChangeKind::Token, &revoked::told(jti, until));
                 let revoked = match &session {
                     Some(session) if revoked_of(&mut write, session).await? > MOST_OF_SESSION => {
-                        Revoked::WithSession(delete_session(&mut write, session).await?)
+                        Revoked::WithSession(delete_session(&mut write, session, &belongs).await?)
                     }
                     _ => Revoked::Done,
                 };
@@ -244,7 +255,7 @@ impl Tokens for DatabaseTokens {
             self.cache.drop_session(session);
         }
         match (done?, &session) {
-            (Revoked::WithSession(ended), Some(session)) => match ended + self.end_in_redis(session).await? {
+            (Revoked::WithSession(ended), Some(session)) => match ended + self.tidy_up_after(session, &belongs).await {
                 // It was over already.
                 0 => Ok(Revoked::Done),
                 ended => Ok(Revoked::WithSession(ended)),
@@ -268,20 +279,20 @@ impl Tokens for DatabaseTokens {
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged, Unavailable> {
+        let session = exchange.next.session.clone();
+        let belongs = self.belongs(&session).await?;
         let work = async {
             // No row of the log but for a session that ends: no node remembers a refresh token.
             let mut write = self.database.begin(Guard::Family(exchange.next.session.as_str())).await?;
-            let exchanged = family::exchange(&mut write, &exchange).await?;
+            let exchanged = family::exchange(&mut write, &exchange, &belongs).await?;
             write.commit().await?;
             Ok(exchanged)
         };
         let exchanged = self.database.run(STORE, "exchange", work).await;
         // Also after a failure: it may be that only the answer to the commit was lost.
         if !matches!(exchanged, Ok(Exchanged::Done | Exchanged::Again | Exchanged::Unknown)) {
-            self.cache.drop_session(&exchange.next.session);
-        }
-        if matches!(exchanged, Ok(Exchanged::Reused | Exchanged::TooMany)) {
-            self.end_in_redis(&exchange.next.session).await?;
+            self.cache.drop_session(&session);
+            self.tidy_up_after(&session, &belongs).await;
         }
         exchanged
     }

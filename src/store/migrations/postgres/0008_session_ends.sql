@@ -7,7 +7,7 @@ CREATE TABLE ended_sessions (
 );
 CREATE INDEX ended_sessions_by_age ON ended_sessions (at);
 
--- How often all sessions of a user were ended, and those of everybody (no name). A session counts where it was made at the present number.
+-- All sessions of a user ended, or everybody's (no name), when the number went up: a session counts where it was made at the present one (0 where there is none).
 CREATE TABLE session_epochs (
     folded    TEXT COLLATE "C" PRIMARY KEY,
     number    BIGINT NOT NULL,
@@ -15,8 +15,9 @@ CREATE TABLE session_epochs (
     kept_from BIGINT NOT NULL                      -- the number at which it had to be made
 );
 
--- By which name this database's sessions go in a Redis that others use too. One row.
+-- By which name this database's sessions go in a Redis that others use too, and how old a session has to be for its end to be forgotten here. One row.
 CREATE TABLE session_space (
-    one  BIGINT PRIMARY KEY CHECK (one = 1),
-    name TEXT   NOT NULL
+    one              BIGINT  PRIMARY KEY CHECK (one = 1),
+    name             TEXT    NOT NULL,
+    forgotten_before BIGINT  NOT NULL                 -- in milliseconds: what was made before is over, whatever else is known
 );

@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use redis::{Cmd, cmd};
 
 use crate::{
@@ -39,7 +40,7 @@ pub(super) const OF_ANOTHER: &str = "a session's id leads to another's record";
 
 pub(super) struct Held {
     redis: Arc<Redis>,
-    prefix: String,
+    prefix: ArcSwap<String>,
 }
 
 /// What is read of a record's key: its text and its last use.
@@ -89,24 +90,29 @@ pub(super) fn hash_of(member: &str) -> &str {
 }
 
 impl Held {
-    pub(super) fn new(redis: Arc<Redis>, space: &str) -> Self {
-        Self { redis, prefix: format!("postern:{space}") }
+    /// To be moved to where they are.
+    pub(super) fn new(redis: Arc<Redis>) -> Self {
+        Self { redis, prefix: ArcSwap::default() }
+    }
+
+    pub(super) fn move_to(&self, space: &str) {
+        self.prefix.store(Arc::new(format!("postern:{space}")));
     }
 
     fn session_key(&self, hash: &str) -> String {
-        format!("{}:session:{hash}", self.prefix)
+        format!("{}:session:{hash}", self.prefix.load())
     }
 
     fn id_key(&self, id: &SessionId) -> String {
-        format!("{}:id:{id}", self.prefix)
+        format!("{}:id:{id}", self.prefix.load())
     }
 
     fn user_key(&self, folded_user: &str) -> String {
-        format!("{}:user:{folded_user}", self.prefix)
+        format!("{}:user:{folded_user}", self.prefix.load())
     }
 
     fn all_key(&self) -> String {
-        format!("{}:sessions", self.prefix)
+        format!("{}:sessions", self.prefix.load())
     }
 
     /// Of these hashes, those that there are.
@@ -131,20 +137,30 @@ impl Held {
         self.redis.ask_each(STORE, operation, &commands).await
     }
 
-    /// The record of this id, whether it still counts or not.
+    /// What is there by this id, whether it still counts or not.
+    pub(super) async fn read_by_id(
+        &self,
+        operation: &'static str,
+        id: &SessionId,
+    ) -> Result<Option<Read>, Unavailable> {
+        let Some(hash) = self.hashes_of(operation, std::slice::from_ref(id)).await?.pop().flatten() else {
+            return Ok(None);
+        };
+        Ok(match self.read_each(operation, &[hash]).await?.pop() {
+            Some((_, Read::Record(record))) if record.session.id != *id => Some(Read::Damaged(OF_ANOTHER.to_owned())),
+            found => found.map(|(_, read)| read),
+        })
+    }
+
     pub(super) async fn record_of(
         &self,
         operation: &'static str,
         id: &SessionId,
     ) -> Result<Option<Record>, Unavailable> {
-        let Some(hash) = self.hashes_of(operation, std::slice::from_ref(id)).await?.pop().flatten() else {
-            return Ok(None);
-        };
-        match self.read_each(operation, &[hash]).await?.pop() {
+        match self.read_by_id(operation, id).await? {
             None => Ok(None),
-            Some((_, Read::Record(record))) if record.session.id == *id => Ok(Some(*record)),
-            Some((_, Read::Record(_))) => Err(damaged(OF_ANOTHER.to_owned())),
-            Some((_, Read::Damaged(detail))) => Err(damaged(detail)),
+            Some(Read::Record(record)) => Ok(Some(*record)),
+            Some(Read::Damaged(detail)) => Err(damaged(detail)),
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
     ends::{self, Ends, ends_of},
     record::{Record, named},
     records::{Forget, Found, IDLE_MARGIN, Key, STEP, STORE, SessionRecords},
-    rows,
+    rows::{self, Belongs},
 };
 use crate::{
     core::{
@@ -26,9 +26,9 @@ use crate::{
         time::Timestamp,
         user::folded,
     },
-    ports::{ChangeKind, End, Entropy, LiveSession, Unavailable},
+    ports::{End, Entropy, LiveSession, Unavailable},
     store::{
-        database::{Database, Guard, can_be_stored},
+        database::{Database, Guard},
         redis::Redis,
     },
 };
@@ -39,8 +39,12 @@ const GARBAGE_MARGIN: Duration = Duration::from_secs(600);
 pub(in crate::store) struct RedisRecords {
     held: Held,
     database: Arc<Database>,
+    /// Which may know still what Redis lost.
+    cache: Arc<SessionCache>,
     /// By the present configuration.
     lifetimes: Arc<ArcSwap<Lifetimes>>,
+    /// The name of a database that has none yet.
+    fresh: String,
 }
 
 impl RedisRecords {
@@ -51,14 +55,26 @@ impl RedisRecords {
     pub(in crate::store) async fn open(
         redis: Arc<Redis>,
         database: Arc<Database>,
+        cache: Arc<SessionCache>,
         lifetimes: Arc<ArcSwap<Lifetimes>>,
         entropy: &dyn Entropy,
     ) -> Result<Self, Unavailable> {
         let mut fresh = [0_u8; 12];
         entropy.fill(&mut fresh);
         let fresh = URL_SAFE_NO_PAD.encode(fresh);
-        let space = database.run(STORE, "space", async { ends::space(&database, &fresh).await }).await?;
-        Ok(Self { held: Held::new(redis, &space), database, lifetimes })
+        let records = Self { held: Held::new(redis), database, cache, lifetimes, fresh };
+        records.adopt_space().await?;
+        Ok(records)
+    }
+
+    /// Sessions are below the name that the database says: to be asked again where another database took its place.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(in crate::store) async fn adopt_space(&self) -> Result<(), Unavailable> {
+        let space = async { ends::space(&self.database, &self.fresh).await };
+        self.held.move_to(&self.database.run(STORE, "space", space).await?);
+        Ok(())
     }
 
     async fn ends_of(&self, operation: &'static str, records: &[Record], users: &[&str]) -> Result<Ends, Unavailable> {
@@ -81,59 +97,75 @@ impl RedisRecords {
         }
     }
 
-    /// These sessions, and all that was handed over from them, end, in the database; each user's sessions are read anew on every node, since nobody can tell
-    /// what is being handed over just now.
+    /// What ends together with a session; of one that Redis lost, or that cannot be read, by what memory knows of it.
+    ///
+    /// # Errors
+    /// Redis does not answer, and memory does not know.
+    pub(in crate::store) async fn belongs(&self, id: &SessionId) -> Result<Belongs, Unavailable> {
+        match (self.held.read_by_id("belongs", id).await, self.cache.belongs(id)) {
+            (Ok(Some(Read::Record(record))), _) => Ok(belongs(&record.session)),
+            (_, Some(known)) => Ok(known),
+            (Ok(Some(Read::Damaged(_)) | None), None) => Ok(Belongs::Lost),
+            (Err(unavailable), None) => Err(unavailable),
+        }
+    }
+
+    /// These sessions end in the database, and what belongs to them, all or none.
     async fn end_in_database(
         &self,
         operation: &'static str,
-        ids: &[SessionId],
-        users: &[String],
+        ending: &[(SessionId, Belongs)],
     ) -> Result<(), Unavailable> {
         self.database
             .run(STORE, operation, async {
                 let mut write = self.database.begin(Guard::Rows).await?;
-                ends::end_each(&mut write, ids).await?;
-                for id in ids.iter().filter(|id| can_be_stored(id.as_str())) {
-                    write.record(ChangeKind::Session, id.as_str());
-                }
-                for user in users {
-                    write.record(ChangeKind::User, user);
+                for (id, belongs) in ending {
+                    rows::delete_session(&mut write, id, belongs).await?;
                 }
                 write.commit().await
             })
             .await
     }
 
-    /// With all that belongs to its sign-in.
+    /// With all that belongs to its sign-in. First of all in the database: nothing that Redis does may be in the way.
     async fn end_one(&self, id: &SessionId, forget: &mut Forget) -> Result<u64, Unavailable> {
         forget.sessions.push(id.clone());
-        let Some(record) = self.held.record_of("end", id).await? else {
-            // Memory may hold what Redis lost.
-            self.end_in_database("end", std::slice::from_ref(id), &[]).await?;
-            return Ok(0);
-        };
-        let user = folded(&record.session.user);
-        forget.users.push(user.clone());
-        let sign_in = record.session.sign_in().clone();
-        let mut records = self.held.records_of_user("end", &user).await?;
-        records.retain(|other| *other.session.sign_in() == sign_in || other.session.id == *id);
-        if !records.iter().any(|other| other.session.id == *id) {
-            records.push(record);
-        }
-        let before = self.living("end", records.clone()).await?.len();
-        let ids = if sign_in == *id { vec![sign_in] } else { vec![sign_in, id.clone()] };
-        self.end_in_database("end", &ids, &[user]).await?;
-        self.remove(&records).await;
-        Ok(before as u64)
+        let belongs = self.belongs(id).await;
+        let ending = [(id.clone(), belongs.as_ref().unwrap_or(&Belongs::Lost).clone())];
+        self.end_in_database("end", &ending).await?;
+        // It is over, and what was handed over from it; where Redis cannot say what it was handed over from itself, that may go on: to be asked again.
+        let belongs = belongs?;
+        Ok(self.tidy_up_after(id, &belongs).await)
     }
 
-    /// For whoever ended one of its sessions in the database, with no regard to the others. How many ended, with that one.
-    pub(in crate::store) async fn end_sign_in(&self, id: &SessionId, cache: &SessionCache) -> Result<u64, Unavailable> {
-        let is_there = self.held.record_of("end", id).await?.is_some();
-        let mut forget = Forget::default();
-        let others = self.end_one(id, &mut forget).await;
-        forget.apply(cache);
-        Ok(others? + u64::from(is_there))
+    /// The records of a session and of all that belongs to the same sign-in.
+    async fn records_with(&self, id: &SessionId, belongs: &Belongs) -> Result<Vec<Record>, Unavailable> {
+        let Belongs::To { user, parent } = belongs else { return Ok(Vec::new()) };
+        let sign_in = parent.as_ref().unwrap_or(id);
+        let mut records = self.held.records_of_user("end", user).await?;
+        records.retain(|record| record.session.sign_in() == sign_in || record.session.id == *id);
+        // Also where the list of the user's lacks it.
+        if !records.iter().any(|record| record.session.id == *id) {
+            records.extend(self.held.record_of("end", id).await?);
+        }
+        Ok(records)
+    }
+
+    /// After one of its sessions ended in the database, and its sign-in with it, by what [`RedisRecords::belongs`] said before. How many there were: it alone, where Redis
+    /// cannot say.
+    pub(in crate::store) async fn tidy_up_after(&self, id: &SessionId, belongs: &Belongs) -> u64 {
+        let Some(user) = user_of(belongs) else { return 0 };
+        self.cache.drop_user(&user);
+        match self.records_with(id, belongs).await {
+            Ok(records) => {
+                self.remove(&records).await;
+                (records.len() as u64).max(1)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a session has ended, and what is left of it in Redis is cleaned away later");
+                1
+            }
+        }
     }
 
     async fn end_all(&self, user: &str, kept: Option<&SessionId>, forget: &mut Forget) -> Result<u64, Unavailable> {
@@ -196,6 +228,17 @@ impl RedisRecords {
     }
 }
 
+fn belongs(session: &Session) -> Belongs {
+    Belongs::To { user: folded(&session.user), parent: session.parent.clone() }
+}
+
+fn user_of(belongs: &Belongs) -> Option<String> {
+    match belongs {
+        Belongs::To { user, .. } => Some(user.clone()),
+        Belongs::ByRow | Belongs::Lost => None,
+    }
+}
+
 #[async_trait]
 impl SessionRecords for RedisRecords {
     async fn find(&self, operation: &'static str, key: Key<'_>) -> Result<Option<Session>, Unavailable> {
@@ -243,15 +286,15 @@ impl SessionRecords for RedisRecords {
         named_ids: &[SessionId],
         forget: &mut Forget,
     ) -> Result<bool, Unavailable> {
+        let user = folded(&session.user);
+        // First of all: what is raised from now on ends it, whatever else is found below.
+        let made_at = self.ends_of("create", &[], &[&user]).await?.numbers_of(&user);
         if let Some(parent) = &session.parent {
             // One that is to be ended hands nothing over.
             if named_ids.contains(parent) || self.find("create", Key::Id(parent)).await?.is_none() {
                 return Ok(false);
             }
         }
-        let user = folded(&session.user);
-        // Before the record is there: what is raised from now on ends it.
-        let made_at = self.ends_of("create", &[], &[&user]).await?.numbers_of(&user);
         let record = Record { session: session.clone(), made_at };
         self.held.write(&record, Self::times(session, &self.lifetimes.load()), self.database.clock.now()).await?;
         if named_ids.is_empty() {
@@ -328,21 +371,20 @@ impl RedisRecords {
     /// Those that a request's cookies named, with what was handed over from them.
     async fn end_named(&self, ids: &[SessionId], forget: &mut Forget) -> Result<(), Unavailable> {
         forget.sessions.extend_from_slice(ids);
-        let mut over = Vec::new();
-        let mut users = Vec::new();
+        let mut ending = Vec::with_capacity(ids.len());
         for id in ids {
-            let Some(record) = self.held.record_of("create", id).await? else { continue };
-            let user = folded(&record.session.user);
-            let others = self.held.records_of_user("create", &user).await?;
-            over.extend(others.into_iter().filter(|other| other.session.parent.as_ref() == Some(id)));
-            over.push(record);
-            users.push(user);
+            let belongs = match self.belongs(id).await? {
+                // What it was handed over from goes on.
+                Belongs::To { user, .. } => Belongs::To { user, parent: None },
+                unknown => unknown,
+            };
+            forget.users.extend(user_of(&belongs));
+            ending.push((id.clone(), belongs));
         }
-        users.sort_unstable();
-        users.dedup();
-        forget.users.extend(users.iter().cloned());
-        self.end_in_database("create", ids, &users).await?;
-        self.remove(&over).await;
+        self.end_in_database("create", &ending).await?;
+        for (id, belongs) in &ending {
+            self.tidy_up_after(id, belongs).await;
+        }
         Ok(())
     }
 
@@ -363,8 +405,8 @@ impl RedisRecords {
             }
         }
         self.held.remove("clean", &over).await?;
-        self.held.look_later(&later).await?;
-        self.held.remove_leads(&nothing).await
+        self.held.remove_leads(&nothing).await?;
+        self.held.look_later(&later).await
     }
 
     fn times(session: &Session, lifetimes: &Lifetimes) -> Times {
