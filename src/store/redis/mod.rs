@@ -74,7 +74,7 @@ pub(super) struct Redis {
 
 /// How a connection is made.
 enum Way {
-    Single(Client),
+    Single(Box<Client>),
     /// One for each sentinel: whoever asks them in turn waits for those that hang.
     Sentinels(Vec<Mutex<SentinelClient>>),
     Cluster(Box<ClusterClient>),
@@ -98,7 +98,7 @@ impl Way {
             .transpose()?;
         let certificates = TlsCertificates { client_tls: None, root_cert: authorities };
         Ok(match url.kind {
-            RedisKind::Single => Self::Single(single(url, certificates)?),
+            RedisKind::Single => Self::Single(Box::new(single(url, certificates)?)),
             RedisKind::Sentinel => {
                 let each = url.servers.iter().map(|server| sentinel(url, server, certificates.clone()).map(Mutex::new));
                 Self::Sentinels(each.collect::<Result<_, _>>()?)
