@@ -228,9 +228,9 @@ impl Redis {
         self.command(&["KEYS", "*"]).await.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }
 
-    /// What a field of `INFO` or `CLUSTER INFO` says.
+    /// What a field of `INFO` or `CLUSTER INFO` says; nothing where the connection is cut meanwhile, as a sentinel does that makes a replica of it.
     pub(crate) async fn field(&self, arguments: &[&str], name: &str) -> Option<String> {
-        let info = self.command(arguments).await;
+        let info = self.try_command(arguments).await.ok()?;
         let value = info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
         value.map(str::to_owned)
     }
