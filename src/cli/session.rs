@@ -88,7 +88,7 @@ async fn act(stores: &Stores, command: Command) -> anyhow::Result<ExitCode> {
         Command::Revoke { id: Some(id), .. } => {
             let ended = stores.sessions.end(End::One(&SessionId::new(id.clone()))).await?;
             if ended == 0 {
-                anyhow::bail!("there is no session {id:?}: `postern session list` shows all");
+                anyhow::bail!("there is no session {id:?}, or it is over: `postern session list` shows all");
             }
             match ended {
                 1 => writeln!(out, "1 session has ended")?,

@@ -173,7 +173,7 @@ pub async fn open_with(
         DatabaseKeys::open(database.clone(), cache.clone(), key_file, options.algorithm, entropy.clone()).await?;
     let keys = Arc::new(keys);
     let lifetimes = Arc::new(ArcSwap::from_pointee(options.lifetimes));
-    let in_redis = open_redis(&options.storage.sessions, &database, &cache, &lifetimes, &metrics, &*entropy).await?;
+    let in_redis = open_redis(&options.storage.sessions, &database, &cache, &lifetimes, &metrics, &entropy).await?;
     let heart = in_redis.as_ref().map(|(redis, _)| {
         cache.distrust(Source::Redis);
         Heart { redis: redis.clone(), cache: cache.clone(), metrics: metrics.clone() }
@@ -245,12 +245,12 @@ async fn open_redis(
     cache: &Arc<SessionCache>,
     lifetimes: &Arc<ArcSwap<Lifetimes>>,
     metrics: &Arc<Metrics>,
-    entropy: &dyn Entropy,
+    entropy: &Arc<dyn Entropy>,
 ) -> Result<Option<(Arc<Redis>, Arc<RedisRecords>)>, OpenError> {
     let SessionsPlace::Redis(url) = place else { return Ok(None) };
     let redis = Arc::new(Redis::at(url, metrics.clone(), database.clock.clone()));
     let records =
-        RedisRecords::open(redis.clone(), database.clone(), cache.clone(), lifetimes.clone(), entropy).await?;
+        RedisRecords::open(redis.clone(), database.clone(), cache.clone(), lifetimes.clone(), entropy.clone()).await?;
     Ok(Some((redis, Arc::new(records))))
 }
 

@@ -18,6 +18,8 @@ use crate::{
 
 /// The name of everybody: no user's is empty.
 const EVERYBODY: &str = "";
+/// Milliseconds; the shortest time that ends are kept beyond the longest life is as long.
+const CLOCKS_APART: i64 = 600_000;
 /// Rows that a step of the cleaning deletes.
 const STEP: i64 = 500;
 
@@ -123,8 +125,8 @@ fn list<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     names.to_string()
 }
 
-/// These sessions are over, and what was or will be handed over from them.
-pub(super) async fn end_each(write: &mut Write, ids: &[SessionId]) -> Result<(), sqlx::Error> {
+/// These sessions are over, and what was or will be handed over from them. How many were not before.
+pub(super) async fn end_each(write: &mut Write, ids: &[SessionId]) -> Result<u64, sqlx::Error> {
     let insert = match write.dialect() {
         Dialect::Sqlite => {
             "INSERT INTO ended_sessions (id, at) SELECT value, $2 FROM json_each($1) WHERE true ON CONFLICT (id) DO NOTHING"
@@ -135,8 +137,8 @@ pub(super) async fn end_each(write: &mut Write, ids: &[SessionId]) -> Result<(),
         }
     };
     let at = write.at().unix_millis();
-    sqlx::query(insert).bind(list(ids.iter().map(SessionId::as_str))).bind(at).execute(&mut **write).await?;
-    Ok(())
+    let done = sqlx::query(insert).bind(list(ids.iter().map(SessionId::as_str))).bind(at).execute(&mut **write).await?;
+    Ok(done.rows_affected())
 }
 
 /// All sessions of a user are over, or of everybody (`None`), but for the sign-in that is `kept`: as long as it was not over before. `write` guards them.
@@ -193,13 +195,15 @@ pub(super) async fn raise_each(write: &mut Write, folded_users: &[String]) -> Re
 pub(super) async fn clean(database: &Database, longest: Duration) -> Result<u64, sqlx::Error> {
     let longest = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
     let before = database.clock.now().unix_millis().saturating_sub(longest);
-    let oldest: Option<i64> =
-        sqlx::query_scalar("SELECT min(at) FROM ended_sessions").fetch_one(&database.pool()).await?;
-    if oldest.is_none_or(|oldest| oldest >= before) {
-        return Ok(0);
-    }
+    let newest: Option<i64> = sqlx::query_scalar("SELECT max(at) FROM ended_sessions WHERE at < $1")
+        .bind(before)
+        .fetch_one(&database.pool())
+        .await?;
+    let Some(newest) = newest else { return Ok(0) };
+    // By the ends themselves: a clock that is ahead for a moment must not end what is made later. What is made by a clock that was ahead of the one that ended it counts too.
+    let forgotten = newest.saturating_add(CLOCKS_APART);
     let remember = "UPDATE session_space SET forgotten_before = $1 WHERE forgotten_before < $1";
-    sqlx::query(remember).bind(before).execute(&database.pool()).await?;
+    sqlx::query(remember).bind(forgotten).execute(&database.pool()).await?;
     let delete = match database.dialect() {
         Dialect::Sqlite => {
             "DELETE FROM ended_sessions WHERE id IN (SELECT id FROM ended_sessions WHERE at < $1 LIMIT $2)"

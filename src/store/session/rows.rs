@@ -163,10 +163,12 @@ pub(in crate::store) async fn delete_session(
             return Ok(0);
         }
         Belongs::Lost => {
-            ends::end_each(write, &ids).await?;
+            let is_new = ends::end_each(write, &ids).await? > 0;
             write.record(ChangeKind::Session, id.as_str());
-            // What was handed over from it may be remembered still, and nobody knows whose it is.
-            write.record(ChangeKind::AllUsers, "");
+            // What was handed over from it may be remembered still, and nobody knows whose it is. Once is enough: nothing is remembered of it afterwards.
+            if is_new {
+                write.record(ChangeKind::AllUsers, "");
+            }
             return Ok(0);
         }
     }

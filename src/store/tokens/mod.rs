@@ -222,7 +222,8 @@ impl Tokens for DatabaseTokens {
     async fn revoke(&self, jti: &str, until: Timestamp) -> Result<Revoked, Unavailable> {
         let session = session_in(jti);
         let belongs = match &session {
-            Some(session) => self.belongs(session).await?,
+            // Seldom needed: what is revoked must not wait for Redis.
+            Some(session) => self.belongs(session).await.unwrap_or(Belongs::Lost),
             None => Belongs::ByRow,
         };
         let done = self
@@ -292,6 +293,8 @@ impl Tokens for DatabaseTokens {
         // Also after a failure: it may be that only the answer to the commit was lost.
         if !matches!(exchanged, Ok(Exchanged::Done | Exchanged::Again | Exchanged::Unknown)) {
             self.cache.drop_session(&session);
+        }
+        if matches!(exchanged, Ok(Exchanged::Reused | Exchanged::TooMany)) {
             self.tidy_up_after(&session, &belongs).await;
         }
         exchanged

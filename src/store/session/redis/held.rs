@@ -44,7 +44,7 @@ pub(super) struct Held {
 }
 
 /// What is read of a record's key: its text and its last use.
-type Raw = (Option<String>, Option<i64>);
+type Raw = (Option<String>, Option<String>);
 
 /// A record that is there and cannot be read has no name but its key's.
 pub(super) enum Read {
@@ -54,6 +54,7 @@ pub(super) enum Read {
 
 fn read(hash: &str, raw: Raw) -> Option<Read> {
     let (Some(text), Some(used)) = raw else { return None };
+    let Ok(used) = used.parse() else { return Some(Read::Damaged("a session's last use is damaged".to_owned())) };
     Some(match Record::read(&text, used) {
         // A key that was written over by another's record must not open that one's session.
         Ok(record) if named(&record.session.gate_hash) == hash => Read::Record(Box::new(record)),

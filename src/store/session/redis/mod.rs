@@ -43,8 +43,8 @@ pub(in crate::store) struct RedisRecords {
     cache: Arc<SessionCache>,
     /// By the present configuration.
     lifetimes: Arc<ArcSwap<Lifetimes>>,
-    /// The name of a database that has none yet.
-    fresh: String,
+    /// For the name of a database that has none yet.
+    entropy: Arc<dyn Entropy>,
 }
 
 impl RedisRecords {
@@ -57,12 +57,9 @@ impl RedisRecords {
         database: Arc<Database>,
         cache: Arc<SessionCache>,
         lifetimes: Arc<ArcSwap<Lifetimes>>,
-        entropy: &dyn Entropy,
+        entropy: Arc<dyn Entropy>,
     ) -> Result<Self, Unavailable> {
-        let mut fresh = [0_u8; 12];
-        entropy.fill(&mut fresh);
-        let fresh = URL_SAFE_NO_PAD.encode(fresh);
-        let records = Self { held: Held::new(redis), database, cache, lifetimes, fresh };
+        let records = Self { held: Held::new(redis), database, cache, lifetimes, entropy };
         records.adopt_space().await?;
         Ok(records)
     }
@@ -72,7 +69,11 @@ impl RedisRecords {
     /// # Errors
     /// The database does not answer.
     pub(in crate::store) async fn adopt_space(&self) -> Result<(), Unavailable> {
-        let space = async { ends::space(&self.database, &self.fresh).await };
+        // A new one each time: a database that knows of none must not come to one that another gave.
+        let mut fresh = [0_u8; 12];
+        self.entropy.fill(&mut fresh);
+        let fresh = URL_SAFE_NO_PAD.encode(fresh);
+        let space = async { ends::space(&self.database, &fresh).await };
         self.held.move_to(&self.database.run(STORE, "space", space).await?);
         Ok(())
     }
@@ -156,16 +157,14 @@ impl RedisRecords {
     pub(in crate::store) async fn tidy_up_after(&self, id: &SessionId, belongs: &Belongs) -> u64 {
         let Some(user) = user_of(belongs) else { return 0 };
         self.cache.drop_user(&user);
-        match self.records_with(id, belongs).await {
-            Ok(records) => {
-                self.remove(&records).await;
-                (records.len() as u64).max(1)
-            }
-            Err(error) => {
+        let swept = async { self.sweep_records(self.records_with(id, belongs).await?).await };
+        swept.await.map_or_else(
+            |error| {
                 tracing::warn!(%error, "a session has ended, and what is left of it in Redis is cleaned away later");
                 1
-            }
-        }
+            },
+            |ended| ended.max(1),
+        )
     }
 
     async fn end_all(&self, user: &str, kept: Option<&SessionId>, forget: &mut Forget) -> Result<u64, Unavailable> {
@@ -381,6 +380,8 @@ impl RedisRecords {
             forget.users.extend(user_of(&belongs));
             ending.push((id.clone(), belongs));
         }
+        // In one order, so that no two transactions wait for each other.
+        ending.sort_unstable_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
         self.end_in_database("create", &ending).await?;
         for (id, belongs) in &ending {
             self.tidy_up_after(id, belongs).await;
@@ -397,7 +398,9 @@ impl RedisRecords {
             match read.remove(hash) {
                 Some(Read::Record(record)) => {
                     let Times { look_at, .. } = Self::times(&record.session, lifetimes);
-                    if look_at <= now { over.push(*record) } else { later.push((member, look_at)) }
+                    // Where nobody may be taken for idle now, that is to be looked at again soon.
+                    let soon = if lifetimes.idle > lifetimes.lifetime { now.after(IDLE_MARGIN) } else { look_at };
+                    if look_at <= now { over.push(*record) } else { later.push((member, look_at.min(soon))) }
                 }
                 // Whoever can read it next looks at it then.
                 Some(Read::Damaged(_)) => later.push((member, now.after(IDLE_MARGIN))),
