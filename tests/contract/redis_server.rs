@@ -3,8 +3,8 @@
 use std::{fs, path::Path, time::Duration};
 
 use postern::{
-    core::session::SessionId,
-    ports::{End, Peek, UserChange, Whom},
+    core::session::{SessionId, TokenHash},
+    ports::{End, Exchange, Exchanged, Peek, RefreshToken, UserChange, Whom},
 };
 
 use crate::{
@@ -117,4 +117,30 @@ async fn a_command_ends_access_whatever_is_wrong_with_the_settings_of_redis() {
     let asked = stores.sessions.list(None).await.unwrap_err();
     assert!(asked.detail.contains("/none/ca.pem"), "{asked}");
     stores.close().await;
+}
+
+/// It ends nothing: neither in the database nor in Redis.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_that_the_database_refuses_signs_nobody_out() {
+    let place = Place::redis().await;
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let made = node.sign_in("ann").await;
+    let later = made.created_at.after(3_600 * SECOND);
+    let token = |name: &str| RefreshToken { hash: TokenHash::of(name), session: made.id.clone(), expires_at: later };
+    node.stores.tokens.insert_refresh(token("first of ann's")).await.unwrap();
+    place.execute("CREATE TRIGGER full BEFORE INSERT ON refresh_tokens BEGIN SELECT RAISE(FAIL, 'full'); END").await;
+    let exchange = Exchange {
+        presented: TokenHash::of("first of ann's"),
+        next: token("second of ann's"),
+        now: made.created_at,
+        end_of_session: later,
+        place: None,
+    };
+    assert_eq!(node.stores.tokens.exchange(exchange.clone()).await.unwrap_err().store, "tokens");
+    assert!(node.stores.sessions.find(&made.gate_hash).await.unwrap().is_some());
+    place.execute("DROP TRIGGER full").await;
+    assert_eq!(node.stores.tokens.exchange(exchange).await.unwrap(), Exchanged::Done);
+    assert!(node.stores.sessions.find(&made.gate_hash).await.unwrap().is_some());
+    node.stop().await;
 }
