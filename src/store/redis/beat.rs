@@ -1,7 +1,11 @@
 //! The heartbeat of Redis: memory is only believed while it is there (THREATS 32), requests wait for nothing while it is not, and what was remembered of
 //! another server, or of one that was away, is read anew. Run beside the requests by `store::follow`.
 
-use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::MissedTickBehavior};
 
@@ -115,7 +119,16 @@ impl Heart {
                 _ = ticks.tick() => {}
             }
             let now = self.redis.clock.monotonic();
-            match self.redis.look().await {
+            let is_late = || self.redis.clock.monotonic().saturating_sub(succeeded_at) >= DOWN;
+            let mut look = pin!(self.redis.look());
+            let looked = loop {
+                // Who looks for a master may take longer than it takes to be down.
+                tokio::select! {
+                    looked = &mut look => break looked,
+                    () = tokio::time::sleep(BEAT) => if is_late() { self.tell_down(readiness, "no answer yet") },
+                }
+            };
+            match looked {
                 Ok(seen) => {
                     // It may have forgotten what memory still knows.
                     if last.as_ref() != Some(&seen) || now.saturating_sub(succeeded_at) >= DOWN {
@@ -127,7 +140,7 @@ impl Heart {
                     self.tell_up(readiness);
                 }
                 Err(detail) => {
-                    if self.redis.clock.monotonic().saturating_sub(succeeded_at) >= DOWN {
+                    if is_late() {
                         self.tell_down(readiness, &detail);
                     }
                 }

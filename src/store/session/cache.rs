@@ -202,7 +202,8 @@ impl SessionCache {
         let held = self.held.load();
         let entry = held.by_id.get(id)?;
         let LiveSession { session, .. } = &*entry.live;
-        Some(Belongs::To { user: folded(&session.user), parent: session.parent.clone() })
+        let (user, parent, made_at) = (folded(&session.user), session.parent.clone(), session.created_at);
+        Some(Belongs::To { user, parent, made_at })
     }
 
     /// Whether what is tied to it still counts.
@@ -244,18 +245,18 @@ impl SessionCache {
         forget();
     }
 
-    /// Of sessions.
+    /// Of sessions: asked by every request, so with one look at the clock.
     fn trusted(&self) -> Result<(), ()> {
-        if self.is_trusted() && self.is_recent(&self.redis_looked_at) { Ok(()) } else { Err(()) }
+        let looked_at = self.looked_at.load(Ordering::Acquire).min(self.redis_looked_at.load(Ordering::Acquire));
+        if self.is_recent(looked_at) { Ok(()) } else { Err(()) }
     }
 
     /// Whether memory may be believed, whatever of it but sessions: the log of changes was looked at a moment ago.
     pub(in crate::store) fn is_trusted(&self) -> bool {
-        self.is_recent(&self.looked_at)
+        self.is_recent(self.looked_at.load(Ordering::Acquire))
     }
 
-    fn is_recent(&self, looked_at: &AtomicI64) -> bool {
-        let looked_at = looked_at.load(Ordering::Acquire);
+    fn is_recent(&self, looked_at: i64) -> bool {
         looked_at != NEVER && self.monotonic_millis().saturating_sub(looked_at) < millis(TRUST)
     }
 

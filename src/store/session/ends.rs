@@ -12,7 +12,7 @@ use std::{collections::HashMap, collections::HashSet, time::Duration};
 
 use super::record::Record;
 use crate::{
-    core::{session::SessionId, user::folded},
+    core::{session::SessionId, time::Timestamp, user::folded},
     store::database::{Database, Dialect, Write, can_be_stored},
 };
 
@@ -43,9 +43,16 @@ pub(super) struct Ends {
     epochs: HashMap<String, Epoch>,
     /// What was made before is over.
     forgotten_before: i64,
+    /// By which name the sessions of the database that says this go in Redis.
+    space: String,
 }
 
 impl Ends {
+    /// Whether what was found below this name is what the database speaks of.
+    pub(super) fn is_about(&self, space: &str) -> bool {
+        self.space == space
+    }
+
     pub(super) fn numbers_of(&self, folded_user: &str) -> Numbers {
         Numbers { user: self.number_of(folded_user), everybody: self.number_of(EVERYBODY) }
     }
@@ -114,7 +121,7 @@ pub(super) async fn ends_of<'r>(
         match (number, kept) {
             (Some(number), Some(kept)) => drop(ends.epochs.insert(name, Epoch { number, kept, kept_from })),
             (_, Some(_)) => drop(ends.ended.insert(name)),
-            (_, None) => ends.forgotten_before = kept_from,
+            (_, None) => (ends.space, ends.forgotten_before) = (name, kept_from),
         }
     }
     Ok(ends)
@@ -125,20 +132,30 @@ fn list<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     names.to_string()
 }
 
-/// These sessions are over, and what was or will be handed over from them. How many were not before.
-pub(super) async fn end_each(write: &mut Write, ids: &[SessionId]) -> Result<u64, sqlx::Error> {
+/// These sessions, which were made at `made_at`, are over, and what was or will be handed over from them. The end is never told to be older than the
+/// session, whatever the clocks say: once it is forgotten, so is everything that was made before it.
+pub(super) async fn end_each(write: &mut Write, ids: &[SessionId], made_at: Timestamp) -> Result<(), sqlx::Error> {
     let insert = match write.dialect() {
         Dialect::Sqlite => {
-            "INSERT INTO ended_sessions (id, at) SELECT value, $2 FROM json_each($1) WHERE true ON CONFLICT (id) DO NOTHING"
+            "INSERT INTO ended_sessions (id, at) SELECT value, $2 FROM json_each($1) WHERE true \
+             ON CONFLICT (id) DO UPDATE SET at = excluded.at WHERE ended_sessions.at < excluded.at"
         }
         Dialect::Postgres => {
             "INSERT INTO ended_sessions (id, at) SELECT DISTINCT id, $2::bigint FROM json_array_elements_text($1::json) AS id \
-             ORDER BY id ON CONFLICT (id) DO NOTHING"
+             ORDER BY id ON CONFLICT (id) DO UPDATE SET at = excluded.at WHERE ended_sessions.at < excluded.at"
         }
     };
+    let at = write.at().max(made_at).unix_millis();
+    sqlx::query(insert).bind(list(ids.iter().map(SessionId::as_str))).bind(at).execute(&mut **write).await?;
+    Ok(())
+}
+
+/// The same of one of which nothing is known. Whether that is news.
+pub(super) async fn end_unknown(write: &mut Write, id: &SessionId) -> Result<bool, sqlx::Error> {
+    let insert = "INSERT INTO ended_sessions (id, at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
     let at = write.at().unix_millis();
-    let done = sqlx::query(insert).bind(list(ids.iter().map(SessionId::as_str))).bind(at).execute(&mut **write).await?;
-    Ok(done.rows_affected())
+    let done = sqlx::query(insert).bind(id.as_str()).bind(at).execute(&mut **write).await?;
+    Ok(done.rows_affected() > 0)
 }
 
 /// All sessions of a user are over, or of everybody (`None`), but for the sign-in that is `kept`: as long as it was not over before. `write` guards them.

@@ -136,8 +136,8 @@ pub(super) fn list<'i>(ids: impl IntoIterator<Item = &'i SessionId>) -> String {
 pub(in crate::store) enum Belongs {
     /// Its row says.
     ByRow,
-    /// Its record is in Redis: whose it is (by folded name), and what it was handed over from.
-    To { user: String, parent: Option<SessionId> },
+    /// Its record is in Redis: whose it is (by folded name), what it was handed over from, and when it was made, as that was.
+    To { user: String, parent: Option<SessionId>, made_at: Timestamp },
     /// Its record was in Redis, and is there no more.
     Lost,
 }
@@ -154,16 +154,16 @@ pub(in crate::store) async fn delete_session(
     let mut ids = vec![id.clone()];
     match belongs {
         Belongs::ByRow => {}
-        Belongs::To { user, parent } => {
+        Belongs::To { user, parent, made_at } => {
             ids.extend(parent.clone());
-            ends::end_each(write, &ids).await?;
+            ends::end_each(write, &ids, *made_at).await?;
             write.record(ChangeKind::Session, id.as_str());
             // Nobody can tell what is being handed over from it just now: all of theirs are read anew, wherever they are remembered.
             write.record(ChangeKind::User, user);
             return Ok(0);
         }
         Belongs::Lost => {
-            let is_new = ends::end_each(write, &ids).await? > 0;
+            let is_new = ends::end_unknown(write, id).await?;
             write.record(ChangeKind::Session, id.as_str());
             // What was handed over from it may be remembered still, and nobody knows whose it is. Once is enough: nothing is remembered of it afterwards.
             if is_new {

@@ -40,7 +40,7 @@ pub(super) const OF_ANOTHER: &str = "a session's id leads to another's record";
 
 pub(super) struct Held {
     redis: Arc<Redis>,
-    prefix: ArcSwap<String>,
+    space: ArcSwap<String>,
 }
 
 /// What is read of a record's key: its text and its last use.
@@ -93,27 +93,32 @@ pub(super) fn hash_of(member: &str) -> &str {
 impl Held {
     /// To be moved to where they are.
     pub(super) fn new(redis: Arc<Redis>) -> Self {
-        Self { redis, prefix: ArcSwap::default() }
+        Self { redis, space: ArcSwap::default() }
     }
 
     pub(super) fn move_to(&self, space: &str) {
-        self.prefix.store(Arc::new(format!("postern:{space}")));
+        self.space.store(Arc::new(space.to_owned()));
+    }
+
+    /// The name that a database gave.
+    pub(super) fn space(&self) -> Arc<String> {
+        self.space.load_full()
     }
 
     fn session_key(&self, hash: &str) -> String {
-        format!("{}:session:{hash}", self.prefix.load())
+        format!("postern:{}:session:{hash}", self.space.load())
     }
 
     fn id_key(&self, id: &SessionId) -> String {
-        format!("{}:id:{id}", self.prefix.load())
+        format!("postern:{}:id:{id}", self.space.load())
     }
 
     fn user_key(&self, folded_user: &str) -> String {
-        format!("{}:user:{folded_user}", self.prefix.load())
+        format!("postern:{}:user:{folded_user}", self.space.load())
     }
 
     fn all_key(&self) -> String {
-        format!("{}:sessions", self.prefix.load())
+        format!("postern:{}:sessions", self.space.load())
     }
 
     /// Of these hashes, those that there are.

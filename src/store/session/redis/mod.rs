@@ -78,8 +78,16 @@ impl RedisRecords {
         Ok(())
     }
 
+    /// What the database says of these, all of it at one moment. A database that took the place of another says nothing of what was found below the
+    /// other's name.
     async fn ends_of(&self, operation: &'static str, records: &[Record], users: &[&str]) -> Result<Ends, Unavailable> {
-        self.database.run(STORE, operation, async { ends_of(&self.database, records, users).await }).await
+        let space = self.held.space();
+        let ends = self.database.run(STORE, operation, async { ends_of(&self.database, records, users).await }).await?;
+        if ends.is_about(&space) {
+            return Ok(ends);
+        }
+        let detail = "another database took the place of the one whose sessions were read".to_owned();
+        Err(Unavailable { store: STORE, detail })
     }
 
     /// Those that still count.
@@ -132,6 +140,7 @@ impl RedisRecords {
     async fn end_one(&self, id: &SessionId, forget: &mut Forget) -> Result<u64, Unavailable> {
         forget.sessions.push(id.clone());
         let belongs = self.belongs(id).await;
+        forget.users.extend(belongs.as_ref().ok().and_then(user_of));
         let ending = [(id.clone(), belongs.as_ref().unwrap_or(&Belongs::Lost).clone())];
         self.end_in_database("end", &ending).await?;
         // It is over, and what was handed over from it; where Redis cannot say what it was handed over from itself, that may go on: to be asked again.
@@ -141,7 +150,7 @@ impl RedisRecords {
 
     /// The records of a session and of all that belongs to the same sign-in.
     async fn records_with(&self, id: &SessionId, belongs: &Belongs) -> Result<Vec<Record>, Unavailable> {
-        let Belongs::To { user, parent } = belongs else { return Ok(Vec::new()) };
+        let Belongs::To { user, parent, .. } = belongs else { return Ok(Vec::new()) };
         let sign_in = parent.as_ref().unwrap_or(id);
         let mut records = self.held.records_of_user("end", user).await?;
         records.retain(|record| record.session.sign_in() == sign_in || record.session.id == *id);
@@ -189,7 +198,7 @@ impl RedisRecords {
     /// Tidies up after the database ended all sessions of a user, or everybody's. How many there were; zero where Redis cannot say: they are over all the same.
     pub(in crate::store) async fn sweep(&self, folded_user: Option<&str>) -> u64 {
         let swept = match folded_user {
-            Some(user) => self.sweep_user(user).await,
+            Some(user) => self.sweep_of_user(user).await,
             None => self.sweep_all().await,
         };
         swept.unwrap_or_else(|error| {
@@ -198,7 +207,7 @@ impl RedisRecords {
         })
     }
 
-    async fn sweep_user(&self, folded_user: &str) -> Result<u64, Unavailable> {
+    async fn sweep_of_user(&self, folded_user: &str) -> Result<u64, Unavailable> {
         let records = self.held.records_of_user("sweep", folded_user).await?;
         self.sweep_records(records).await
     }
@@ -228,7 +237,8 @@ impl RedisRecords {
 }
 
 fn belongs(session: &Session) -> Belongs {
-    Belongs::To { user: folded(&session.user), parent: session.parent.clone() }
+    let (user, parent, made_at) = (folded(&session.user), session.parent.clone(), session.created_at);
+    Belongs::To { user, parent, made_at }
 }
 
 fn user_of(belongs: &Belongs) -> Option<String> {
@@ -374,7 +384,7 @@ impl RedisRecords {
         for id in ids {
             let belongs = match self.belongs(id).await? {
                 // What it was handed over from goes on.
-                Belongs::To { user, .. } => Belongs::To { user, parent: None },
+                Belongs::To { user, made_at, .. } => Belongs::To { user, parent: None, made_at },
                 unknown => unknown,
             };
             forget.users.extend(user_of(&belongs));
