@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use ::redis::cmd;
 use postern::{
-    core::session::{Session, SessionId, TokenHash},
+    core::{
+        session::{Session, SessionId, TokenHash},
+        time::Timestamp,
+    },
     ports::{End, Exchange, Exchanged, RefreshToken, UserChange, Whom},
 };
 
@@ -22,6 +25,7 @@ crate::for_every_redis!(
     a_sign_in_that_is_kept_is_kept_as_long_as_nothing_else_ended_it,
     a_database_that_was_set_back_knows_no_later_session,
     an_end_that_is_cleaned_away_holds,
+    an_end_by_a_clock_that_is_behind_holds_when_it_is_cleaned_away,
     a_session_whose_id_redis_lost_ends_with_its_sign_in,
     a_damaged_record_can_be_ended,
     a_second_use_ends_the_sign_in_that_redis_keeps,
@@ -236,6 +240,41 @@ async fn an_end_that_is_cleaned_away_holds(place: Place) {
     let node = place.node().await;
     redis.bring_back(&copied).await;
     assert!(!is_alive(&node, &made).await);
+    node.stop().await;
+}
+
+/// Made by a node whose clock was a day ahead of the one that ended it, alone or for a sign-in that replaced it.
+async fn an_end_by_a_clock_that_is_behind_holds_when_it_is_cleaned_away(place: Place) {
+    const DAY: u64 = 24 * 3_600;
+    let node = place.node().await;
+    let mut redis = Connection::to(&place).await;
+    node.add_user("ann").await;
+    let mut ended = Vec::new();
+    for is_replaced in [false, true] {
+        let made = session("ann");
+        let later = |at: Timestamp| at.after(Duration::from_secs(DAY));
+        let made = Session { created_at: later(made.created_at), last_used_at: later(made.last_used_at), ..made };
+        node.stores.sessions.create(made.clone(), &[]).await.unwrap();
+        let copied = redis.copy(&Connection::keys_of(&place, &made).await).await;
+        if is_replaced {
+            node.stores.sessions.create(session("ann"), std::slice::from_ref(&made.id)).await.unwrap();
+        } else {
+            node.stores.sessions.end(End::One(&made.id)).await.unwrap();
+        }
+        ended.push((made, copied));
+    }
+    node.stop().await;
+    let later = Node::following(place.open_at(Later::by(33 * DAY)).await.unwrap());
+    eventually("their ends are cleaned away", Duration::from_secs(5), || async {
+        place.question("SELECT CAST(count(*) AS TEXT) FROM ended_sessions").await == "0"
+    })
+    .await;
+    later.stop().await;
+    let node = place.node().await;
+    for (made, copied) in &ended {
+        redis.bring_back(copied).await;
+        assert!(!is_alive(&node, made).await);
+    }
     node.stop().await;
 }
 

@@ -71,6 +71,25 @@ async fn threat_36_a_failover_that_loses_the_last_writes_revives_nothing() {
     both_accept([&here, &there], &kept).await;
 }
 
+/// The one that is named first is asked first, and says nothing at all.
+#[tokio::test]
+async fn threat_36_a_sentinel_that_hangs_keeps_nobody_from_the_new_master() {
+    let mut all = Sentinels::start().await;
+    let (_upstream, mut here, there) = scene(&all.url()).await;
+    let kept = here.sign_in("alice").await;
+    both_accept([&here, &there], &kept).await;
+    all.is_replicated().await;
+    let old = all.master().await;
+    all.sentinels[0].pause();
+    all.servers[old].kill();
+    all.master_after_by(&all.sentinels[1..], old).await;
+    both_come_to([&here, &there], &kept, 200).await;
+    here.stop().await;
+    here.launch().await;
+    both_accept([&here, &there], &kept).await;
+    all.sentinels[0].resume();
+}
+
 /// As after a failover that somebody made by hand, and a node that goes on speaking to the old one.
 #[tokio::test]
 async fn threat_36_a_redis_that_became_a_replica_is_not_believed() {

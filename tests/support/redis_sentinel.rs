@@ -76,17 +76,22 @@ impl Sentinels {
 
     /// Which of `servers` all sentinels take for the master.
     pub(crate) async fn master(&self) -> usize {
-        until("the sentinels agree on the master", async || self.agreed().await).await
+        until("the sentinels agree on the master", async || self.agreed(&self.sentinels).await).await
     }
 
     /// Which it is after a failover from `old`.
     pub(crate) async fn master_after(&self, old: usize) -> usize {
-        until("another master", async || self.agreed().await.filter(|master| *master != old)).await
+        self.master_after_by(&self.sentinels, old).await
     }
 
-    async fn agreed(&self) -> Option<usize> {
+    /// The same as these sentinels say: the others may not answer.
+    pub(crate) async fn master_after_by(&self, sentinels: &[Redis], old: usize) -> usize {
+        until("another master", async || self.agreed(sentinels).await.filter(|master| *master != old)).await
+    }
+
+    async fn agreed(&self, sentinels: &[Redis]) -> Option<usize> {
         let mut ports = Vec::new();
-        for sentinel in &self.sentinels {
+        for sentinel in sentinels {
             let told = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]).await;
             ports.push(told.lines().nth(1)?.parse::<u16>().ok()?);
         }
