@@ -183,6 +183,16 @@ policies: {folder}/policies
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
 
+    def processor_time(self):
+        """Seconds that its threads had a processor so far: those that serve requests, and those of SQLite, which has its own."""
+        times = {True: 0, False: 0}
+        for thread in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                name, _, rest = (thread / "stat").read_text().partition("(")[2].rpartition(")")
+                used = rest.split()
+                times[name.startswith("sqlx-sqlite")] += int(used[11]) + int(used[12])
+        return times[False] / os.sysconf("SC_CLK_TCK"), times[True] / os.sysconf("SC_CLK_TCK")
+
     def metric(self, name):
         """0 where it was never counted."""
         connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=5)

@@ -63,7 +63,7 @@ const LAYERS: &[Layer] = &[
         name: "store",
         of_the_crate: &["core", "ports", "config", "observe"],
         of_the_world: &[
-            "argon2", "async_trait", "bcrypt", "chacha20poly1305", "dashmap", "ed25519_dalek", "futures_util", "getrandom", "governor",
+            "argon2", "async_trait", "bcrypt", "chacha20poly1305", "ed25519_dalek", "futures_util", "getrandom", "governor", "hashbrown",
             "http_body_util", "hyper", "hyper_rustls", "hyper_util", "jsonwebtoken", "lettre", "maxminddb", "moka", "p256", "pbkdf2", "rand", "redis", "ring",
             "rsa", "rustls", "scrypt", "serde_yaml", "sha1", "sha_crypt", "sqlx", "tempfile", "tokio", "tracing",
         ],

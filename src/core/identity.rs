@@ -51,6 +51,8 @@ pub struct Profile {
     pub groups: Vec<String>,
     /// Of the user as of a token's claims.
     pub attributes: Attributes,
+    /// The user's, as of now; an access token with an older `ver` is dead.
+    pub token_version: u64,
     is_service: bool,
     claimed_roles: Vec<String>,
     headers: IdentityHeaders,
@@ -110,6 +112,7 @@ impl Identity {
             email: user.email.clone(),
             groups: user.groups.clone(),
             attributes: user.attributes.clone(),
+            token_version: user.token_version,
             is_service: false,
             claimed_roles: Vec::new(),
             headers,

@@ -1,6 +1,11 @@
 //! A session and the rules of its life. Stores keep sessions; whether one still counts is decided here.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -33,6 +38,13 @@ impl SessionId {
     #[must_use]
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
+    }
+
+    /// No session's.
+    #[must_use]
+    pub fn nobodys() -> &'static Self {
+        static NOBODYS: LazyLock<SessionId> = LazyLock::new(|| SessionId::new(""));
+        &NOBODYS
     }
 
     #[must_use]
@@ -83,34 +95,36 @@ impl Session {
     }
 }
 
-/// What every request needs of a session: memory keeps no more, since there may be a million. The identity knows the rest.
+/// What every request needs of a session: memory keeps no more, since there may be a million. The identity knows the rest, its id too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionFacts {
-    pub id: SessionId,
-    /// The user's name in its stored spelling.
-    pub user: Arc<str>,
-    pub domain: Box<str>,
+    pub cookie: Arc<CookieFacts>,
     pub gate_hash: TokenHash,
     pub portal_hash: TokenHash,
-    pub remembered: bool,
     pub created_at: Timestamp,
     /// As stored.
     pub last_used_at: Timestamp,
-    pub parent: Option<SessionId>,
+    /// Few have one: a word for those that have none.
+    pub parent: Option<Box<SessionId>>,
+}
+
+/// What sessions say of the cookie they were made with: few differ in that, so many share one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieFacts {
+    pub domain: Box<str>,
+    pub remembered: bool,
 }
 
 impl From<&Session> for SessionFacts {
     fn from(session: &Session) -> Self {
+        let cookie = CookieFacts { domain: session.domain.as_str().into(), remembered: session.remembered };
         Self {
-            id: session.id.clone(),
-            user: session.user.as_str().into(),
-            domain: session.domain.as_str().into(),
+            cookie: Arc::new(cookie),
             gate_hash: session.gate_hash,
             portal_hash: session.portal_hash,
-            remembered: session.remembered,
             created_at: session.created_at,
             last_used_at: session.last_used_at,
-            parent: session.parent.clone(),
+            parent: session.parent.clone().map(Box::new),
         }
     }
 }
@@ -118,7 +132,7 @@ impl From<&Session> for SessionFacts {
 impl SessionFacts {
     #[must_use]
     pub fn age(&self) -> Age {
-        Age { remembered: self.remembered, created_at: self.created_at, last_used_at: self.last_used_at }
+        Age { remembered: self.cookie.remembered, created_at: self.created_at, last_used_at: self.last_used_at }
     }
 }
 

@@ -83,12 +83,12 @@ impl Gate {
         let mut values = cookie::values(headers, &scope.name).filter(|value| value.len() == COOKIE_LENGTH);
         for value in values.by_ref().take(MOST_COOKIES) {
             let Some(session) = self.live(site, &TokenHash::of(value), now).await? else { continue };
-            if *session.session.domain != *scope.domain {
+            if *session.session.cookie.domain != *scope.domain {
                 continue;
             }
             match &first {
                 None => first = Some(session),
-                Some(known) if known.session.id == session.session.id => {}
+                Some(known) if known.id() == session.id() => {}
                 Some(_) => others.push(session),
             }
         }
@@ -156,7 +156,7 @@ impl Gate {
         };
         let session = session.filter(|session| {
             self.stands(site, session, now) == Standing::Live
-                && session.token_version == claims.ver
+                && session.identity.token_version == claims.ver
                 && *session.identity.user == *claims.sub
         });
         let until = Timestamp::from_unix_millis(claims.exp.saturating_mul(1000));

@@ -77,7 +77,7 @@ impl HandingOver {
         let Asked { domain, state, rd, rm } = asked;
         let code = random_value(&*self.entropy);
         let expires_at = self.clock.now().after(HOLDS);
-        let session = live.session.id.clone();
+        let session = live.id().clone();
         let hand_over = HandOver { session, domain, state, rd, rm, expires_at };
         self.hand_overs.give(&TokenHash::of(&code), hand_over).await?;
         Ok(code.into())
@@ -93,7 +93,7 @@ impl HandingOver {
             Err(error) => Err(error),
         };
         let (user, detail) = match &accepted {
-            Ok(handed_over) => (Some(handed_over.session.session.user.to_string()), "accepted"),
+            Ok(handed_over) => (Some(handed_over.session.user().to_owned()), "accepted"),
             Err(HandOverError::Refused(why)) => (None, *why),
             Err(HandOverError::Unavailable(_)) => return accepted,
         };
@@ -140,24 +140,24 @@ impl HandingOver {
         let portal_cookie = random_value(&*self.entropy);
         let session = Session {
             id: session_id(&*self.entropy),
-            user: from.session.user.to_string(),
+            user: from.user().to_owned(),
             factor: from.identity.factor,
             domain: asked.domain.clone(),
             gate_hash: TokenHash::of(&gate_cookie),
             portal_hash: TokenHash::of(&portal_cookie),
-            remembered: from.session.remembered,
+            remembered: from.session.cookie.remembered,
             // As old as the sign-in itself: to be handed over does not make it younger.
             created_at: from.session.created_at,
             signed_in_at: from.identity.signed_in_at,
             last_used_at: self.clock.now(),
             user_agent: kept_user_agent(bearer.user_agent),
             address: bearer.address,
-            parent: Some(from.session.id.clone()),
+            parent: Some(from.id().clone()),
         };
         let session = match self.sessions.create(session, bearer.replaced).await {
             Ok(session) => session,
             // It may have ended after it was found: then that is what there is to say.
-            Err(error) => match self.sessions.find_id(&from.session.id).await {
+            Err(error) => match self.sessions.find_id(from.id()).await {
                 Ok(None) => return Err(HandOverError::Refused("session_ended")),
                 Ok(Some(_)) | Err(_) => return Err(error.into()),
             },

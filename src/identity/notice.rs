@@ -66,19 +66,20 @@ impl Notices {
         }
         let presented = from.device.filter(|value| is_ours(value));
         let device = presented.map_or_else(|| random_value(&*self.entropy), str::to_owned);
-        let user = &*live.session.user;
+        let user = live.user();
         let hash = TokenHash::of(&device);
-        let last_seen = self.devices.last_seen(user, live.token_version, &hash).await.unwrap_or_else(|error| {
-            // Whether it is new nobody can say: rather one mail too many.
-            tracing::warn!(user, %error, "cannot say whether a sign-in was from a new device: it counts as one");
-            None
-        });
+        let last_seen =
+            self.devices.last_seen(user, live.identity.token_version, &hash).await.unwrap_or_else(|error| {
+                // Whether it is new nobody can say: rather one mail too many.
+                tracing::warn!(user, %error, "cannot say whether a sign-in was from a new device: it counts as one");
+                None
+            });
         if last_seen.is_none() {
             self.tell(site, live, from);
         }
         // After the mail is on its way: who hangs up here is told of, and is new the next time too.
         if last_seen.is_none_or(|at| live.identity.signed_in_at.since(at) >= NOTED_EACH)
-            && let Err(error) = self.devices.note(user, live.token_version, &hash).await
+            && let Err(error) = self.devices.note(user, live.identity.token_version, &hash).await
         {
             tracing::warn!(user, %error, "a device cannot be noted: it will count as new again");
         }
@@ -86,7 +87,7 @@ impl Notices {
     }
 
     fn tell(&self, site: &Site, live: &LiveSession, from: SignInFrom<'_>) {
-        let (user, identity) = (&*live.session.user, &live.identity);
+        let (user, identity) = (live.user(), &live.identity);
         let Some(to) = identity.email.clone() else {
             tracing::debug!(user, "a sign-in from a new device is not told: no e-mail address");
             return;
@@ -192,7 +193,7 @@ mod tests {
         let user = User { email: Some("bob@example.com".to_owned()), ..User::new("bob", vec![]) };
         let row = row('a', 0);
         let identity = Identity::new(&user, row.factor, row.signed_in_at, Some(row.id.clone())).unwrap();
-        let live = LiveSession::new(&row, Arc::new(identity), 4);
+        let live = LiveSession::new(&row, identity);
         let sign_in = || {
             let from = SignInFrom { device: None, user_agent: "curl/8", address: None, account: None };
             notices.signed_in(&site, &live, from).now_or_never()

@@ -76,7 +76,7 @@ impl Refreshing<'_> {
     pub async fn begin(&self, live: &LiveSession) -> Result<SecretString, Unavailable> {
         let (value, token) = self.fresh(live, self.clock.now());
         if let Err(error) = self.tokens.insert_refresh(token).await {
-            self.sessions.end(End::One(&live.session.id)).await?;
+            self.sessions.end(End::One(live.id())).await?;
             return Err(error);
         }
         Ok(value.into())
@@ -159,9 +159,9 @@ impl Refreshing<'_> {
         }
         let Some(found) = self.tokens.find_refresh(&TokenHash::of(presented)).await? else { return Ok(false) };
         let Some(session) = self.sessions.find_id(&found.session).await? else { return Ok(false) };
-        let ended = self.sessions.end(End::One(&session.session.id)).await?;
+        let ended = self.sessions.end(End::One(session.id())).await?;
         self.metrics.sessions_revoked(ended);
-        self.revoked(&session.session.user, "refresh_token");
+        self.revoked(session.user(), "refresh_token");
         Ok(ended > 0)
     }
 
@@ -197,7 +197,7 @@ impl Refreshing<'_> {
     }
 
     fn record(&self, event: &'static str, session: &LiveSession, detail: &'static str) {
-        self.told(&session.session.user, event, detail);
+        self.told(session.user(), event, detail);
     }
 
     fn told(&self, user: &str, event: &'static str, detail: &'static str) {
@@ -218,7 +218,7 @@ impl Refreshing<'_> {
     /// Its value and what is stored of it.
     fn fresh(&self, live: &LiveSession, now: Timestamp) -> (String, RefreshToken) {
         let value = random_value(self.entropy);
-        let session: &SessionId = &live.session.id;
+        let session: &SessionId = live.id();
         let expires_at = end_of_refresh(&self.site.tokens, now, self.site.lifetimes.end_of(live.session.age()));
         let token = RefreshToken { hash: TokenHash::of(&value), session: session.clone(), expires_at };
         (value, token)

@@ -32,15 +32,15 @@ impl OwnSessions<'_> {
         lifetimes: &Lifetimes,
         now: Timestamp,
     ) -> Result<Vec<Session>, Unavailable> {
-        let mut sessions = self.sessions.list(Some(&caller.session.user)).await?;
+        let mut sessions = self.sessions.list(Some(caller.user())).await?;
         // Last use is written behind: of the session that asks, memory knows better.
         for session in &mut sessions {
-            if session.id == caller.session.id {
+            if session.id == *caller.id() {
                 session.last_used_at = session.last_used_at.max(caller.last_used());
             }
         }
         sessions.retain(|session| lifetimes.standing(session.age(), session.last_used_at, now) == Standing::Live);
-        Ok(one_a_sign_in(sessions, &caller.session.id))
+        Ok(one_a_sign_in(sessions, caller.id()))
     }
 
     /// Ends one session of the caller. `false`: there is none of that id that is the caller's.
@@ -49,12 +49,12 @@ impl OwnSessions<'_> {
     /// The store cannot answer.
     pub async fn end_one(&self, caller: &LiveSession, id: &SessionId) -> Result<bool, Unavailable> {
         // By the list of the caller's own, so that a foreign id and an unknown one look the same.
-        let own = self.sessions.list(Some(&caller.session.user)).await?;
+        let own = self.sessions.list(Some(caller.user())).await?;
         if !own.iter().any(|session| session.id == *id) {
             return Ok(false);
         }
         let ended = self.sessions.end(End::One(id)).await?;
-        self.ended("session_ended", &caller.session.user, "by_user", ended);
+        self.ended("session_ended", caller.user(), "by_user", ended);
         Ok(ended > 0)
     }
 
@@ -63,8 +63,8 @@ impl OwnSessions<'_> {
     /// # Errors
     /// The store cannot answer.
     pub async fn end_others(&self, caller: &LiveSession) -> Result<u64, Unavailable> {
-        let user = &caller.session.user;
-        let ended = self.sessions.end(End::AllBut { user, kept: &caller.session.id }).await?;
+        let user = caller.user();
+        let ended = self.sessions.end(End::AllBut { user, kept: caller.id() }).await?;
         self.ended("session_ended", user, "others", ended);
         Ok(ended)
     }
@@ -74,7 +74,7 @@ impl OwnSessions<'_> {
     /// # Errors
     /// The store cannot answer.
     pub async fn end_all(&self, caller: &LiveSession) -> Result<u64, Unavailable> {
-        let user = &caller.session.user;
+        let user = caller.user();
         let ended = self.sessions.end(End::AllOf { user }).await?;
         self.ended("sign_out", user, "everywhere", ended);
         Ok(ended)
@@ -86,8 +86,8 @@ impl OwnSessions<'_> {
     /// The store cannot answer: the person is then still signed in, and is to be told so.
     pub async fn sign_out(&self, named: &[std::sync::Arc<LiveSession>]) -> Result<(), Unavailable> {
         for live in named {
-            let ended = self.sessions.end(End::One(&live.session.id)).await?;
-            self.ended("sign_out", &live.session.user, "by_user", ended);
+            let ended = self.sessions.end(End::One(live.id())).await?;
+            self.ended("sign_out", live.user(), "by_user", ended);
         }
         Ok(())
     }

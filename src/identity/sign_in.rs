@@ -142,20 +142,20 @@ impl SignIn {
         // Before the session: one that nobody has the secrets of must not be left behind for want of a key, nor the older ones ended.
         let keys = self.keys.sure().await?;
         let live = self.sessions.create(session, &attempt.replaced).await?;
-        if live.token_version != user.token_version {
+        if live.identity.token_version != user.token_version {
             // The password was changed after it was verified, and before this session was there to be ended with the others.
-            self.sessions.end(End::One(&live.session.id)).await?;
-            self.record("sign_in_failed", Some(&live.session.user), &attempt, "changed_meanwhile");
+            self.sessions.end(End::One(live.id())).await?;
+            self.record("sign_in_failed", Some(live.user()), &attempt, "changed_meanwhile");
             return Err(SignInError::Refused);
         }
         let access_token = match tokens::issue(&keys, &site.tokens, &live, now, &*self.entropy) {
             Ok(token) => token,
             Err(error) => {
-                self.sessions.end(End::One(&live.session.id)).await?;
+                self.sessions.end(End::One(live.id())).await?;
                 return Err(Unavailable::from(error).into());
             }
         };
-        self.record("sign_in", Some(&live.session.user), &attempt, "password");
+        self.record("sign_in", Some(live.user()), &attempt, "password");
         Ok(SignedIn {
             session: live,
             gate_cookie: gate_cookie.into(),

@@ -58,10 +58,10 @@ pub fn issue(
         iat: now.unix_seconds(),
         exp: now.after(settings.access).unix_seconds(),
         nbf: None,
-        jti: jti_of(&live.session.id, &random_value(entropy)),
-        sid: live.session.id.to_string(),
+        jti: jti_of(live.id(), &random_value(entropy)),
+        sid: live.id().to_string(),
         groups: live.identity.groups.clone(),
-        ver: live.token_version,
+        ver: live.identity.token_version,
     };
     let header = Header { alg: key.algorithm.as_str(), typ: "at+jwt", kid: &key.kid };
     let mut token = format!("{}.{}", encoded(&header)?, encoded(&claims)?);

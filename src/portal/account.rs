@@ -162,7 +162,7 @@ fn row(visit: &Visit, session: Session, live: &LiveSession, now: Timestamp) -> R
         address: session.address.map(|address| address.to_string()),
         created: ago(now.since(session.created_at)),
         last_used: ago(now.since(session.last_used_at)),
-        is_current: session.id == live.session.id,
+        is_current: session.id == *live.id(),
         id: session.id.to_string(),
     }
 }

@@ -121,7 +121,7 @@ pub(super) async fn me(visit: Visit) -> Response<String> {
         "email": identity.email,
         "groups": identity.groups,
         "factor": identity.factor.as_str(),
-        "session_id": live.session.id.as_str(),
+        "session_id": live.id().as_str(),
         "signed_in_at": time(live.identity.signed_in_at),
         "expires_at": time(visit.arrival.site.lifetimes.end_of(live.session.age())),
     }))
@@ -151,7 +151,7 @@ fn listed(visit: &Visit, session: &Session, live: &LiveSession) -> Value {
     let country = session.address.and_then(|address| visit.portal.geo.country(address));
     json!({
         "id": session.id.as_str(),
-        "current": session.id == live.session.id,
+        "current": session.id == *live.id(),
         "device": device,
         "browser": browser,
         "os": system,
@@ -174,7 +174,7 @@ pub(super) async fn end_session(visit: Visit, Path(id): Path<String>) -> Respons
     };
     let id = SessionId::new(id);
     match visit.own_sessions().end_one(&live, &id).await {
-        Ok(true) if id == live.session.id => signed_out(&visit, empty()),
+        Ok(true) if id == *live.id() => signed_out(&visit, empty()),
         Ok(true) => empty(),
         Ok(false) => visit.problem(Code::NotFound),
         Err(error) => unavailable(&visit, &error),

@@ -134,7 +134,7 @@ pub(super) async fn accept(visit: Visit, RawQuery(query): RawQuery) -> Response<
         Ok(handed_over) => {
             let mut response =
                 landing::land(&visit, &handed_over.session, true, &handed_over.asked.rd, &handed_over.asked.rm);
-            let remembered = handed_over.session.session.remembered;
+            let remembered = handed_over.session.session.cookie.remembered;
             visit.set_session(&mut response, remembered, &handed_over.gate_cookie, &handed_over.portal_cookie);
             response
         }

@@ -153,7 +153,7 @@ fn circling(visit: &Visit, url: &Url) -> Response<String> {
 fn sign_in_again(visit: &Visit, live: &LiveSession, rd: &str, rm: &str) -> Response<String> {
     let form = Form {
         username: live.identity.user.to_string(),
-        remember_me: live.session.remembered,
+        remember_me: live.session.cookie.remembered,
         rd: rd.to_owned(),
         rm: rm.to_owned(),
         ..Form::default()

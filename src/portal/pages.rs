@@ -219,8 +219,8 @@ pub(super) async fn attempt(visit: &Visit, form: &Form) -> Result<SignedIn, Sign
 pub(super) fn ids_of(named: Named) -> Vec<SessionId> {
     match named {
         Named::Nobody => vec![],
-        Named::One(live) => vec![live.session.id.clone()],
-        Named::Several(all) => all.iter().map(|live| live.session.id.clone()).collect(),
+        Named::One(live) => vec![live.id().clone()],
+        Named::Several(all) => all.iter().map(|live| live.id().clone()).collect(),
     }
 }
 

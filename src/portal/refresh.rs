@@ -94,12 +94,11 @@ async fn by_cookies(visit: &Visit) -> Result<Result<Refreshed, RefreshError>, Re
 
 /// What a sign-in and a refresh answer alike.
 pub(super) fn told(visit: &Visit, refreshed: &Refreshed) -> Value {
-    let session = &refreshed.session.session;
     let mut body = json!({
         "access_token": refreshed.access_token.expose_secret(),
         "token_type": "Bearer",
         "expires_in": visit.arrival.site.tokens.access.as_secs(),
-        "session_id": session.id.as_str(),
+        "session_id": refreshed.session.id().as_str(),
         "factor": refreshed.session.identity.factor.as_str(),
     });
     if let (Some(token), Some(fields)) = (&refreshed.refresh_token, body.as_object_mut()) {

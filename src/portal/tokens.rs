@@ -125,7 +125,7 @@ pub(super) fn life_of(days: Option<u64>) -> Option<Duration> {
 }
 
 pub(super) fn wish_of(live: &LiveSession, name: String, scopes: Scopes, life: Option<Duration>) -> Wish {
-    let user = live.session.user.to_string();
+    let user = live.user().to_owned();
     Wish {
         owner: Owner::User(user.clone()),
         name,
@@ -133,7 +133,7 @@ pub(super) fn wish_of(live: &LiveSession, name: String, scopes: Scopes, life: Op
         life,
         groups: None,
         created_by: Some(user),
-        version: Some(live.token_version),
+        version: Some(live.identity.token_version),
     }
 }
 
@@ -150,7 +150,7 @@ pub(super) fn desk(visit: &Visit) -> TokenDesk<'_> {
 }
 
 pub(super) fn own(live: &LiveSession) -> Owner {
-    Owner::User(live.session.user.to_string())
+    Owner::User(live.user().to_owned())
 }
 
 /// The person's tokens, for the account page.

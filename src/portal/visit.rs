@@ -157,7 +157,7 @@ impl Visit {
     }
 
     pub(super) fn set_sign_in(&self, response: &mut Response<String>, signed_in: &SignedIn) {
-        let remembered = signed_in.session.session.remembered;
+        let remembered = signed_in.session.session.cookie.remembered;
         self.set_session(response, remembered, &signed_in.gate_cookie, &signed_in.portal_cookie);
         if let Some(value) = &signed_in.device_cookie {
             let max_age = Some(DEVICE_LIFE.as_secs());

@@ -16,25 +16,36 @@ use crate::core::{
 #[derive(Debug)]
 pub struct LiveSession {
     pub session: SessionFacts,
+    /// Names the session too.
     pub identity: Arc<Identity>,
-    /// The user's token version now; an access token with an older `ver` is dead.
-    pub token_version: u64,
     last_used: AtomicI64,
 }
 
 impl LiveSession {
+    /// `identity` becomes this session's, whatever it was before.
     #[must_use]
-    pub fn new(session: &Session, identity: Arc<Identity>, token_version: u64) -> Self {
+    pub fn new(session: &Session, identity: Identity) -> Self {
+        Self::of(session.id.clone(), SessionFacts::from(session), identity)
+    }
+
+    /// The same of what is shared with other sessions as far as it can be.
+    #[must_use]
+    pub fn of(id: SessionId, session: SessionFacts, mut identity: Identity) -> Self {
+        identity.session = Some(id);
         let last_used = AtomicI64::new(session.last_used_at.unix_millis());
-        let mut session = SessionFacts::from(session);
-        // One text for both, where it is the same.
-        if *identity.user == *session.user {
-            session.user = identity.user.clone();
-        }
-        if let Some(id) = identity.session.as_ref().filter(|id| **id == session.id) {
-            session.id = id.clone();
-        }
-        Self { session, identity, token_version, last_used }
+        Self { session, identity: Arc::new(identity), last_used }
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        // It has one since it was made here.
+        self.identity.session.as_ref().unwrap_or(SessionId::nobodys())
+    }
+
+    /// The user's name in its stored spelling.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.identity.user
     }
 
     #[must_use]

@@ -352,7 +352,7 @@ async fn threat_36_no_token_is_made_by_a_session_that_a_new_password_ended(place
     here.add_user("ann").await;
     let made = here.sign_in("ann").await;
     let live = here.stores.sessions.find(&made.gate_hash).await.unwrap().unwrap();
-    let asked = |secret: &str| ApiToken { version: live.token_version, ..draft(user("ann"), secret) };
+    let asked = |secret: &str| ApiToken { version: live.identity.token_version, ..draft(user("ann"), secret) };
     let token = here.stores.api_tokens.create(asked("before"), None).await.unwrap();
     assert!(holds(&here, &token).await);
     there.stores.credentials.set_password_hash("ann", SecretString::from("new")).await.unwrap();

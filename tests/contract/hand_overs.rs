@@ -7,7 +7,7 @@ use postern::{
     ports::{End, HandOver},
 };
 
-use crate::harness::{Place, eventually, session};
+use crate::harness::{Place, eventually, session, told_of};
 
 crate::for_every_store!(
     a_code_is_redeemed_once,
@@ -73,7 +73,10 @@ async fn a_handed_over_session_ends_with_the_one_that_it_came_from(place: Place)
         let parent = node.sign_in("ann").await;
         let (first, second, foreign) = (child(&parent), child(&parent), node.sign_in("ann").await);
         for made in [&first, &second] {
-            assert_eq!(sessions.create(made.clone(), &[]).await.unwrap().session, SessionFacts::from(made));
+            assert_eq!(
+                told_of(&sessions.create(made.clone(), &[]).await.unwrap()),
+                (made.id.clone(), SessionFacts::from(made))
+            );
             other.warm(made).await;
         }
         let ended = if by_child { &second } else { &parent };
@@ -147,9 +150,12 @@ async fn sessions_of_a_version_that_handed_nothing_over_live_on(place: Place) {
         .await;
     let node = place.node().await;
     let found = node.stores.sessions.find(&ann.gate_hash).await.unwrap().unwrap();
-    assert_eq!(found.session, SessionFacts::from(&ann));
+    assert_eq!(told_of(&found), (ann.id.clone(), SessionFacts::from(&ann)));
     let made = child(&ann);
-    assert_eq!(node.stores.sessions.create(made.clone(), &[]).await.unwrap().session, SessionFacts::from(&made));
+    assert_eq!(
+        told_of(&node.stores.sessions.create(made.clone(), &[]).await.unwrap()),
+        (made.id.clone(), SessionFacts::from(&made))
+    );
     assert_eq!(node.stores.sessions.end(End::One(&ann.id)).await.unwrap(), 2);
     node.stop().await;
 }

@@ -15,13 +15,13 @@ use postern::{
     config::{self, DatabaseAddress, SessionsPlace, Storage, UsersSource},
     core::{
         identity::Factor,
-        session::{Lifetimes, Session, SessionId, TokenHash},
+        session::{Lifetimes, Session, SessionFacts, SessionId, TokenHash},
         time::Timestamp,
         tokens::SigningAlgorithm,
         user::User,
     },
     observe::{metrics::Metrics, readiness::Readiness},
-    ports::{Clock, Peek},
+    ports::{Clock, LiveSession, Peek},
     store::{
         OpenError, Options, Stores, open_with,
         system::{SystemClock, SystemEntropy},
@@ -287,6 +287,11 @@ pub(crate) fn user(name: &str) -> User {
         email: Some(format!("{name}@example.com")),
         ..User::new(name, vec!["staff".to_owned()])
     }
+}
+
+/// What memory tells of a session.
+pub(crate) fn told_of(live: &LiveSession) -> (SessionId, SessionFacts) {
+    (live.id().clone(), live.session.clone())
 }
 
 /// Times are whole milliseconds of the present: the stores run on the machine's clock here.

@@ -176,7 +176,10 @@ async fn a_session_that_is_made_while_the_password_changes_does_not_outlive_the_
     let created = creating.await.unwrap();
     let version = there.users.find("ann").await.unwrap().unwrap().token_version;
     let survives = there.sessions.list(Some("ann")).await.unwrap().iter().any(|session| session.id == made.id);
-    assert!(!survives || created.is_ok_and(|live| live.token_version == version), "alive, and of the old password");
+    assert!(
+        !survives || created.is_ok_and(|live| live.identity.token_version == version),
+        "alive, and of the old password"
+    );
     here.close().await;
     there.close().await;
 }

@@ -137,7 +137,7 @@ async fn a_database_of_the_version_before_our_tokens_keeps_its_key_and_its_sessi
     let key = signing.signing(now).unwrap();
     assert_eq!((key.kid.as_str(), key.times.signs_from, key.times.retires_at), (KID, made.created_at, None));
     let found = stores.sessions.find(&made.gate_hash).await.unwrap().unwrap();
-    assert_eq!((found.session.id.clone(), found.token_version), (made.id.clone(), 4));
+    assert_eq!((found.id().clone(), found.identity.token_version), (made.id.clone(), 4));
     // The old key goes its way, and the old session gets tokens.
     let takeover = Takeover::After(MINUTE);
     let access = settings().access;

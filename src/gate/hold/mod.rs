@@ -176,7 +176,7 @@ impl Gate {
             return Hold::Over(Over::Lifetime);
         }
         // A key that was removed in an emergency takes along what it signed.
-        if live.token_version != token.version || !keys.verifying(now).any(|key| key.kid == token.kid) {
+        if live.identity.token_version != token.version || !keys.verifying(now).any(|key| key.kid == token.kid) {
             return Hold::Over(Over::Credential);
         }
         match self.hold_of(site, identity, live) {

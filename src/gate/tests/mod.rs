@@ -12,6 +12,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     core::{
+        identity::Identity,
         session::Session,
         site::AUTHORIZATION_ONLY,
         target::{Scheme, Target},
@@ -164,8 +165,8 @@ async fn idle_is_declared_only_after_the_store_was_read() {
 async fn a_session_counts_only_on_its_own_domain() {
     let f = fixture().cookie("a");
     let foreign = Session { domain: "example.org".to_owned(), ..row('a', 1) };
-    let identity = Arc::clone(&session('a', 1).identity);
-    f.stores.store(&Arc::new(LiveSession::new(&foreign, identity, 4)));
+    let identity = Identity::clone(&session('a', 1).identity);
+    f.stores.store(&Arc::new(LiveSession::new(&foreign, identity)));
     assert_eq!(f.verdict("/staff/x").await, "sign_in");
 }
 

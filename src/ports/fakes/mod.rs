@@ -25,7 +25,7 @@ use crate::core::{
     policy::{Level, PolicyDraft, RuleDraft, RuleSet},
     request::Role,
     route::{HostPattern, Route, RouteTable, Upstream, UpstreamTimeouts},
-    session::{Lifetimes, Session, SessionFacts, SessionId, TokenHash},
+    session::{Lifetimes, Session, SessionId, TokenHash},
     site::{CookieScope, ListenerSite, Mount, PortalSite, SameSite, Site},
     target::{EncodedSlashes, Scheme},
     time::Timestamp,
@@ -86,12 +86,12 @@ impl Stores {
         self.stored.lock().unwrap().clear();
     }
 
-    fn read(&self, wanted: impl Fn(&SessionFacts) -> bool) -> Result<Option<Arc<LiveSession>>, Unavailable> {
+    fn read(&self, wanted: impl Fn(&LiveSession) -> bool) -> Result<Option<Arc<LiveSession>>, Unavailable> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         if self.down.load(Ordering::SeqCst) {
             return Err(Unavailable { store: "sessions", detail: "down".to_owned() });
         }
-        Ok(self.stored.lock().unwrap().iter().find(|live| wanted(&live.session)).cloned())
+        Ok(self.stored.lock().unwrap().iter().find(|live| wanted(live)).cloned())
     }
 
     async fn asked(&self) {
@@ -102,12 +102,12 @@ impl Stores {
         }
     }
 
-    fn peeked(&self, wanted: impl Fn(&SessionFacts) -> bool) -> Peek {
+    fn peeked(&self, wanted: impl Fn(&LiveSession) -> bool) -> Peek {
         self.remembered
             .lock()
             .unwrap()
             .iter()
-            .find(|live| wanted(&live.session))
+            .find(|live| wanted(live))
             .map_or(Peek::Unsure, |live| Peek::Hit(Arc::clone(live)))
     }
 }
@@ -115,35 +115,35 @@ impl Stores {
 #[async_trait]
 impl Sessions for Stores {
     fn peek(&self, gate_hash: &TokenHash) -> Peek {
-        self.peeked(|session| session.gate_hash == *gate_hash)
+        self.peeked(|live| live.session.gate_hash == *gate_hash)
     }
     fn peek_id(&self, id: &SessionId) -> Peek {
         self.peeks.fetch_add(1, Ordering::SeqCst);
         self.glance(id)
     }
     fn glance(&self, id: &SessionId) -> Peek {
-        self.peeked(|session| session.id == *id)
+        self.peeked(|live| live.id() == id)
     }
     async fn find(&self, gate_hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, Unavailable> {
-        self.read(|session| session.gate_hash == *gate_hash)
+        self.read(|live| live.session.gate_hash == *gate_hash)
     }
     async fn find_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, Unavailable> {
         self.asked().await;
-        self.read(|session| session.id == *id)
+        self.read(|live| live.id() == id)
     }
     async fn absent(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Unavailable> {
         self.read(|_| false)?;
         let stored = self.stored.lock().unwrap();
-        Ok(ids.iter().filter(|id| stored.iter().all(|live| live.session.id != **id)).cloned().collect())
+        Ok(ids.iter().filter(|id| stored.iter().all(|live| live.id() != *id)).cloned().collect())
     }
     async fn find_ids(&self, ids: &[SessionId]) -> Result<Each<SessionId, Arc<LiveSession>>, Unavailable> {
         self.asked().await;
         let ids: HashSet<&SessionId> = ids.iter().collect();
         self.read(|_| false)?;
         let stored = self.stored.lock().unwrap();
-        let wanted = stored.iter().filter(|live| ids.contains(&live.session.id));
+        let wanted = stored.iter().filter(|live| ids.contains(live.id()));
         Ok(Each {
-            found: wanted.map(|live| (live.session.id.clone(), Arc::clone(live))).collect(),
+            found: wanted.map(|live| (live.id().clone(), Arc::clone(live))).collect(),
             unsure: self.damaged.lock().unwrap().iter().cloned().collect(),
         })
     }
@@ -355,7 +355,7 @@ pub(crate) fn session(mark: char, idle: u64) -> Arc<LiveSession> {
     };
     let session = row(mark, idle);
     let identity = Identity::new(&user, session.factor, session.signed_in_at, Some(session.id.clone())).unwrap();
-    Arc::new(LiveSession::new(&session, Arc::new(identity), 4))
+    Arc::new(LiveSession::new(&session, identity))
 }
 
 pub(crate) fn cookie_of(mark: char) -> String {

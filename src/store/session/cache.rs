@@ -2,8 +2,8 @@
 //! log of changes. Never waits, never answers "gone": what is not here is asked of the store.
 //!
 //! Three things make an entry count: memory is trusted (the follower read the log within the last [`TRUST`]), the entry was not
-//! dropped, nor was its user. Entries are found dead by flags they share with whoever drops them, so that a user's sessions
-//! die in one step however many they are, and eviction can never leave one behind that nothing can reach.
+//! dropped, nor was its user. Those of a user share a flag with whoever drops them, so that a user's sessions die in one step
+//! however many they are.
 //!
 //! A read of the store races with an end of the session: whoever reads takes the [`Generation`] first, and what was dropped
 //! since then keeps the answer out of the cache.
@@ -22,28 +22,28 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
-use moka::{policy::EvictionPolicy, sync::Cache};
 
-use super::rows::Belongs;
+use super::{entries::Entries, rows::Belongs};
 use crate::{
     core::{
         ground::Watch,
         identity::{Identity, Profile},
-        session::{SessionId, TokenHash},
+        session::{CookieFacts, SessionId, TokenHash},
         user::folded,
     },
     ports::{Clock, LiveSession},
 };
 
 /// Sessions kept at most.
-const CAPACITY: u64 = 2_000_000;
+const CAPACITY: usize = 2_000_000;
 /// Forgotten after so long without a look: frees the memory of sessions that ended by their age.
 const FORGET: Duration = Duration::from_secs(3600);
 /// Without a look at the log of changes for so long, memory is unsure (invariant 7).
 const TRUST: Duration = Duration::from_secs(2);
 /// Names that may be nobody's are cleaned away when there are so many.
 const FEW_USERS: usize = 4_096;
+/// Nothing is shared of those that come after so many.
+const FEW_COOKIES: usize = 64;
 const NEVER: i64 = i64::MIN;
 
 /// Whom memory hears from: it is believed while all of them were heard a moment ago.
@@ -77,13 +77,6 @@ impl Watch for Watched {
     }
 }
 
-struct Entry {
-    live: Arc<LiveSession>,
-    dropped: AtomicBool,
-    user_dropped: Arc<AtomicBool>,
-    era: u64,
-}
-
 /// What only changes together: taken for insertions and drops, never for a look.
 #[derive(Default)]
 struct Ledger {
@@ -92,6 +85,20 @@ struct Ledger {
     users: HashMap<Box<str>, Known>,
     /// How many of them were left when `leash` last cleaned.
     cleaned_at: usize,
+    /// Of the few domains that are configured, and of what was configured before.
+    cookies: Vec<Arc<CookieFacts>>,
+}
+
+impl Ledger {
+    fn cookie(&mut self, wanted: &Arc<CookieFacts>) -> Arc<CookieFacts> {
+        if let Some(known) = self.cookies.iter().find(|known| *known == wanted) {
+            return known.clone();
+        }
+        if self.cookies.len() < FEW_COOKIES {
+            self.cookies.push(wanted.clone());
+        }
+        wanted.clone()
+    }
 }
 
 /// What all entries of a user share.
@@ -107,37 +114,9 @@ impl Known {
     }
 }
 
-/// The entries, by both names.
-struct Held {
-    by_hash: Cache<TokenHash, Arc<Entry>>,
-    /// What `by_hash` holds and no more: a second cache would weigh as much as the first.
-    by_id: Arc<DashMap<SessionId, Arc<Entry>>>,
-}
-
-impl Held {
-    fn none(capacity: u64) -> Arc<Self> {
-        let by_id: Arc<DashMap<SessionId, Arc<Entry>>> = Arc::default();
-        let index = by_id.clone();
-        let by_hash = Cache::builder()
-            .max_capacity(capacity)
-            .eviction_policy(EvictionPolicy::lru())
-            .time_to_idle(FORGET)
-            .eviction_listener(move |_hash, entry: Arc<Entry>, _cause| removed(&index, &entry))
-            .build();
-        Arc::new(Self { by_hash, by_id })
-    }
-}
-
-/// An entry is held by its hash no longer. It may be told of late: another one may be there by the same id.
-fn removed(index: &DashMap<SessionId, Arc<Entry>>, entry: &Arc<Entry>) {
-    // Nothing can drop it by id from now on, so nobody may hold it for alive either.
-    entry.dropped.store(true, Ordering::Release);
-    index.remove_if(&entry.live.session.id, |_, held| Arc::ptr_eq(held, entry));
-}
-
 /// What was held until everything was dropped. To free it takes seconds, of a million sessions.
 pub(super) struct Emptied {
-    held: Arc<Held>,
+    held: Arc<Entries>,
     users: HashMap<Box<str>, Known>,
 }
 
@@ -150,13 +129,13 @@ impl Emptied {
     /// Entries and users.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.held.by_id.len(), self.users.len())
+        (self.held.sizes().1, self.users.len())
     }
 }
 
 pub(in crate::store) struct SessionCache {
-    held: ArcSwap<Held>,
-    capacity: u64,
+    held: ArcSwap<Entries>,
+    capacity: usize,
     ledger: Mutex<Ledger>,
     /// Goes up when everything is dropped.
     era: AtomicU64,
@@ -172,9 +151,9 @@ impl SessionCache {
         Self::of_capacity(clock, CAPACITY)
     }
 
-    pub(super) fn of_capacity(clock: Arc<dyn Clock>, capacity: u64) -> Self {
+    pub(super) fn of_capacity(clock: Arc<dyn Clock>, capacity: usize) -> Self {
         Self {
-            held: ArcSwap::new(Held::none(capacity)),
+            held: ArcSwap::new(Entries::none(capacity)),
             capacity,
             ledger: Mutex::default(),
             era: AtomicU64::new(0),
@@ -186,23 +165,20 @@ impl SessionCache {
 
     /// `Err(())`: memory is unsure as a whole.
     pub(super) fn by_hash(&self, hash: &TokenHash) -> Result<Option<Arc<LiveSession>>, ()> {
-        self.trusted()?;
-        Ok(self.held.load().by_hash.get(hash).and_then(|entry| self.alive(&entry)))
+        let now = self.trusted_at()?;
+        Ok(self.held.load().by_hash(hash, now))
     }
 
     pub(super) fn by_id(&self, id: &SessionId) -> Result<Option<Arc<LiveSession>>, ()> {
-        self.trusted()?;
-        // A session that is looked up by id alone is forgotten sooner than it need be, and read again.
-        let entry = self.held.load().by_id.get(id).map(|entry| entry.value().clone());
-        Ok(entry.and_then(|entry| self.alive(&entry)))
+        let now = self.trusted_at()?;
+        Ok(self.held.load().by_id(id, now))
     }
 
-    /// What ends together with this session, as far as it was ever remembered: whether it still counts or not.
+    /// What ends together with this session, as far as it is remembered: whether it still counts or not.
     pub(super) fn belongs(&self, id: &SessionId) -> Option<Belongs> {
-        let held = self.held.load();
-        let entry = held.by_id.get(id)?;
-        let LiveSession { session, .. } = &*entry.live;
-        let (user, parent, made_at) = (folded(&session.user), session.parent.clone(), session.created_at);
+        let live = self.held.load().known(id)?;
+        let (user, parent, made_at) =
+            (folded(&live.identity.user), live.session.parent.as_deref().cloned(), live.session.created_at);
         Some(Belongs::To { user, parent, made_at })
     }
 
@@ -245,26 +221,16 @@ impl SessionCache {
         forget();
     }
 
-    /// Of sessions: asked by every request, so with one look at the clock.
-    fn trusted(&self) -> Result<(), ()> {
+    /// Of sessions: asked by every request, so with one look at the clock. What it said.
+    fn trusted_at(&self) -> Result<Duration, ()> {
         let looked_at = self.looked_at.load(Ordering::Acquire).min(self.redis_looked_at.load(Ordering::Acquire));
-        if self.is_recent(looked_at) { Ok(()) } else { Err(()) }
+        let now = self.clock.monotonic();
+        if is_recent(looked_at, now) { Ok(now) } else { Err(()) }
     }
 
     /// Whether memory may be believed, whatever of it but sessions: the log of changes was looked at a moment ago.
     pub(in crate::store) fn is_trusted(&self) -> bool {
-        self.is_recent(self.looked_at.load(Ordering::Acquire))
-    }
-
-    fn is_recent(&self, looked_at: i64) -> bool {
-        looked_at != NEVER && self.monotonic_millis().saturating_sub(looked_at) < millis(TRUST)
-    }
-
-    fn alive(&self, entry: &Entry) -> Option<Arc<LiveSession>> {
-        let dead = entry.dropped.load(Ordering::Acquire)
-            || entry.user_dropped.load(Ordering::Acquire)
-            || entry.era != self.era.load(Ordering::Acquire);
-        (!dead).then(|| entry.live.clone())
+        is_recent(self.looked_at.load(Ordering::Acquire), self.clock.monotonic())
     }
 
     /// To be taken before the store is read.
@@ -272,16 +238,23 @@ impl SessionCache {
         Generation(self.ledger().generation)
     }
 
-    /// One profile for all sessions of a user, as long as it says the same.
-    pub(super) fn shared(&self, folded_user: &str, identity: Identity) -> Identity {
+    /// One profile for all sessions of a user, as long as it says the same, and one record of all cookies
+    /// that are alike.
+    pub(super) fn shared(
+        &self,
+        folded_user: &str,
+        identity: Identity,
+        cookie: &Arc<CookieFacts>,
+    ) -> (Identity, Arc<CookieFacts>) {
         let mut ledger = self.ledger();
+        let cookie = ledger.cookie(cookie);
         let known = ledger.users.entry(folded_user.into()).or_default();
         let identity = match known.profile.upgrade() {
             Some(profile) => identity.sharing(&profile),
             None => identity,
         };
         known.profile = Arc::downgrade(identity.profile());
-        identity
+        (identity, cookie)
     }
 
     /// Remembers what the store said, unless anything was dropped since `read_at`: then the answer may be older than the drop.
@@ -291,27 +264,18 @@ impl SessionCache {
             return;
         }
         let held = self.held.load();
-        if let Some((_, before)) = held.by_id.remove(&live.session.id) {
-            before.dropped.store(true, Ordering::Release);
-            held.by_hash.invalidate(&before.live.session.gate_hash);
+        if let Some(before) = held.known(live.id()) {
             // A use that is noted in memory only must survive the new reading.
-            live.touch(before.live.last_used());
+            live.touch(before.last_used());
         }
         let user_dropped = ledger.users.entry(folded_user.into()).or_default().dropped.clone();
-        let era = self.era.load(Ordering::Acquire);
-        let entry = Arc::new(Entry { live: live.clone(), dropped: AtomicBool::new(false), user_dropped, era });
-        held.by_id.insert(live.session.id.clone(), entry.clone());
-        held.by_hash.insert(live.session.gate_hash, entry);
+        held.insert(live, user_dropped, self.clock.monotonic());
     }
 
     pub(in crate::store) fn drop_session(&self, id: &SessionId) {
         let mut ledger = self.ledger();
         ledger.generation += 1;
-        let held = self.held.load();
-        if let Some((_, entry)) = held.by_id.remove(id) {
-            entry.dropped.store(true, Ordering::Release);
-            held.by_hash.invalidate(&entry.live.session.gate_hash);
-        }
+        drop(self.held.load().remove(id));
     }
 
     pub(in crate::store) fn drop_user(&self, folded_user: &str) {
@@ -331,12 +295,13 @@ impl SessionCache {
 
     /// Takes everything out, in as little time as it takes to take out nothing.
     pub(super) fn emptied(&self) -> Emptied {
-        let none = Held::none(self.capacity);
+        let none = Entries::none(self.capacity);
         let mut ledger = self.ledger();
         ledger.generation += 1;
         let users = mem::take(&mut ledger.users);
-        // First: who still looks into what is taken out finds it dead.
         self.era.fetch_add(1, Ordering::AcqRel);
+        // First: who still looks into what is taken out finds it dead.
+        self.held.load().end();
         Emptied { held: self.held.swap(none), users }
     }
 
@@ -359,7 +324,7 @@ impl SessionCache {
 
     /// Frees what belongs to nobody any more. Now and then.
     pub(in crate::store) fn clean(&self) {
-        self.held.load_full().by_hash.run_pending_tasks();
+        self.held.load_full().clean(self.clock.monotonic(), FORGET);
         self.ledger().users.retain(|_, known| !known.is_nobodys());
     }
 
@@ -370,26 +335,17 @@ impl SessionCache {
 
     /// Entries by hash and by id.
     #[cfg(test)]
-    pub(super) fn sizes(&self) -> (u64, usize) {
-        let held = self.held.load();
-        (held.by_hash.entry_count(), held.by_id.len())
-    }
-
-    /// What tells of the removal of the entry that is there now, to be called later.
-    #[cfg(test)]
-    pub(super) fn removal(&self, id: &SessionId) -> impl FnOnce() + use<> {
-        let held = self.held.load_full();
-        let entry = held.by_id.get(id).unwrap().value().clone();
-        move || removed(&held.by_id, &entry)
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        self.held.load().sizes()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn monotonic_millis(&self) -> i64 {
-        millis(self.clock.monotonic())
-    }
+fn is_recent(looked_at: i64, now: Duration) -> bool {
+    looked_at != NEVER && millis(now).saturating_sub(looked_at) < millis(TRUST)
 }
 
 fn millis(duration: Duration) -> i64 {

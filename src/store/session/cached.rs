@@ -17,7 +17,7 @@ use super::{
 use crate::{
     core::{
         identity::Identity,
-        session::{Lifetimes, Session, SessionId, TokenHash},
+        session::{Lifetimes, Session, SessionFacts, SessionId, TokenHash},
         time::Timestamp,
         user::{User, folded},
     },
@@ -122,17 +122,18 @@ impl CachedSessions {
         };
         let identity = Identity::new(&user, session.factor, session.signed_in_at, Some(session.id.clone()))
             .map_err(|error| Unavailable { store: "users", detail: error.to_string() })?;
-        let identity = self.cache.shared(&folded(&user.name), identity);
-        let live = Arc::new(LiveSession::new(&session, Arc::new(identity), user.token_version));
+        let facts = SessionFacts::from(&session);
+        let (identity, cookie) = self.cache.shared(&folded(&user.name), identity, &facts.cookie);
+        let live = Arc::new(LiveSession::of(session.id, SessionFacts { cookie, ..facts }, identity));
         {
             let mut uses = self.uses();
             if uses.arrivals != read_at.arrivals {
                 return Ok(Reading::Outdated);
             }
-            if let Some(used) = uses.last_of(&live.session.id) {
+            if let Some(used) = uses.last_of(live.id()) {
                 live.touch(used);
             }
-            if let Some(used) = uses.pending.get_mut(&live.session.id) {
+            if let Some(used) = uses.pending.get_mut(live.id()) {
                 // From here on uses are noted on the new one.
                 *used = live.clone();
             }
@@ -288,7 +289,7 @@ impl Sessions for CachedSessions {
         if noted && before > session.session.last_used_at {
             return;
         }
-        self.uses().pending.entry(session.session.id.clone()).or_insert_with(|| session.clone());
+        self.uses().pending.entry(session.id().clone()).or_insert_with(|| session.clone());
     }
 
     async fn list(&self, user: Option<&str>) -> Result<Vec<Session>, Unavailable> {

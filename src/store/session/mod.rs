@@ -4,6 +4,7 @@ mod cache;
 mod cached;
 mod database;
 mod ends;
+mod entries;
 mod record;
 mod records;
 mod redis;

@@ -280,7 +280,7 @@ pub(super) async fn write_uses(write: &mut Write, uses: &[Arc<LiveSession>]) -> 
     };
     let uses: serde_json::Value = uses
         .iter()
-        .map(|live| serde_json::json!({ "id": live.session.id.as_str(), "at": live.last_used().unix_millis() }))
+        .map(|live| serde_json::json!({ "id": live.id().as_str(), "at": live.last_used().unix_millis() }))
         .collect();
     sqlx::query(update).bind(uses.to_string()).execute(&mut **write).await?;
     Ok(())

@@ -3,6 +3,7 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -17,7 +18,7 @@ use crate::{
     config::DatabaseAddress,
     core::{
         identity::{Factor, Identity},
-        session::{Session, SessionId, TokenHash},
+        session::{CookieFacts, Session, SessionId, TokenHash},
         time::Timestamp,
         user::User,
     },
@@ -61,7 +62,7 @@ fn live(id: &str, user: &str) -> Arc<LiveSession> {
     let (at, session) = (Timestamp::from_unix_millis(0), row(id, user));
     let user = User::new(user, Vec::new());
     let identity = Identity::new(&user, Factor::One, at, Some(session.id.clone())).unwrap();
-    Arc::new(LiveSession::new(&session, Arc::new(identity), 1))
+    Arc::new(LiveSession::new(&session, identity))
 }
 
 fn trusted() -> (Arc<FakeClock>, SessionCache) {
@@ -151,41 +152,145 @@ fn a_new_reading_keeps_the_later_use_that_memory_knew() {
 fn what_is_evicted_leaves_nothing_behind() {
     let clock = Arc::new(FakeClock::default());
     let cache = SessionCache::of_capacity(clock.clone(), 100);
-    cache.trust(Source::Log, clock.monotonic());
     for number in 0..300 {
+        clock.0.store(number * 1_000, Ordering::Relaxed);
+        cache.trust(Source::Log, clock.monotonic());
         cache.remember(&live(&format!("s{number}"), "ann"), "ann", cache.generation());
+        assert!(holds(&cache, "s0"), "it is looked up all the time");
     }
-    cache.clean();
     assert_eq!(cache.sizes(), (100, 100));
-    let held: Vec<bool> = (0..300).map(|number| holds(&cache, &format!("s{number}"))).collect();
-    assert_eq!(held.iter().filter(|is_held| **is_held).count(), 100);
-    assert!(!held[0] && held[299], "the oldest went");
+    for number in 1..300 {
+        assert_eq!(
+            holds(&cache, &format!("s{number}")),
+            number > 200,
+            "{number}: what was not looked up for longest goes"
+        );
+    }
 }
 
 #[test]
-fn a_removal_that_is_told_of_late_takes_only_what_was_removed() {
+fn what_nobody_looks_up_for_an_hour_is_forgotten() {
+    let (clock, cache) = trusted();
+    for id in ["a", "b"] {
+        cache.remember(&live(id, "ann"), "ann", cache.generation());
+    }
+    for hours in [1_u64, 2] {
+        clock.0.store((hours * 3_600 - 60) * 1_000, Ordering::Relaxed);
+        cache.trust(Source::Log, clock.monotonic());
+        assert!(holds(&cache, "a"));
+        cache.clean();
+        assert_eq!(cache.sizes(), (2, 2), "not yet");
+        clock.0.store((hours * 3_600 + 60) * 1_000, Ordering::Relaxed);
+        cache.trust(Source::Log, clock.monotonic());
+        assert!(hours == 2 || holds(&cache, "b"));
+        cache.clean();
+    }
+    clock.0.store(3 * 3_600 * 1_000, Ordering::Relaxed);
+    cache.trust(Source::Log, clock.monotonic());
+    assert!(holds(&cache, "a"));
+    cache.clean();
+    assert_eq!(cache.sizes(), (1, 1));
+    assert!(holds(&cache, "a") && !holds(&cache, "b"));
+}
+
+/// By both names, none for another, all gone by either.
+#[test]
+fn many_are_found_and_forgotten_one_by_one() {
+    let (_, cache) = trusted();
+    let number_of = 20_000;
+    let identity = live("", "ann").identity.clone();
+    for number in 0..number_of {
+        let session = Arc::new(LiveSession::new(&row(&format!("s{number}"), "ann"), Identity::clone(&identity)));
+        cache.remember(&session, "ann", cache.generation());
+        // Read anew, as when memory was unsure.
+        cache.remember(&session, "ann", cache.generation());
+    }
+    assert_eq!(cache.sizes(), (number_of, number_of));
+    for number in 0..number_of {
+        let id = format!("s{number}");
+        let found = cache.by_hash(&TokenHash::of(&id)).unwrap().unwrap();
+        assert_eq!(found.id().as_str(), id);
+        assert!(holds(&cache, &id));
+    }
+    for number in (0..number_of).step_by(2) {
+        cache.drop_session(&SessionId::new(format!("s{number}")));
+    }
+    assert_eq!(cache.sizes(), (number_of / 2, number_of / 2));
+    for number in 0..number_of {
+        assert_eq!(holds(&cache, &format!("s{number}")), number % 2 == 1);
+    }
+}
+
+/// While some are looked up, remembered and dropped by many at once, memory is cleaned.
+#[test]
+fn whatever_happens_at_once_both_names_lead_to_the_same() {
+    let clock = Arc::new(FakeClock::default());
+    let cache = SessionCache::of_capacity(clock.clone(), 40);
+    cache.trust(Source::Log, clock.monotonic());
+    thread::scope(|threads| {
+        for thread in 0..4_usize {
+            let (cache, clock) = (&cache, &clock);
+            threads.spawn(move || {
+                for round in 0..4_000 {
+                    let number = (round * 7 + thread * 13) % 60;
+                    let id = format!("s{number}");
+                    match round % 5 {
+                        0 => cache.drop_session(&SessionId::new(id)),
+                        1 if round % 50 == 1 => cache.clean(),
+                        2 if thread == 0 => {
+                            clock.0.fetch_add(100_000, Ordering::Relaxed);
+                            cache.trust(Source::Log, clock.monotonic());
+                        }
+                        _ => cache.remember(&live(&id, "ann"), "ann", cache.generation()),
+                    }
+                    let found = cache.by_hash(&TokenHash::of(&format!("s{number}")));
+                    assert!(
+                        found.is_err() || found.unwrap().is_none_or(|live| live.id().as_str() == format!("s{number}"))
+                    );
+                }
+            });
+        }
+    });
+    let (by_hash, by_id) = cache.sizes();
+    assert_eq!(by_hash, by_id, "nothing is left that nothing can reach");
+    assert!(by_hash <= 40);
+    cache.trust(Source::Log, clock.monotonic());
+    assert_eq!((0..60).filter(|number| holds(&cache, &format!("s{number}"))).count(), by_hash);
+}
+
+#[test]
+fn what_takes_the_place_of_another_leaves_nothing_of_it() {
     let (_, cache) = trusted();
     cache.remember(&live("a", "ann"), "ann", cache.generation());
-    let removal = cache.removal(&SessionId::new("a".to_owned()));
-    cache.remember(&live("a", "ann"), "ann", cache.generation());
-    removal();
-    assert!(holds(&cache, "a"));
-    let removal = cache.removal(&SessionId::new("a".to_owned()));
-    removal();
-    assert!(!holds(&cache, "a"), "and that one itself is dead");
+    let rotated = Session { gate_hash: TokenHash::of("new"), ..row("a", "ann") };
+    let rotated = Arc::new(LiveSession::new(&rotated, Identity::clone(&live("a", "ann").identity)));
+    cache.remember(&rotated, "ann", cache.generation());
+    assert!(cache.by_hash(&TokenHash::of("a")).unwrap().is_none(), "by the hash that it had before");
+    assert!(cache.by_hash(&TokenHash::of("new")).unwrap().is_some());
+    let other = Session { gate_hash: TokenHash::of("new"), ..row("b", "ann") };
+    cache.remember(
+        &Arc::new(LiveSession::new(&other, Identity::clone(&live("b", "ann").identity))),
+        "ann",
+        cache.generation(),
+    );
+    assert!(cache.by_id(&SessionId::new("a".to_owned())).unwrap().is_none(), "its hash is another's now");
+    assert_eq!(cache.sizes(), (1, 1));
 }
 
 #[test]
 fn sessions_of_a_user_share_a_profile_as_long_as_it_says_the_same() {
     let (_, cache) = trusted();
     let of = |id: &str, user: &str| Identity::clone(&live(id, user).identity);
-    let first = cache.shared("ann", of("a1", "ann"));
-    let second = cache.shared("ann", of("a2", "ann"));
+    let cookie = |domain: &str| Arc::new(CookieFacts { domain: domain.into(), remembered: false });
+    let (first, alike) = cache.shared("ann", of("a1", "ann"), &cookie("example.com"));
+    let (second, same) = cache.shared("ann", of("a2", "ann"), &cookie("example.com"));
     assert!(Arc::ptr_eq(first.profile(), second.profile()));
-    let changed = cache.shared("ann", of("a3", "Ann"));
+    assert!(Arc::ptr_eq(&alike, &same), "and what is alike of their cookies");
+    let (changed, other) = cache.shared("ann", of("a3", "Ann"), &cookie("example.net"));
+    assert_eq!(*other.domain, *"example.net");
     assert_eq!(*changed.user, *"Ann", "what was changed since is not taken for the same");
     assert!(!Arc::ptr_eq(first.profile(), changed.profile()));
-    let next = cache.shared("ann", of("a4", "Ann"));
+    let (next, _) = cache.shared("ann", of("a4", "Ann"), &cookie("example.com"));
     assert!(Arc::ptr_eq(changed.profile(), next.profile()));
 }
 
@@ -263,7 +368,7 @@ async fn what_was_outdated_by_a_writing_is_read_again_in_one_question() {
     for number in 0..50 {
         let live = sessions.create(row(&format!("s{number}"), "ann"), &[]).await.unwrap();
         sessions.used(&live, used_at);
-        ids.push(live.session.id.clone());
+        ids.push(live.id().clone());
     }
     users.asked_for_one.store(0, Ordering::SeqCst);
     let each = sessions.find_ids(&ids).await.unwrap();

@@ -205,7 +205,7 @@ async fn threat_36_a_stream_ends_when_its_user_is_another() {
         let live = session('a', 1);
         let again = |user: &User| {
             let identity = Identity::new(user, Factor::One, live.identity.signed_in_at, live.identity.session.clone());
-            Arc::new(LiveSession::new(&row('a', 1), Arc::new(identity.unwrap()), live.token_version))
+            Arc::new(LiveSession::new(&row('a', 1), identity.unwrap()))
         };
         let scene = Scene::with(&again(&now));
         let open = scene.open(&again(&before));
@@ -269,7 +269,7 @@ async fn a_slow_store_ends_no_stream_that_is_alive() {
 async fn what_is_damaged_ends_no_other_stream() {
     let (good, bad) = (session('a', 1), session('b', 1));
     let scene = Scene::with(&good);
-    scene.stores.damaged.lock().unwrap().push(bad.session.id.clone());
+    scene.stores.damaged.lock().unwrap().push(bad.id().clone());
     let (of_good, of_bad) = (scene.open(&good), scene.open(&bad));
     for seconds in 1..10 {
         scene.look_at(seconds).await;
