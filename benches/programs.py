@@ -130,8 +130,10 @@ class Postern:
         folder = machine.folder / name
         self.admin, self.policies, self.rule_count = admin, folder / "policies/rules.yaml", rule_count
         (folder / "policies").mkdir(parents=True)
+        # Beside the configuration, as everybody has it: what is written there would wake whoever watches the configuration.
+        (folder / "data").mkdir()
         self.policies.write_text(rules(rule_count))
-        storage = storage or f"database: 'sqlite://{folder}/postern.db', key_file: '{folder}/key'"
+        storage = storage or f"database: 'sqlite://{folder}/data/postern.db', key_file: '{folder}/key'"
         config = folder / "postern.yaml"
         config.write_text(f"""
 server:

@@ -38,7 +38,7 @@ def fill(count, cookies):
 
     def into(folder):
         now = time.time_ns() // 1_000_000
-        database = sqlite3.connect(folder / "postern.db")
+        database = sqlite3.connect(folder / "data/postern.db")
         chance = random.Random(count)
 
         def secret():
