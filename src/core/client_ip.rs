@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use http::HeaderMap;
 use ipnet::IpNet;
 
+use super::header::X_FORWARDED_FOR;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientAddress {
     /// IPv4 mapped into IPv6 stands here as IPv4.
@@ -33,7 +35,7 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> C
         return ClientAddress::Known(peer);
     }
     // Several headers are one list, in order (RFC 9110 §5.3); a proxy appends, so its own word is the rightmost.
-    for header in headers.get_all("x-forwarded-for").iter().rev() {
+    for header in headers.get_all(X_FORWARDED_FOR).iter().rev() {
         let Ok(list) = header.to_str() else { return ClientAddress::Unknown };
         for entry in list.rsplit(',') {
             match address_of(entry.trim()) {

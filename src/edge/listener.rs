@@ -5,7 +5,7 @@
 use std::{
     any::Any,
     os::fd::IntoRawFd,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -28,7 +28,7 @@ use pingora::{
 };
 use tokio::{
     sync::{Semaphore, oneshot, watch},
-    time::timeout,
+    time::{Instant, Sleep, sleep, timeout},
 };
 
 use crate::core::certificate::CertificateNames;
@@ -138,13 +138,16 @@ impl ServerApp for Door {
             return self.http2(stream, shutdown).await;
         }
         let mut closes = pin!(closes(shutdown.clone()));
-        let (mut limit, mut kept) = (FIRST_HEADER, None);
+        // One a connection, that is set anew where it goes off too soon: to enter one a request among the runtime's timers and to take it out costs more.
+        let mut timer = pin!(sleep(FIRST_HEADER));
+        let (mut deadline, mut kept) = (timer.deadline(), None);
         let line = Arc::new(Line::default());
         loop {
             let head = tokio::select! {
                 // What has come is answered, also while the listener closes.
                 biased;
-                head = timeout(limit, head::read(&mut stream)) => head.ok().flatten(),
+                head = head::read(&mut stream) => head,
+                () = reached(timer.as_mut(), deadline) => None,
                 () = &mut closes => None,
             };
             let Some(head) = head else {
@@ -155,7 +158,7 @@ impl ServerApp for Door {
             let serving = self.proxy.process_new_http(session(stream, head, kept), shutdown);
             let served = until_ended(&line, serving).await??;
             (stream, kept) = served.consume();
-            limit = NEXT_HEADER;
+            deadline = after(NEXT_HEADER);
         }
     }
 
@@ -218,6 +221,22 @@ fn session(stream: Stream, head: Head, kept: Option<HttpPersistentSettings>) -> 
         session.set_connection_user_context(Some(Box::new(fault)));
     }
     session
+}
+
+/// Waits until then, by a timer that is set to then or sooner.
+async fn reached(mut timer: Pin<&mut Sleep>, deadline: Instant) {
+    loop {
+        timer.as_mut().await;
+        if timer.deadline() >= deadline {
+            return;
+        }
+        timer.as_mut().reset(deadline);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock of the runtime's timers; tests pause it")]
+fn after(time: Duration) -> Instant {
+    Instant::now() + time
 }
 
 async fn closes(mut shutdown: ShutdownWatch) {

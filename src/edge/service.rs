@@ -231,7 +231,8 @@ impl ProxyHttp for Proxy {
         let (Some(_), Some(route)) = (&context.permit, context.route.clone()) else {
             return Error::e_explain(ErrorType::HTTPStatus(500), "no permit");
         };
-        let now = self.edge.gate.clock.monotonic();
+        // When it began: names are kept for seconds, and the clock has a price.
+        let now = context.started;
         forward::peer(&self.addresses, now, session, context, &route).await
     }
 

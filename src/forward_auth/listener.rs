@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{ForwardAuth, Tls, service::Connection};
+use super::{ForwardAuth, Tls, deadline::KeptTimer, service::Connection};
 use crate::core::certificate::CertificateNames;
 
 /// Connections at once; one more waits in the kernel's queue.
@@ -98,12 +98,8 @@ async fn told_to_stop(shutdown: &mut watch::Receiver<bool>) {
 
 fn server() -> Builder<TokioExecutor> {
     let mut server = Builder::new(TokioExecutor::new());
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(NEXT_HEADER)
-        .max_buf_size(MOST_HEADER_BYTES)
-        .max_headers(MOST_HEADERS);
+    // Each connection brings its own timer.
+    server.http1().header_read_timeout(NEXT_HEADER).max_buf_size(MOST_HEADER_BYTES).max_headers(MOST_HEADERS);
     server
         .http2()
         .timer(TokioTimer::new())
@@ -168,6 +164,8 @@ async fn exchange(
             future::pending().await
         }
     };
+    let mut server = server.clone();
+    server.http1().timer(KeptTimer::default());
     let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
     tokio::select! {
         ended = watcher.watch(connection) => if let Err(error) = ended {

@@ -4,6 +4,7 @@
 //! it asks about, `respond` tells it the verdict. Nothing here decides: that is `Gate::check`.
 
 mod body;
+mod deadline;
 mod dialect;
 mod listener;
 mod respond;

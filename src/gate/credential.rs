@@ -7,16 +7,15 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, header};
 
-use super::{basic, origin, tokens};
+use super::{basic, foreign::ForeignToken, origin, tokens};
 use crate::{
     core::{
-        api_token, ground::Ground, identity::Identity, issuer::TrustedIssuer, request::Facts, route::Route, site::Site,
+        api_token, ground::Ground, identity::Identity, request::Facts, route::Route, session::TokenHash, site::Site,
     },
-    ports::LiveSession,
+    ports::{ForeignTokens, LiveSession},
 };
 
 /// A credential that says it is for us; not verified yet.
-#[derive(Clone, Copy)]
 pub(super) enum Presented<'r> {
     /// An access token with our issuer.
     AccessToken(&'r str),
@@ -25,7 +24,7 @@ pub(super) enum Presented<'r> {
     /// What stands behind `Basic `: a user name and a password, for us unless the header is the application's.
     Basic(&'r str),
     /// A JWT with the issuer of one that is trusted.
-    ForeignToken { issuer: &'r Arc<TrustedIssuer>, token: &'r str },
+    ForeignToken(ForeignToken<'r>),
 }
 
 /// Where it stood.
@@ -41,7 +40,7 @@ impl Presented<'_> {
         match self {
             Self::AccessToken(_) | Self::ApiToken(_) => true,
             Self::Basic(payload) => basic::holds_api_token(payload),
-            Self::ForeignToken { .. } => false,
+            Self::ForeignToken(_) => false,
         }
     }
 
@@ -82,14 +81,15 @@ impl Caller {
 }
 
 /// The first credential for us among the headers that this request may be identified by. Any other belongs to the application.
-pub(super) fn presented<'r>(site: &'r Site, facts: &Facts<'r>) -> Option<Found<'r>> {
+pub(super) fn presented<'r>(site: &'r Site, facts: &Facts<'r>, memory: &dyn ForeignTokens) -> Option<Found<'r>> {
     facts.credentials_from.iter().find_map(|name| {
         let mut values = facts.headers.get_all(name).iter();
-        values.find_map(|value| Some(Found { presented: read(site, value)?, name, value }))
+        values.find_map(|value| Some(Found { presented: read(site, value, Some(memory))?, name, value }))
     })
 }
 
-fn read<'h>(site: &'h Site, value: &'h HeaderValue) -> Option<Presented<'h>> {
+/// `memory`: of tokens that were verified, where it may be asked in place of the token itself.
+fn read<'h>(site: &'h Site, value: &'h HeaderValue, memory: Option<&dyn ForeignTokens>) -> Option<Presented<'h>> {
     let text = value.to_str().ok()?;
     if let Some(payload) = basic::payload(text) {
         return Some(Presented::Basic(payload));
@@ -98,12 +98,22 @@ fn read<'h>(site: &'h Site, value: &'h HeaderValue) -> Option<Presented<'h>> {
     if api_token::says_it_is_one(token) {
         return Some(Presented::ApiToken(token));
     }
-    let named = tokens::issuer_of(token)?;
+    let payload = tokens::payload_of(token)?;
+    let trusted = &site.tokens.trusted_issuers;
+    let hash = if trusted.is_empty() { None } else { Some(TokenHash::of(token)) };
+    // What is remembered for an issuer names that issuer, and no two have one name (nor has one ours): it is not taken apart again.
+    if let Some((memory, hash)) = memory.zip(hash) {
+        let remembered = |issuer| Some(ForeignToken::known(issuer, token, hash, memory.peek(&issuer.key_of(hash))?));
+        if let Some(known) = trusted.iter().find_map(remembered) {
+            return Some(Presented::ForeignToken(known));
+        }
+    }
+    let named = tokens::issuer_in(payload)?;
     if named == site.tokens.issuer {
         return Some(Presented::AccessToken(token));
     }
-    let issuer = site.tokens.trusted_issuers.iter().find(|trusted| trusted.issuer == named)?;
-    Some(Presented::ForeignToken { issuer, token })
+    let issuer = trusted.iter().find(|trusted| trusted.issuer == named)?;
+    Some(Presented::ForeignToken(ForeignToken::new(issuer, token, hash?)))
 }
 
 /// Whether `Authorization` holds a token of ours, in whichever of its fields. What was found is not taken apart again.
@@ -116,7 +126,7 @@ pub(super) fn carries_our_token(site: &Site, found: &Found<'_>, facts: &Facts<'_
 /// Whether this `Authorization` holds a token that says it is ours: never to be handed to an application.
 #[must_use]
 pub fn is_our_token(site: &Site, value: &HeaderValue) -> bool {
-    read(site, value).is_some_and(|presented| presented.is_our_token())
+    read(site, value, None).is_some_and(|presented| presented.is_our_token())
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 §2.1); the scheme's case does not matter (RFC 9110 §11.1).

@@ -108,7 +108,7 @@ impl Gate {
         &self,
         site: &Site,
         facts: &Facts<'_>,
-        presented: Presented<'_>,
+        presented: &Presented<'_>,
     ) -> Result<Option<Caller>, Hindrance> {
         match presented {
             Presented::AccessToken(token) => {
@@ -117,8 +117,8 @@ impl Gate {
             }
             Presented::ApiToken(token) => self.caller_of_api_token(facts, token).await,
             Presented::Basic(payload) => self.caller_of_basic(facts, payload).await,
-            Presented::ForeignToken { issuer, token } => {
-                let found = self.holder_of_foreign(issuer, token).await?;
+            Presented::ForeignToken(token) => {
+                let found = self.holder_of_foreign(token).await?;
                 Ok(found.map(|(identity, ground)| Caller::Credential(identity, ground)))
             }
         }

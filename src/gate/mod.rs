@@ -110,7 +110,7 @@ impl Gate {
     /// Who is asking, in the order of CONTRACT 4, and what the rules say of them.
     async fn identified(&self, site: &Site, facts: &Facts<'_>, route: Option<&Route>, now: Timestamp) -> Outcome {
         // Where the header is the application's, it identifies nobody; a token of ours is kept from the application all the same.
-        let found = credential::presented(site, facts);
+        let found = credential::presented(site, facts, &*self.foreign.tokens);
         let carries_our_token = found.as_ref().is_some_and(|found| credential::carries_our_token(site, found, facts));
         let found = found.filter(|found| {
             !authorization_is_apps(site, facts, route) && found.presented.may_be_used(site, facts, route)
@@ -156,7 +156,7 @@ impl Gate {
         anonymous: Outcome,
         now: Timestamp,
     ) -> Outcome {
-        match self.caller_of(site, facts, found.presented).await {
+        match self.caller_of(site, facts, &found.presented).await {
             Ok(Some(caller)) => {
                 // Its owner's password was for us; the application must not learn it.
                 let carries_our_token = found.is_in_authorization() && matches!(found.presented, Presented::Basic(_));
@@ -164,7 +164,7 @@ impl Gate {
             }
             Ok(None) => {
                 let sign_in = match found.presented {
-                    Presented::AccessToken(_) | Presented::ApiToken(_) | Presented::ForeignToken { .. } => {
+                    Presented::AccessToken(_) | Presented::ApiToken(_) | Presented::ForeignToken(_) => {
                         SignIn::FailedBearer
                     }
                     // Browsers send an application's own password again and again: whoever loads a page can sign in instead.

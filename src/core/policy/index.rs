@@ -80,7 +80,20 @@ impl Index {
 /// Sorted beginnings of paths. All beginnings of a given path lie on the line of parents from its predecessor in the order.
 #[derive(Debug, Default)]
 struct Paths {
+    /// The first bytes of each entry's prefix, side by side: they tell nearly all apart, and a prefix is elsewhere in memory.
+    heads: Vec<u64>,
     entries: Vec<Entry>,
+}
+
+/// The first eight bytes as a number that sorts as they do, filled up with zeros. Where two are equal, the rest has to tell.
+fn head(text: &[u8]) -> u64 {
+    match text.first_chunk() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => text
+            .iter()
+            .zip([56, 48, 40, 32, 24, 16, 8])
+            .fold(0, |head, (byte, shift)| head | (u64::from(*byte) << shift)),
+    }
 }
 
 #[derive(Debug)]
@@ -109,11 +122,20 @@ impl Paths {
             entries.push(Entry { prefix: prefix.clone(), parent, rules });
         }
         entries.shrink_to_fit();
-        Self { entries }
+        Self { heads: entries.iter().map(|entry| head(&entry.prefix)).collect(), entries }
+    }
+
+    /// How many of the entries stand before the path or are the path, in their order.
+    fn up_to(&self, path: &[u8]) -> usize {
+        let own = head(path);
+        let before = self.heads.partition_point(|head| *head < own);
+        let alike = self.heads.get(before..).map_or(0, |rest| rest.partition_point(|head| *head == own));
+        let of_one_head = self.entries.get(before..before + alike).unwrap_or_default();
+        before + of_one_head.partition_point(|entry| *entry.prefix <= *path)
     }
 
     fn collect<'i>(&'i self, path: &[u8], found: &mut Candidates<'i>) -> Option<()> {
-        let mut next = self.entries.partition_point(|entry| *entry.prefix <= *path).checked_sub(1);
+        let mut next = self.up_to(path).checked_sub(1);
         while let Some(entry) = next.and_then(|at| self.entries.get(at)) {
             if path.starts_with(&entry.prefix) {
                 found.push(&entry.rules)?;
@@ -154,5 +176,42 @@ impl Iterator for Candidates<'_> {
             }
         }
         Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn paths(prefixes: &[Vec<u8>]) -> Paths {
+        Paths::new(prefixes.iter().zip(0..).map(|(prefix, rule)| (prefix.as_slice().into(), rule)).collect())
+    }
+
+    proptest! {
+        /// Long enough that the first eight bytes are often alike, with the zero that they are filled up with.
+        #[test]
+        fn the_first_bytes_change_nothing_of_the_order(
+            prefixes in vec(vec(prop::sample::select(vec![0, b'/', b'a', 255]), 0..11), 0..40),
+            path in vec(prop::sample::select(vec![0, b'/', b'a', 255]), 0..12),
+        ) {
+            let paths = paths(&prefixes);
+            prop_assert_eq!(paths.up_to(&path), paths.entries.partition_point(|entry| *entry.prefix <= *path));
+        }
+    }
+
+    #[test]
+    fn beginnings_that_are_alike_for_long_are_told_apart() {
+        let all = ["/team-10", "/team-100", "/team-1000", "/team-10\0", "/team-1", "/team-2"]
+            .map(|prefix| prefix.as_bytes().to_vec());
+        let paths = paths(&all);
+        for (path, rules) in
+            [("/team-100/x", &[0, 1, 4][..]), ("/team-1", &[4]), ("/team-10\0", &[0, 3, 4]), ("/team", &[])]
+        {
+            let mut found = Candidates { lists: [&[]; MOST_LISTS], used: 0 };
+            paths.collect(path.as_bytes(), &mut found).unwrap();
+            assert_eq!(found.collect::<Vec<_>>(), rules, "{path}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! JWTs of trusted issuers (CONTRACT 4; RFC 7519, 8725, 9068): from a Bearer that names one to an identity, or to 401. Called by
 //! `identify`, after `credential` saw whose the token is.
 //!
-//! A token verified before costs a hash and a look into memory. Nothing in a token ever says where its key is: `jwk`, `jku`, `x5u` and
+//! A token verified before costs a hash and a look into memory, made by `credential`. Nothing in a token ever says where its key is: `jwk`, `jku`, `x5u` and
 //! `x5c` refuse it, `kid` only chooses among the keys that the configured address gave (THREATS 45, 48).
 
 mod verify;
@@ -18,6 +18,7 @@ use crate::{
             ForeignTokenKey, KeySource, TrustedIssuer,
             jwks::{KeyPrint, KeySet},
         },
+        session::TokenHash,
         time::Timestamp,
     },
     ports::{ForeignTokens, IssuerKeys, NameCheck, Unavailable, VerifiedToken},
@@ -28,6 +29,30 @@ use verify::{Refused, Token};
 pub struct Foreign {
     pub keys: Arc<dyn IssuerKeys>,
     pub tokens: Arc<dyn ForeignTokens>,
+}
+
+/// A JWT that names a trusted issuer.
+pub(super) struct ForeignToken<'r> {
+    issuer: &'r Arc<TrustedIssuer>,
+    token: &'r str,
+    key: ForeignTokenKey,
+    /// What memory had under the key; whether it still counts was not looked at.
+    known: Option<Arc<VerifiedToken>>,
+}
+
+impl<'r> ForeignToken<'r> {
+    pub(super) fn new(issuer: &'r Arc<TrustedIssuer>, token: &'r str, hash: TokenHash) -> Self {
+        Self { issuer, token, key: issuer.key_of(hash), known: None }
+    }
+
+    pub(super) fn known(
+        issuer: &'r Arc<TrustedIssuer>,
+        token: &'r str,
+        hash: TokenHash,
+        known: Arc<VerifiedToken>,
+    ) -> Self {
+        Self { known: Some(known), ..Self::new(issuer, token, hash) }
+    }
 }
 
 enum Failure {
@@ -48,21 +73,20 @@ impl From<Unavailable> for Failure {
 }
 
 impl Gate {
-    /// Whom a token that names this issuer is of; `None` where it failed.
+    /// Whom a token of a trusted issuer is of; `None` where it failed.
     ///
     /// # Errors
     /// The issuer's keys or the local users are not known now.
     pub(super) async fn holder_of_foreign(
         &self,
-        issuer: &Arc<TrustedIssuer>,
-        token: &str,
+        presented: &ForeignToken<'_>,
     ) -> Result<Option<(Arc<Identity>, Ground)>, Unavailable> {
+        let &ForeignToken { issuer, token, key, ref known } = presented;
         let now = self.clock.now();
-        let key = issuer.key_of(token);
-        if let Some(known) = self.foreign.tokens.peek(&key)
-            && self.still_counts(&known, issuer, now)
+        if let Some(known) = known
+            && self.still_counts(known, issuer, now)
         {
-            return Ok(Some(holder(&known)));
+            return Ok(Some(holder(known)));
         }
         if self.keys_now(issuer).is_some_and(|keys| self.foreign.tokens.is_refused(&key, issuer, &keys)) {
             return Ok(None);

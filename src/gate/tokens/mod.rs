@@ -60,6 +60,11 @@ pub fn is_ours(token: &str, issuer: &str) -> bool {
 /// application and is passed on untouched (CONTRACT 4). What is encrypted, or is longer than any token, says nothing.
 #[must_use]
 pub fn issuer_of(token: &str) -> Option<String> {
+    issuer_in(payload_of(token)?)
+}
+
+/// The second of the three parts of a JWT, still encoded.
+pub(super) fn payload_of(token: &str) -> Option<&str> {
     if token.len() > LONGEST {
         return None;
     }
@@ -67,6 +72,11 @@ pub fn issuer_of(token: &str) -> Option<String> {
     let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return None;
     };
+    Some(payload)
+}
+
+/// As [`issuer_of`], of what [`payload_of`] found.
+pub(super) fn issuer_in(payload: &str) -> Option<String> {
     Some(decoded::<Issuer>(payload)?.iss)
 }
 

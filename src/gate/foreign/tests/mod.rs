@@ -2,6 +2,7 @@
 
 mod names;
 mod refused;
+mod several;
 
 use std::{
     sync::{LazyLock, atomic::Ordering},
