@@ -398,7 +398,7 @@ impl Background {
     /// Each step whatever becomes of the others: one that fails again and again must not keep keys from being told of, or the log from being cut. The first
     /// failure is told.
     pub(super) async fn clean(&self) -> Result<(), Unavailable> {
-        self.cache.clean();
+        self.cache.clean().await;
         let done = [
             self.clean_sessions().await,
             self.api_tokens.clean().await,

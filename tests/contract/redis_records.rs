@@ -34,6 +34,7 @@ crate::for_every_redis!(
     nothing_is_left_of_what_ended,
     leads_to_nothing_are_cleaned_away,
     databases_that_share_a_redis_do_not_share_sessions,
+    a_dump_that_is_read_into_the_database_is_noticed,
 );
 
 async fn is_alive(node: &Node, session: &Session) -> bool {
@@ -473,4 +474,18 @@ async fn databases_that_share_a_redis_do_not_share_sessions(place: Place) {
     assert!(is_alive(&node, &made).await);
     node.stop().await;
     other.stop().await;
+}
+
+/// Of another database, without anybody starting anew.
+async fn a_dump_that_is_read_into_the_database_is_noticed(place: Place) {
+    let node = place.node().await;
+    node.add_user("ann").await;
+    let made = node.sign_in("ann").await;
+    node.warm(&made).await;
+    place.execute("DELETE FROM session_space").await;
+    assert!(node.stores.sessions.find(&made.gate_hash).await.is_err(), "whose it is cannot be said");
+    assert!(!node.knows(&made));
+    assert!(node.stores.sessions.find(&made.gate_hash).await.unwrap().is_none());
+    assert!(is_alive(&node, &node.sign_in("ann").await).await);
+    node.stop().await;
 }

@@ -176,6 +176,8 @@ impl SessionCache {
 
     /// What ends together with this session, as far as it is remembered: whether it still counts or not.
     pub(super) fn belongs(&self, id: &SessionId) -> Option<Belongs> {
+        // What is being read anew is out of the entries for a moment.
+        let _ledger = self.ledger();
         let live = self.held.load().known(id)?;
         let (user, parent, made_at) =
             (folded(&live.identity.user), live.session.parent.as_deref().cloned(), live.session.created_at);
@@ -322,9 +324,13 @@ impl SessionCache {
         }
     }
 
-    /// Frees what belongs to nobody any more. Now and then.
-    pub(in crate::store) fn clean(&self) {
-        self.held.load_full().clean(self.clock.monotonic(), FORGET);
+    /// Frees what belongs to nobody any more, and what nobody looked up for long. Now and then; in steps, between which the log and the stores are heard.
+    pub(in crate::store) async fn clean(&self) {
+        let held = self.held.load_full();
+        for step in 0..held.steps() {
+            held.clean(step, self.clock.monotonic(), FORGET);
+            tokio::task::yield_now().await;
+        }
         self.ledger().users.retain(|_, known| !known.is_nobodys());
     }
 

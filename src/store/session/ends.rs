@@ -20,6 +20,8 @@ use crate::{
 const EVERYBODY: &str = "";
 /// Milliseconds; the shortest time that ends are kept beyond the longest life is as long.
 const CLOCKS_APART: i64 = 600_000;
+/// By so much the clock that made an unknown session may be ahead at most.
+const AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// Rows that a step of the cleaning deletes.
 const STEP: i64 = 500;
 
@@ -150,10 +152,10 @@ pub(super) async fn end_each(write: &mut Write, ids: &[SessionId], made_at: Time
     Ok(())
 }
 
-/// The same of one of which nothing is known. Whether that is news.
+/// One is over of which nothing is known, nor when it was made: as if that were tomorrow, for a clock that is ahead. Whether that is news.
 pub(super) async fn end_unknown(write: &mut Write, id: &SessionId) -> Result<bool, sqlx::Error> {
     let insert = "INSERT INTO ended_sessions (id, at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
-    let at = write.at().unix_millis();
+    let at = write.at().after(AHEAD).unix_millis();
     let done = sqlx::query(insert).bind(id.as_str()).bind(at).execute(&mut **write).await?;
     Ok(done.rows_affected() > 0)
 }

@@ -3,7 +3,7 @@
 //!
 //! Why no cache of a library: there may be a million sessions, and moka's own record of an entry weighs more than the session does (PERFORMANCE.md has
 //! the goal). Here an entry is three words in a table, and one more in the index by id. To look one up takes a read lock of one of many shards; whoever
-//! writes holds one for as long as it takes to move a thousand words at most.
+//! writes holds one for as long as it takes to go over the two thousand entries that a full one has, at most: where its table grows, or the oldest is looked for.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -136,22 +136,25 @@ impl Entries {
         self.is_over.store(true, Ordering::Release);
     }
 
-    /// Forgets what was not looked up for so `long`, as what was dropped with its user is not. A shard at a time; nothing is freed under a lock, nor
-    /// anything looked at but the tables themselves.
-    pub(super) fn clean(&self, now: Duration, long: Duration) {
+    /// Of [`Entries::clean`].
+    pub(super) fn steps(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Forgets of one shard what was not looked up for so `long`, as what was dropped with its user is not. What was held is freed under no lock.
+    pub(super) fn clean(&self, step: usize, now: Duration, long: Duration) {
+        let Some(shard) = self.shards.get(step) else { return };
         let since = seconds(now).saturating_sub(seconds(long));
-        for shard in &self.shards {
-            let gone: Vec<Entry> = {
-                let mut entries = write(&shard.by_hash);
-                let gone = entries.extract_if(|entry| *entry.used_at.get_mut() < since).collect();
-                shrink(&mut entries, |entry| place_of(&entry.live.session.gate_hash));
-                gone
-            };
-            for Entry { live, .. } in &gone {
-                self.unlist(live);
-            }
-            shrink(&mut write(&shard.by_id), |live| self.hasher.hash_one(live.id()));
+        let gone: Vec<Entry> = {
+            let mut entries = write(&shard.by_hash);
+            let gone = entries.extract_if(|entry| *entry.used_at.get_mut() < since).collect();
+            shrink(&mut entries, |entry| place_of(&entry.live.session.gate_hash));
+            gone
+        };
+        for Entry { live, .. } in &gone {
+            self.unlist(live);
         }
+        shrink(&mut write(&shard.by_id), |live| self.hasher.hash_one(live.id()));
     }
 
     /// By hash and by id.

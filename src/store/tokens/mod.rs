@@ -69,6 +69,14 @@ impl DatabaseTokens {
         }
     }
 
+    /// `lost`: what belongs to it, where nobody knows whether that ended too.
+    fn forget(&self, session: &SessionId, lost: Option<&Belongs>) {
+        self.cache.drop_session(session);
+        if let Some(Belongs::To { user, .. }) = lost {
+            self.cache.drop_user(user);
+        }
+    }
+
     /// Of a session that has ended in the database. How many were in Redis.
     async fn tidy_up_after(&self, session: &SessionId, belongs: &Belongs) -> u64 {
         match &self.in_redis {
@@ -253,7 +261,7 @@ impl Tokens for DatabaseTokens {
         // Also after a failure: it may be that only the answer to the commit was lost, and whoever held the token wanted it dead.
         self.revoked.extend([(jti.to_owned(), until)]);
         if let Some(session) = &session {
-            self.cache.drop_session(session);
+            self.forget(session, done.is_err().then_some(&belongs));
         }
         match (done?, &session) {
             (Revoked::WithSession(ended), Some(session)) => match ended + self.tidy_up_after(session, &belongs).await {
@@ -292,7 +300,7 @@ impl Tokens for DatabaseTokens {
         let exchanged = self.database.run(STORE, "exchange", work).await;
         // Also after a failure: it may be that only the answer to the commit was lost.
         if !matches!(exchanged, Ok(Exchanged::Done | Exchanged::Again | Exchanged::Unknown)) {
-            self.cache.drop_session(&session);
+            self.forget(&session, exchanged.is_err().then_some(&belongs));
         }
         if matches!(exchanged, Ok(Exchanged::Reused | Exchanged::TooMany)) {
             self.tidy_up_after(&session, &belongs).await;

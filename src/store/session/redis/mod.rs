@@ -79,21 +79,34 @@ impl RedisRecords {
     }
 
     /// What the database says of these, all of it at one moment. A database that took the place of another says nothing of what was found below the
-    /// other's name.
-    async fn ends_of(&self, operation: &'static str, records: &[Record], users: &[&str]) -> Result<Ends, Unavailable> {
-        let space = self.held.space();
+    /// other's name: `space` is what it was before Redis was asked.
+    async fn ends_of(
+        &self,
+        operation: &'static str,
+        space: &str,
+        records: &[Record],
+        users: &[&str],
+    ) -> Result<Ends, Unavailable> {
         let ends = self.database.run(STORE, operation, async { ends_of(&self.database, records, users).await }).await?;
-        if ends.is_about(&space) {
+        if ends.is_about(space) {
             return Ok(ends);
         }
+        // Also where nobody else notices, as where a dump was read into the database that is there.
+        self.cache.drop_all();
+        self.adopt_space().await?;
         let detail = "another database took the place of the one whose sessions were read".to_owned();
         Err(Unavailable { store: STORE, detail })
     }
 
     /// Those that still count.
-    async fn living(&self, operation: &'static str, mut records: Vec<Record>) -> Result<Vec<Record>, Unavailable> {
+    async fn living(
+        &self,
+        operation: &'static str,
+        space: &str,
+        mut records: Vec<Record>,
+    ) -> Result<Vec<Record>, Unavailable> {
         if !records.is_empty() {
-            let ends = self.ends_of(operation, &records, &[]).await?;
+            let ends = self.ends_of(operation, space, &records, &[]).await?;
             records.retain(|record| !ends.has_ended(record));
         }
         Ok(records)
@@ -166,7 +179,8 @@ impl RedisRecords {
     pub(in crate::store) async fn tidy_up_after(&self, id: &SessionId, belongs: &Belongs) -> u64 {
         let Some(user) = user_of(belongs) else { return 0 };
         self.cache.drop_user(&user);
-        let swept = async { self.sweep_records(self.records_with(id, belongs).await?).await };
+        let space = self.held.space();
+        let swept = async { self.sweep_records(&space, self.records_with(id, belongs).await?).await };
         swept.await.map_or_else(
             |error| {
                 tracing::warn!(%error, "a session has ended, and what is left of it in Redis is cleaned away later");
@@ -208,29 +222,30 @@ impl RedisRecords {
     }
 
     async fn sweep_of_user(&self, folded_user: &str) -> Result<u64, Unavailable> {
+        let space = self.held.space();
         let records = self.held.records_of_user("sweep", folded_user).await?;
-        self.sweep_records(records).await
+        self.sweep_records(&space, records).await
     }
 
-    async fn sweep_records(&self, records: Vec<Record>) -> Result<u64, Unavailable> {
+    async fn sweep_records(&self, space: &str, records: Vec<Record>) -> Result<u64, Unavailable> {
         if records.is_empty() {
             return Ok(0);
         }
-        let ends = self.ends_of("sweep", &records, &[]).await?;
+        let ends = self.ends_of("sweep", space, &records, &[]).await?;
         let over: Vec<Record> = records.into_iter().filter(|record| ends.has_ended(record)).collect();
         self.remove(&over).await;
         Ok(over.len() as u64)
     }
 
     async fn sweep_all(&self) -> Result<u64, Unavailable> {
-        let mut swept = 0;
+        let (space, mut swept) = (self.held.space(), 0);
         for hashes in self.held.all().await?.chunks(STEP) {
             let read = self.held.read_each("sweep", hashes).await?;
             let records = read.into_iter().filter_map(|(_, read)| match read {
                 Read::Record(record) => Some(*record),
                 Read::Damaged(_) => None,
             });
-            swept += self.sweep_records(records.collect()).await?;
+            swept += self.sweep_records(&space, records.collect()).await?;
         }
         Ok(swept)
     }
@@ -251,6 +266,7 @@ fn user_of(belongs: &Belongs) -> Option<String> {
 #[async_trait]
 impl SessionRecords for RedisRecords {
     async fn find(&self, operation: &'static str, key: Key<'_>) -> Result<Option<Session>, Unavailable> {
+        let space = self.held.space();
         let record = match key {
             Key::Id(id) => self.held.record_of(operation, id).await?,
             Key::GateHash(hash) => match self.held.read_each(operation, &[named(hash)]).await?.pop() {
@@ -259,11 +275,12 @@ impl SessionRecords for RedisRecords {
                 Some((_, Read::Damaged(detail))) => return Err(damaged(detail)),
             },
         };
-        let living = self.living(operation, record.into_iter().collect()).await?.pop();
+        let living = self.living(operation, &space, record.into_iter().collect()).await?.pop();
         Ok(living.map(|record| record.session))
     }
 
     async fn find_each(&self, ids: &[SessionId]) -> Result<Found, Unavailable> {
+        let space = self.held.space();
         let hashes = self.held.hashes_of("find_ids", ids).await?;
         let named: Vec<(&SessionId, String)> =
             ids.iter().zip(hashes).filter_map(|(id, hash)| Some((id, hash?))).collect();
@@ -279,7 +296,7 @@ impl SessionRecords for RedisRecords {
                 Some(Read::Damaged(detail)) => found.damaged.push((id.clone(), detail.clone())),
             }
         }
-        let living = self.living("find_ids", records).await?;
+        let living = self.living("find_ids", &space, records).await?;
         found.sessions = living.into_iter().map(|record| record.session).collect();
         Ok(found)
     }
@@ -297,7 +314,7 @@ impl SessionRecords for RedisRecords {
     ) -> Result<bool, Unavailable> {
         let user = folded(&session.user);
         // First of all: what is raised from now on ends it, whatever else is found below.
-        let made_at = self.ends_of("create", &[], &[&user]).await?.numbers_of(&user);
+        let made_at = self.ends_of("create", &self.held.space(), &[], &[&user]).await?.numbers_of(&user);
         if let Some(parent) = &session.parent {
             // One that is to be ended hands nothing over.
             if named_ids.contains(parent) || self.find("create", Key::Id(parent)).await?.is_none() {
@@ -318,6 +335,7 @@ impl SessionRecords for RedisRecords {
     }
 
     async fn list(&self, folded_user: Option<&str>) -> Result<Vec<Session>, Unavailable> {
+        let space = self.held.space();
         let records = match folded_user {
             Some(user) => self.held.records_of_user("list", user).await?,
             None => {
@@ -335,7 +353,7 @@ impl SessionRecords for RedisRecords {
         };
         let mut sessions = Vec::with_capacity(records.len());
         for step in records.chunks(STEP) {
-            sessions.extend(self.living("list", step.to_vec()).await?.into_iter().map(|record| record.session));
+            sessions.extend(self.living("list", &space, step.to_vec()).await?.into_iter().map(|record| record.session));
         }
         sessions.sort_by(|one: &Session, other: &Session| {
             other.created_at.cmp(&one.created_at).then_with(|| one.id.as_str().cmp(other.id.as_str()))
