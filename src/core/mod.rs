@@ -12,6 +12,7 @@ pub mod ground;
 pub mod header;
 pub mod identity;
 pub mod issuer;
+pub mod limit;
 pub mod place;
 pub mod policy;
 pub mod printable;
