@@ -16,6 +16,7 @@ pub mod limit;
 pub mod place;
 pub mod policy;
 pub mod printable;
+pub mod quota;
 pub mod request;
 pub mod return_to;
 pub mod route;
