@@ -1,5 +1,6 @@
 //! The composition root: the only place that picks adapters and puts the parts together. `lifecycle` runs what is built here.
 
+mod counted;
 pub mod echo;
 mod tls;
 
@@ -29,6 +30,7 @@ use crate::{
     ports::{Hasher, Unavailable},
     store,
 };
+use counted::Counted;
 use tls::Certificates;
 
 // What the commands use of the stores.
@@ -254,7 +256,7 @@ impl Server {
             foreign: Foreign { keys: Arc::clone(&stores.issuer_keys), tokens: Arc::clone(&stores.foreign_tokens) },
             tokens: Arc::clone(&stores.tokens),
             source_limit: Arc::clone(&stores.source_limit) as _,
-            counters: Arc::new(Uncounted),
+            counters: Arc::new(Counted::new(Arc::clone(&stores.clock))),
             clock: Arc::clone(&stores.clock),
             entropy: Arc::clone(&stores.entropy),
             metrics: Arc::clone(&metrics),
@@ -443,19 +445,4 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Reads the certificates of a listener again, for a reload.
 pub(crate) fn load_keys(files: &config::TlsFiles) -> anyhow::Result<Vec<Arc<rustls::sign::CertifiedKey>>> {
     Certificates::keys_of(files)
-}
-
-// TEMPORARY until store brings its own.
-struct Uncounted;
-#[async_trait::async_trait]
-impl crate::ports::Counters for Uncounted {
-    fn try_take(&self, _: &[crate::ports::Ask<'_>]) -> Option<crate::ports::Taken> {
-        None
-    }
-    async fn take(&self, _: &[crate::ports::Ask<'_>]) -> Result<crate::ports::Taken, Unavailable> {
-        Err(Unavailable { store: "counters", detail: String::new() })
-    }
-    async fn look(&self, _: &crate::ports::Ask<'_>) -> Result<crate::core::limit::Allowance, Unavailable> {
-        Err(Unavailable { store: "counters", detail: String::new() })
-    }
 }

@@ -45,6 +45,8 @@ pub use self::{
 
 mod cases_file;
 mod error;
+#[cfg(test)]
+mod limit_tests;
 mod policy_file;
 mod policy_roles;
 mod postgres_url;

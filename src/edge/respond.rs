@@ -26,7 +26,9 @@ const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The answer to a request that was understood.
 pub(super) fn verdict(context: &Context, facts: &Facts<'_>, verdict: &Verdict, now: Timestamp) -> Response<Bytes> {
-    let portal = context.site.portal_url(&facts.target);
+    // Nobody is sent there to wait, and in a flood that is what most requests are told.
+    let waits = matches!(verdict, Verdict::SlowDown { .. });
+    let portal = if waits { None } else { context.site.portal_url(&facts.target) };
     let rejection = match verdict {
         Verdict::Reject(rejection) => Some(*rejection),
         _ => None,

@@ -115,6 +115,10 @@ impl Asked<'_> {
         named: Option<&str>,
     ) -> Result<Option<Url>, Rejection> {
         let Some(facts) = facts else { return Ok(None) };
+        // Nobody is sent there to wait, and in a flood that is what most requests are told.
+        if matches!(verdict, Verdict::SlowDown { .. }) {
+            return Ok(None);
+        }
         let own = self.site.portal_url(&facts.target);
         if !matches!(verdict, Verdict::SignIn(SignIn::Nobody) | Verdict::StepUp) {
             return Ok(own);

@@ -39,33 +39,32 @@ impl Gate {
         source: Source<'_>,
         standing: &mut Option<Box<Standing>>,
     ) -> Result<(), Verdict> {
-        let due = site.rules.limits_due(stage, question, source);
+        let mut due = site.rules.limits_due(stage, question, source);
         if due.is_empty() {
             return Ok(());
         }
-        let (asks, failed) = self.asks(&due);
-        if let Some(limit) = failed {
-            standing.get_or_insert_with(|| Box::new(Standing::new(question.now))).fail(limit);
+        if let Some(limit) = self.take_out_failed(&mut due) {
+            standing.get_or_insert_with(|| Box::new(Standing::new(question.now))).fail(&limit);
             return Err(Verdict::Refuse);
         }
+        let asks: Vec<Ask<'_>> = due.iter().filter_map(ask).collect();
         if asks.is_empty() {
             return Ok(());
         }
-        let plain: Vec<Ask<'_>> = asks.iter().map(|(ask, _)| *ask).collect();
-        let taken = match self.counters.try_take(&plain) {
+        let taken = match self.counters.try_take(&asks) {
             Some(taken) => Ok(taken),
-            None => self.counters.take(&plain).await,
+            None => self.counters.take(&asks).await,
         };
         match taken {
             Ok(taken) => {
                 let standing = standing.get_or_insert_with(|| Box::new(Standing::new(question.now)));
-                self.note(&asks, taken, standing)
+                self.note(&due, taken, standing)
             }
             Err(unavailable) => {
-                for (ask, _) in &asks {
+                for ask in &asks {
                     self.metrics.limits.counted(ask.limit, UNAVAILABLE);
                 }
-                if plain.iter().all(|ask| ask.reports_only) {
+                if asks.iter().all(|ask| ask.reports_only) {
                     return Ok(());
                 }
                 tracing::warn!(store = unavailable.store, error = %unavailable, "cannot count a request");
@@ -74,52 +73,46 @@ impl Gate {
         }
     }
 
-    /// The second value: a limit that may refuse and whose key cannot be worked out.
-    fn asks<'d>(&self, due: &'d [Due]) -> (Vec<(Ask<'d>, &'d Due)>, Option<&'d Arc<str>>) {
-        let mut asks = Vec::with_capacity(due.len());
+    /// What is left has a key. Answers a limit that may refuse and whose key cannot be worked out.
+    fn take_out_failed(&self, due: &mut Vec<Due>) -> Option<Arc<str>> {
         let mut failed = None;
-        for due in due {
-            let Due { quota, key, reports_only } = due;
-            match key {
-                Some(key) => {
-                    let (limit, rates, key) = (&*quota.limit, &quota.rates, CounterKey(*key));
-                    asks.push((Ask { limit, rates, key, reports_only: *reports_only }, due));
-                }
-                None => {
-                    self.metrics.limits.counted(&quota.limit, FAILED);
-                    failed = failed.or((!reports_only).then_some(&quota.limit));
+        due.retain(|Due { quota, key, reports_only }| {
+            if key.is_none() {
+                self.metrics.limits.counted(&quota.limit, FAILED);
+                if !reports_only {
+                    failed.get_or_insert_with(|| Arc::clone(&quota.limit));
                 }
             }
-        }
-        (asks, failed)
+            key.is_some()
+        });
+        failed
     }
 
-    fn note(&self, asks: &[(Ask<'_>, &Due)], taken: Taken, standing: &mut Standing) -> Result<(), Verdict> {
+    /// `due`: as they were asked.
+    fn note(&self, due: &[Due], taken: Taken, standing: &mut Standing) -> Result<(), Verdict> {
         let Taken { allowances, refused } = taken;
-        if let Some((by, (_, due))) = refused.and_then(|by| Some((by, asks.get(by.ask)?))) {
+        if let Some((by, due)) = refused.and_then(|by| Some((by, due.get(by.ask)?))) {
             let rate = allowances.get(by.ask).and_then(|allowance| allowance.refused).map(|refused| refused.rate);
-            let rate = rate.or_else(|| due.quota.rates.iter().next());
-            if let Some(rate) = rate {
+            if let Some(rate) = rate.or_else(|| due.quota.rates.iter().next()) {
                 let limit = Arc::clone(&due.quota.limit);
                 standing.refuse(Refusal { limit, rate, retry_after: by.retry_after });
             }
         }
-        for ((ask, due), allowance) in asks.iter().zip(allowances) {
-            let status = match (allowance.is_granted(), ask.reports_only) {
-                (false, false) => LIMITED,
-                (false, true) => REPORTED,
+        for (Due { quota, reports_only, .. }, allowance) in due.iter().zip(allowances) {
+            let status = match (allowance.is_granted(), *reports_only) {
+                (false, false) => Some(LIMITED),
+                (false, true) => Some(REPORTED),
                 // Another one stood in the way: this one counted nothing.
-                (true, false) if refused.is_some() => {
-                    standing.add(Arc::clone(&due.quota), allowance);
-                    continue;
-                }
-                (true, _) => ALLOWED,
+                (true, false) if refused.is_some() => None,
+                (true, _) => Some(ALLOWED),
             };
-            self.metrics.limits.counted(ask.limit, status);
-            if !ask.reports_only {
-                standing.add(Arc::clone(&due.quota), allowance);
-            } else if status == REPORTED {
-                standing.report(&due.quota.limit);
+            if let Some(status) = status {
+                self.metrics.limits.counted(&quota.limit, status);
+            }
+            if !reports_only {
+                standing.add(Arc::clone(quota), allowance);
+            } else if status == Some(REPORTED) {
+                standing.report(&quota.limit);
             }
         }
         match refused {
@@ -127,4 +120,10 @@ impl Gate {
             Some(by) => Err(Verdict::SlowDown { retry_after: by.retry_after }),
         }
     }
+}
+
+/// `None`: it has no key.
+fn ask(due: &Due) -> Option<Ask<'_>> {
+    let Due { quota, key, reports_only } = due;
+    Some(Ask { limit: &quota.limit, rates: &quota.rates, key: CounterKey((*key)?), reports_only: *reports_only })
 }

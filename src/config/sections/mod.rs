@@ -56,7 +56,7 @@ pub(super) struct Raw {
 }
 
 /// Keys that the contract names and that come with a later version.
-pub(super) const LATER: &[&str] = &["health", "limits"];
+pub(super) const LATER: &[&str] = &["health"];
 
 /// What an encoded slash or backslash in a path means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
