@@ -51,6 +51,9 @@ pub struct Metrics {
     restart_needed: IntGaugeVec,
     mails: IntCounterVec,
     audit_events: IntCounterVec,
+    limit_keys: IntGauge,
+    limit_keys_shared: IntCounter,
+    limit_by_share: IntGauge,
 }
 
 impl Metrics {
@@ -150,6 +153,22 @@ impl Metrics {
             )?,
             mails: counters(to, "mails_total", "Mails to people, by what became of them.", &["status"])?,
             audit_events: counters(to, "audit_events_total", "Events of the audit log.", &["event"])?,
+            limit_keys: registered(
+                to,
+                IntGauge::with_opts(opts("rate_limit_keys", "Keys of limits held in memory."))?,
+            )?,
+            limit_keys_shared: counter(
+                to,
+                "rate_limit_keys_shared_total",
+                "Requests counted in a bucket that keys share, since memory holds as many keys as it may.",
+            )?,
+            limit_by_share: registered(
+                to,
+                IntGauge::with_opts(opts(
+                    "rate_limit_by_share",
+                    "1: Redis is away, and this node counts its own share.",
+                ))?,
+            )?,
             registry,
         })
     }
@@ -278,6 +297,18 @@ impl Metrics {
         self.audit_events.with_label_values(&[event]).inc();
     }
 
+    pub fn limit_keys(&self, count: usize) {
+        self.limit_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub fn limit_key_shared(&self) {
+        self.limit_keys_shared.inc();
+    }
+
+    pub fn limit_by_share(&self, is_away: bool) {
+        self.limit_by_share.set(i64::from(is_away));
+    }
+
     /// Session cookies that named two live sessions (THREATS 33).
     pub fn ambiguous_cookies(&self) {
         self.cookie_conflicts.inc();
@@ -399,6 +430,9 @@ mod tests {
         postern_headers_stripped_total{}
         postern_http_request_duration_seconds{role,route}
         postern_http_requests_total{method,role,route,status}
+        postern_rate_limit_by_share{}
+        postern_rate_limit_keys_shared_total{}
+        postern_rate_limit_keys{}
         postern_rule_errors_total{rule}
         postern_rule_reports_total{rule,verdict}
         postern_session_cache_total{result}
