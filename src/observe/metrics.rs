@@ -53,6 +53,9 @@ pub struct Metrics {
     mails: IntCounterVec,
     audit_events: IntCounterVec,
     pub limits: LimitMetrics,
+    limit_keys: IntGauge,
+    limit_keys_shared: IntCounter,
+    limit_by_share: IntGauge,
 }
 
 impl Metrics {
@@ -153,6 +156,22 @@ impl Metrics {
             mails: counters(to, "mails_total", "Mails to people, by what became of them.", &["status"])?,
             audit_events: counters(to, "audit_events_total", "Events of the audit log.", &["event"])?,
             limits: LimitMetrics::new(to)?,
+            limit_keys: registered(
+                to,
+                IntGauge::with_opts(opts("rate_limit_keys", "Keys of limits held in memory."))?,
+            )?,
+            limit_keys_shared: counter(
+                to,
+                "rate_limit_keys_shared_total",
+                "Requests counted in a bucket that keys share, since memory holds as many keys as it may.",
+            )?,
+            limit_by_share: registered(
+                to,
+                IntGauge::with_opts(opts(
+                    "rate_limit_by_share",
+                    "1: Redis is away, and this node counts its own share.",
+                ))?,
+            )?,
             registry,
         })
     }
@@ -279,6 +298,18 @@ impl Metrics {
 
     pub fn audit_event(&self, event: &'static str) {
         self.audit_events.with_label_values(&[event]).inc();
+    }
+
+    pub fn limit_keys(&self, count: usize) {
+        self.limit_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub fn limit_key_shared(&self) {
+        self.limit_keys_shared.inc();
+    }
+
+    pub fn limit_by_share(&self, is_away: bool) {
+        self.limit_by_share.set(i64::from(is_away));
     }
 
     /// Session cookies that named two live sessions (THREATS 33).
@@ -416,7 +447,10 @@ mod tests {
         postern_headers_stripped_total{}
         postern_http_request_duration_seconds{role,route}
         postern_http_requests_total{method,role,route,status}
+        postern_rate_limit_by_share{}
         postern_rate_limit_exceeded_total{limit}
+        postern_rate_limit_keys_shared_total{}
+        postern_rate_limit_keys{}
         postern_rate_limit_requests_total{limit,status}
         postern_rule_errors_total{rule}
         postern_rule_reports_total{rule,verdict}

@@ -14,16 +14,15 @@ use async_trait::async_trait;
 use postern::{
     core::{
         ground::Watch,
-        limit::Allowance,
         session::{Session, SessionId, TokenHash},
         time::Timestamp,
         user::User,
     },
     identity::notice::Notices,
     ports::{
-        Ask, AuditEvent, AuditSink, Barred, Clock, Counters, End, HashError, Hasher, Keys, LiveSession, Mail, Mailer,
-        Mark, PasswordKey, PasswordTurn, Peek, Presentation, Recognised, Regulation, Rotation, Sessions, SigningKeys,
-        Taken, Try, Unavailable, UserChange, UserError, Users, VerifiedPasswords, Whom,
+        AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, Keys, LiveSession, Mail, Mailer, Mark,
+        PasswordKey, PasswordTurn, Peek, Presentation, Recognised, Regulation, Rotation, Sessions, SigningKeys, Try,
+        Unavailable, UserChange, UserError, Users, VerifiedPasswords, Whom,
     },
     store::Stores,
 };
@@ -32,22 +31,6 @@ use tokio::sync::RwLock;
 
 /// 2027-01-15T08:00:00Z.
 pub(crate) const START: i64 = 1_800_000_000_000;
-
-/// No test here has limits: what asks for a count is wrong, and does not go on.
-pub(crate) struct Uncounted;
-
-#[async_trait]
-impl Counters for Uncounted {
-    fn try_take(&self, _: &[Ask<'_>]) -> Option<Taken> {
-        None
-    }
-    async fn take(&self, _: &[Ask<'_>]) -> Result<Taken, Unavailable> {
-        Err(Unavailable { store: "counters", detail: "nothing is counted here".to_owned() })
-    }
-    async fn look(&self, _: &Ask<'_>) -> Result<Allowance, Unavailable> {
-        Err(Unavailable { store: "counters", detail: "nothing is counted here".to_owned() })
-    }
-}
 
 pub(crate) struct FakeClock(AtomicI64);
 

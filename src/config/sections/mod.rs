@@ -101,18 +101,6 @@ pub(super) fn duration(
     duration
 }
 
-/// Faults a value that this version knows but cannot honour, and one that nobody knows.
-pub(super) fn only(report: &mut Report, at: &Trail, value: Option<&str>, supported: &str, later: &[&str]) {
-    let Some(value) = value.filter(|value| *value != supported) else { return };
-    match later.iter().find(|kind| value.starts_with(**kind)) {
-        // Only the kind is named: a URL may hold a password.
-        Some(kind) => {
-            report.fault(at, format!("`{at}: {kind}` is not supported yet by this version; write `{supported}`"));
-        }
-        None => report.fault(at, format!("`{at}` has no such value; write `{supported}`")),
-    }
-}
-
 /// An absolute http or https URL without userinfo, query or fragment.
 pub(super) fn web_url(text: &str, example: &str) -> Result<Url, String> {
     let fault = |what: &str| format!("this URL {what}; write for example `{example}`");

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 pub use self::{
     rate::{Rate, RateError, Rates, Unit},
-    tally::Tally,
+    tally::{Part, Tally},
 };
 
 /// Into which a window is cut. Divides a second into whole microseconds.
@@ -120,6 +120,47 @@ impl Rates {
     }
 }
 
+/// What a store that counts by the same arithmetic says of one rate, at the same moment. Slots are counted since the store's own beginning of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Taken; of a bucket its level.
+    pub used: u64,
+    /// In which something is taken that counts still.
+    pub oldest: Option<u64>,
+    pub newest: Option<u64>,
+    /// The one after whose time there is one again; absent where there is now.
+    pub release: Option<u64>,
+}
+
+impl Facts {
+    #[must_use]
+    pub fn remaining(self, rate: Rate, now: Duration) -> Remaining {
+        let (now, unit) = (micros(now), rate.unit());
+        if rate.burst().is_some() {
+            return of_bucket(rate, self.used);
+        }
+        let count = u64::from(rate.count());
+        let released = |slot: Option<u64>| slot.map_or(0, |slot| until_over(unit, slot, now));
+        let next = if self.used > count { self.release } else { self.oldest };
+        of_window(rate, self.used, released(next), released(self.newest))
+    }
+
+    /// Until this rate grants one; absent where it does now.
+    #[must_use]
+    pub fn wait(self, rate: Rate, now: Duration) -> Option<Duration> {
+        let wait = match rate.burst() {
+            Some(burst) => wait_of_bucket(rate, burst, self.used),
+            None => self.release.map(|slot| until_over(rate.unit(), slot, micros(now))),
+        };
+        wait.map(Duration::from_micros)
+    }
+}
+
+/// Until what was taken in this slot counts no more.
+fn until_over(unit: Unit, slot: u64, now: u64) -> u64 {
+    slot.saturating_add(LIFE).saturating_mul(slot_length(unit)).saturating_sub(now)
+}
+
 /// Until what was taken `age` slots ago counts no more.
 fn until_released(unit: Unit, age: u64, now: u64) -> u64 {
     let length = slot_length(unit);
@@ -148,35 +189,45 @@ fn wait(rate: Rate, tally: &Tally, now: u64) -> Option<u64> {
             (used < limit).then(|| until_released(unit, age, now))
         });
     };
-    let level = tally.level(unit, now, rate.count());
-    let over = level.saturating_add(unit.micros()).saturating_sub(u64::from(burst).saturating_mul(unit.micros()));
-    (over > 0).then(|| over.div_ceil(u64::from(rate.count())))
+    wait_of_bucket(rate, burst, tally.level(unit, now, rate.count()))
+}
+
+fn wait_of_bucket(rate: Rate, burst: u32, level: u64) -> Option<u64> {
+    let length = rate.unit().micros();
+    let over = level.saturating_add(length).saturating_sub(u64::from(burst).saturating_mul(length));
+    (over > 0).then(|| over.div_ceil(u64::from(rate.count().max(1))))
 }
 
 fn remaining(rate: Rate, tally: &Tally, now: u64) -> Remaining {
     let unit = rate.unit();
-    let (remaining, next, full) = match rate.burst() {
-        None => {
-            let used = used(rate, tally, now);
-            let released = |(age, _)| until_released(unit, age, now);
-            let next = match used > u64::from(rate.count()) {
-                // More than a limit that was lowered meanwhile.
-                true => wait(rate, tally, now),
-                false => tally.taken(unit, now).next().map(released),
-            };
-            let full = tally.taken(unit, now).last().map(released);
-            (u64::from(rate.count()).saturating_sub(used), next.unwrap_or(0), full.unwrap_or(0))
-        }
-        Some(burst) => {
-            let (length, count) = (unit.micros(), u64::from(rate.count().max(1)));
-            let level = tally.level(unit, now, rate.count());
-            let depth = u64::from(burst).saturating_mul(length);
-            let remaining = depth.saturating_sub(level) / length;
-            let level_of_one_more = depth.saturating_sub((remaining + 1).saturating_mul(length));
-            let next = if level == 0 { 0 } else { level.saturating_sub(level_of_one_more).div_ceil(count) };
-            (remaining, next, level.div_ceil(count))
-        }
+    if rate.burst().is_some() {
+        return of_bucket(rate, tally.level(unit, now, rate.count()));
+    }
+    let used = used(rate, tally, now);
+    let released = |(age, _)| until_released(unit, age, now);
+    let next = match used > u64::from(rate.count()) {
+        // More than a limit that was lowered meanwhile.
+        true => wait(rate, tally, now),
+        false => tally.taken(unit, now).next().map(released),
     };
+    let full = tally.taken(unit, now).last().map(released);
+    of_window(rate, used, next.unwrap_or(0), full.unwrap_or(0))
+}
+
+fn of_window(rate: Rate, used: u64, next: u64, full: u64) -> Remaining {
+    told(rate, u64::from(rate.count()).saturating_sub(used), next, full)
+}
+
+fn of_bucket(rate: Rate, level: u64) -> Remaining {
+    let (length, count) = (rate.unit().micros(), u64::from(rate.count().max(1)));
+    let depth = u64::from(rate.limit()).saturating_mul(length);
+    let remaining = depth.saturating_sub(level) / length;
+    let level_of_one_more = depth.saturating_sub((remaining + 1).saturating_mul(length));
+    let next = if level == 0 { 0 } else { level.saturating_sub(level_of_one_more).div_ceil(count) };
+    told(rate, remaining, next, level.div_ceil(count))
+}
+
+fn told(rate: Rate, remaining: u64, next: u64, full: u64) -> Remaining {
     Remaining {
         rate,
         remaining: u32::try_from(remaining).unwrap_or(u32::MAX),

@@ -46,7 +46,13 @@ impl Unit {
         }
     }
 
-    /// The same in microseconds, which everything here is worked out in.
+    /// The slot of a window of this length, since the beginning of some clock.
+    #[must_use]
+    pub fn slot_at(self, now: Duration) -> u64 {
+        super::micros(now) / super::slot_length(self)
+    }
+
+    /// Its length in microseconds, which everything here is worked out in.
     pub(super) const fn micros(self) -> u64 {
         self.length().as_secs() * 1_000_000
     }

@@ -22,6 +22,10 @@ impl Taken {
         Self(unit.index() << 60 | (slot & SLOT_MASK) << 32 | u64::from(count))
     }
 
+    const fn with_count(self, count: u32) -> Self {
+        Self(self.0 & !0xFFFF_FFFF | count as u64)
+    }
+
     fn is_of(self, unit: Unit) -> bool {
         self.0 >> 60 == unit.index()
     }
@@ -55,6 +59,22 @@ impl Level {
         let run_out = now.saturating_sub(self.at).saturating_mul(u64::from(count));
         self.level.saturating_sub(run_out)
     }
+}
+
+/// Of a [`Tally`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Window {
+        unit: Unit,
+        slots_ago: u64,
+        count: u32,
+    },
+    /// How full it was when it was last poured into.
+    Bucket {
+        unit: Unit,
+        micros_ago: u64,
+        level: u64,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,6 +117,26 @@ impl Tally {
             .map_or(0, |level| level.now(now, count))
     }
 
+    /// What counts still, for whoever tells another store of it.
+    pub fn parts(&self, now: Duration) -> impl Iterator<Item = Part> {
+        let now = super::micros(now);
+        let windows = Unit::ALL.into_iter().flat_map(move |unit| {
+            self.taken(unit, now).map(move |(slots_ago, taken)| Part::Window { unit, slots_ago, count: taken.count() })
+        });
+        let levels = self.levels.iter().flat_map(|levels| Unit::ALL.into_iter().zip(levels.iter()));
+        windows.chain(levels.filter(|(_, level)| level.level > 0).map(move |(unit, level)| Part::Bucket {
+            unit,
+            micros_ago: now.saturating_sub(level.at),
+            level: level.level,
+        }))
+    }
+
+    /// How long until it [is idle](Tally::is_idle).
+    #[must_use]
+    pub fn lives(&self, now: Duration) -> Duration {
+        Duration::from_micros(self.idle_at.saturating_sub(super::micros(now)))
+    }
+
     /// Forgets what counts no more.
     pub(super) fn prune(&mut self, now: u64) {
         if self.idle_at <= now {
@@ -127,6 +167,34 @@ impl Tally {
             self.taken.reserve_exact(self.taken.len().max(1));
         }
         self.taken.push(Taken::new(unit, slot, 1));
+    }
+
+    /// Makes its windows' memory half as large: what was taken in one slot counts as taken in the next that is kept, which is later. For whoever runs out of memory;
+    /// it grants a bit less, never more.
+    pub fn coarsen(&mut self, now: Duration) {
+        self.prune(super::micros(now));
+        let mut kept: Vec<Taken> = Vec::new();
+        for unit in Unit::ALL {
+            let of_unit: Vec<Taken> = self.taken.iter().copied().filter(|taken| taken.is_of(unit)).collect();
+            kept.extend(of_unit.rchunks(2).rev().filter_map(|pair| {
+                let count = pair.iter().fold(0_u32, |sum, taken| sum.saturating_add(taken.count()));
+                pair.last().map(|later| later.with_count(count))
+            }));
+        }
+        kept.shrink_to_fit();
+        self.taken = kept;
+    }
+
+    /// Counts what another counted too, all of it before this one began.
+    pub fn merge_earlier(&mut self, earlier: Self) {
+        self.idle_at = self.idle_at.max(earlier.idle_at);
+        let later = std::mem::replace(&mut self.taken, earlier.taken);
+        self.taken.extend(later);
+        let Some(levels) = earlier.levels else { return };
+        for (level, earlier) in self.levels.get_or_insert_default().iter_mut().zip(levels.iter()) {
+            // Nothing runs out of the one while the other was poured into: a bit stricter.
+            *level = Level { at: level.at.max(earlier.at), level: level.level.saturating_add(earlier.level) };
+        }
     }
 
     pub(super) fn pour(&mut self, unit: Unit, now: u64, count: u32) {

@@ -32,7 +32,7 @@ use tower::ServiceExt as _;
 
 use crate::ports::{
     BreakableKeys, BreakableMemory, BreakableSessions, BreakableUsers, CountingHasher, FakeClock, Mailbox, Record,
-    Strict, Uncounted, notices,
+    Strict, notices,
 };
 
 pub(crate) use self::{
@@ -174,7 +174,7 @@ routes:
             foreign: Foreign { keys: stores.issuer_keys.clone(), tokens: stores.foreign_tokens.clone() },
             tokens: stores.tokens.clone(),
             source_limit: stores.source_limit.clone(),
-            counters: Arc::new(Uncounted),
+            counters: stores.counters.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
             metrics: metrics.clone(),
