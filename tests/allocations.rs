@@ -4,8 +4,12 @@
 
 use postern::core::{
     client_ip::ClientAddress,
+    ground::Ground,
     identity::{Factor, Identity},
-    policy::{BindingDraft, Level, OrgDraft, PolicyDraft, QueryDraft, Question, RoleDraft, RuleDraft, RuleSet, Ruling},
+    policy::{
+        BindingDraft, Level, LimitDraft, MatchDraft, OrgDraft, PolicyDraft, QueryDraft, Question, RoleDraft, RuleDraft,
+        RuleSet, Ruling, Source, Stage,
+    },
     target::Target,
     time::Timestamp,
     user::User,
@@ -108,4 +112,51 @@ fn a_decision_that_forwards_allocates_nothing() {
         }
     }
     assert!(allocating.is_empty(), "{allocating:#?}");
+}
+
+/// A hundred limits on other hosts and paths are nothing to a request that none of them is about.
+#[test]
+fn limits_that_are_not_about_a_request_allocate_nothing() {
+    let limit = |number: usize| LimitDraft {
+        name: format!("limit {number}"),
+        matches: MatchDraft {
+            domain: strings(&[if number.is_multiple_of(2) { "app.test" } else { "*.other.test" }]),
+            path: vec![format!("/service{number}/**")],
+            methods: strings(&["POST"]),
+        },
+        key: if number.is_multiple_of(3) { "ip" } else { "user" }.to_owned(),
+        rates: strings(&["50/minute"]),
+        ..LimitDraft::default()
+    };
+    let draft = PolicyDraft { limits: (0..100).map(limit).collect(), ..PolicyDraft::default() };
+    let rules = RuleSet::compile(&draft).expect("sound limits").0;
+    let (peer, ground) = ([127, 0, 0, 1].into(), Ground::Session);
+    for (url, due) in
+        [("https://app.test/x", 0), ("https://app.test/service2/x", 0), ("https://a.other.test/service3/x", 1)]
+    {
+        let target = Target::parse_url(url).expect("a URL");
+        let question = Question {
+            target: &target,
+            method: if due == 0 { "GET" } else { "POST" },
+            client: ClientAddress::Known([10, 1, 2, 3].into()),
+            caller: None,
+            now: Timestamp::default(),
+            headers: None,
+            route: Some("app"),
+        };
+        let mut found = 0;
+        let counted = allocation_counter::measure(|| {
+            for stage in [Stage::Arrival, Stage::Forward] {
+                found += rules.limits_due(stage, &question, Source { peer, ground: &ground }).len();
+            }
+        });
+        assert_eq!(found, due, "{url}");
+        // Of one that is: what is due, and which was found.
+        assert!(
+            counted.count_total <= 2 * due as u64,
+            "{url}: {} of {} bytes",
+            counted.count_total,
+            counted.bytes_total
+        );
+    }
 }

@@ -17,7 +17,9 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     admin,
-    config::{self, DatabaseAddress, Loaded, LogFormat, NamedFile, SessionsPlace, Settings, Storage, Unfit},
+    config::{
+        self, CountersPlace, DatabaseAddress, Loaded, LogFormat, NamedFile, SessionsPlace, Settings, Storage, Unfit,
+    },
     core::{request::Role, site::CurrentSite, time::Timestamp, tokens::TokenSettings},
     edge::{self, Edge},
     forward_auth::{self, ForwardAuth},
@@ -104,7 +106,7 @@ impl Fixed {
 }
 
 /// A password is not in the printed form, but a new one needs a restart too.
-fn password_digests(storage: &Storage) -> [Option<[u8; 32]>; 2] {
+fn password_digests(storage: &Storage) -> [Option<[u8; 32]>; 3] {
     let of_database = match &storage.database {
         DatabaseAddress::Sqlite(_) => None,
         DatabaseAddress::Postgres(url) => Some(url.digest()),
@@ -113,7 +115,11 @@ fn password_digests(storage: &Storage) -> [Option<[u8; 32]>; 2] {
         SessionsPlace::Database => None,
         SessionsPlace::Redis(url) => Some(url.digest()),
     };
-    [of_database, of_sessions]
+    let of_counters = match &storage.counters {
+        CountersPlace::Memory => None,
+        CountersPlace::Redis(url) => Some(url.digest()),
+    };
+    [of_database, of_sessions, of_counters]
 }
 
 /// Runs a server until it is told to stop. Returns when everything has drained.
@@ -254,6 +260,7 @@ impl Server {
             foreign: Foreign { keys: Arc::clone(&stores.issuer_keys), tokens: Arc::clone(&stores.foreign_tokens) },
             tokens: Arc::clone(&stores.tokens),
             source_limit: Arc::clone(&stores.source_limit) as _,
+            counters: Arc::clone(&stores.counters),
             clock: Arc::clone(&stores.clock),
             entropy: Arc::clone(&stores.entropy),
             metrics: Arc::clone(&metrics),

@@ -99,6 +99,7 @@ fn summary(loaded: &Loaded, cases: usize) -> String {
         counted(site.upstreams.len(), "upstream"),
         // The default is among the names, and no rule.
         counted(site.rules.rule_names().count().saturating_sub(1), "rule"),
+        counted(site.rules.limit_names().count(), "limit"),
         counted(cases, "case"),
         counted(loaded.warnings.len(), "warning"),
     ];

@@ -37,6 +37,7 @@ use crate::{
 };
 
 pub use self::{
+    places::{CountersPlace, OnFailure, SessionsPlace},
     postgres_url::PostgresUrl,
     quantity::{duration, moment},
     redis_url::{RedisKind, RedisLogin, RedisUrl},
@@ -45,6 +46,9 @@ pub use self::{
 
 mod cases_file;
 mod error;
+#[cfg(test)]
+mod limit_tests;
+mod places;
 mod policy_file;
 mod policy_roles;
 mod postgres_url;
@@ -195,13 +199,8 @@ pub struct Storage {
     pub database: DatabaseAddress,
     pub key_file: PathBuf,
     pub sessions: SessionsPlace,
-}
-
-/// Where sessions are kept (`storage.sessions`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SessionsPlace {
-    Database,
-    Redis(Box<RedisUrl>),
+    pub counters: CountersPlace,
+    pub counters_on_failure: OnFailure,
 }
 
 /// Shows itself without a password.

@@ -99,7 +99,7 @@ impl Origins {
     /// The number of the report and the trail of a place; `None` for a place that is none of ours.
     pub(super) fn of(&self, place: Place) -> Option<(usize, Trail)> {
         let (origin, trail, entry) = match place {
-            Place::Rule { .. } | Place::Network { .. } => return None,
+            Place::Rule { .. } | Place::Network { .. } | Place::Limit { .. } => return None,
             Place::Role { role, key, entry } => {
                 let origin = self.roles.get(role)?;
                 (origin.0, key.map_or_else(|| origin.1.clone(), |key| origin.1.key(key)), entry)

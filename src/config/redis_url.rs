@@ -1,4 +1,4 @@
-//! The URL of a Redis (`storage.sessions`). Read by `sections::storage`, used by `store::redis`.
+//! The URL of a Redis (`storage.sessions`, `storage.counters`). Read by `sections::storage`, used by `store::redis`.
 //!
 //! It may hold passwords: a fault never repeats any part of the text, and what is shown of the URL is put together from parts that hold none.
 

@@ -114,7 +114,9 @@ fn what_is_no_secret_is_still_told() {
         ("notifier: { new_device: yes }", "found `yes`"),
         ("notifier: { smtp: { password:x } }", "`notifier.smtp.password:` needs a blank"),
         ("storage: { database: \"${DATABASE}\" }", "the environment variable `DATABASE` is not set"),
-        ("storage: { counters: \"redis://:x@r\" }", "`storage.counters: redis` is not supported yet"),
+        ("storage: { counters: \"redis://:x@r/y\" }", "names a database that is no number"),
+        ("storage: { counters: database }", "limits cannot be counted there"),
+        ("storage: { counters_on_failure: open }", "write `share` or `refuse`"),
         ("storage: { sessions: \"redis://:x@r/y\" }", "names a database that is no number"),
         ("storage: { sessions: memory }", "sessions cannot be kept there"),
     ] {

@@ -40,7 +40,7 @@ pub(super) fn faults(config: &str) -> String {
     load_text(config, &[RULES]).err().unwrap_or_else(|| "no fault".to_owned())
 }
 
-fn policy_faults(policies: &[(&str, &str)]) -> String {
+pub(super) fn policy_faults(policies: &[(&str, &str)]) -> String {
     load_text("", policies).err().unwrap_or_else(|| "no fault".to_owned())
 }
 

@@ -9,6 +9,7 @@ use super::{
     ground::Ground,
     identity::Identity,
     policy::{Recorded, Reported},
+    quota::Standing,
     route::Route,
     time::Timestamp,
 };
@@ -34,6 +35,8 @@ pub struct Outcome {
     pub roles: Option<Box<str>>,
     /// What rules of this host read of the request's headers, for the access log; absent where they read none.
     pub headers: Option<Recorded>,
+    /// How the request stands with limits; absent where it fell under none.
+    pub standing: Option<Box<Standing>>,
     pub credential: Credential,
     /// When the rules were asked; absent where none was.
     pub decided_at: Option<Timestamp>,
@@ -80,6 +83,7 @@ impl Outcome {
             reported: None,
             roles: None,
             headers: None,
+            standing: None,
             credential: Credential::Settled,
             decided_at: None,
         }

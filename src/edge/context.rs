@@ -11,6 +11,7 @@ use crate::{
         header::Correlation,
         identity::Identity,
         policy::{Recorded, Reported},
+        quota::Standing,
         route::Route,
         site::{ListenerSite, Site},
         target::{EncodedSlashes, Target},
@@ -43,6 +44,8 @@ pub(super) struct Context {
     /// As in `Outcome`.
     pub(super) roles: Option<Box<str>>,
     pub(super) headers: Option<Recorded>,
+    /// As in `Outcome`.
+    pub(super) standing: Option<Box<Standing>>,
     pub(super) credential: Credential,
     pub(super) decided_at: Option<Timestamp>,
     /// Of a WebSocket, once an upstream was chosen.
@@ -82,6 +85,7 @@ impl Context {
             reported: None,
             roles: None,
             headers: None,
+            standing: None,
             credential: Credential::Settled,
             decided_at: None,
             handshake: None,

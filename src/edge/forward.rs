@@ -251,7 +251,19 @@ pub(super) fn clean_answer(response: &mut ResponseHeader, context: &mut Context)
     if let Some(correlation) = &context.correlation {
         response.insert_header(X_REQUEST_ID, correlation.request_id.clone())?;
     }
-    Ok(())
+    tell_allowance(response, context)
+}
+
+/// What the limits left. What the upstream says under the same names is replaced, and under others left: its own limits are its own.
+fn tell_allowance(response: &mut ResponseHeader, context: &Context) -> Result<()> {
+    let Some(standing) = &context.standing else { return Ok(()) };
+    let mut written = Ok(());
+    standing.each_header(context.site.rules.limit_headers(), |name, value| {
+        if written.is_ok() {
+            written = response.insert_header(name, value);
+        }
+    });
+    written
 }
 
 /// Says to the client that it failed, if it can still hear it. Answers the status, 0 where nothing was written.

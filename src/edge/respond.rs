@@ -26,7 +26,9 @@ const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The answer to a request that was understood.
 pub(super) fn verdict(context: &Context, facts: &Facts<'_>, verdict: &Verdict, now: Timestamp) -> Response<Bytes> {
-    let portal = context.site.portal_url(&facts.target);
+    // Nobody is sent there to wait, and in a flood that is what most requests are told.
+    let waits = matches!(verdict, Verdict::SlowDown { .. });
+    let portal = if waits { None } else { context.site.portal_url(&facts.target) };
     let rejection = match verdict {
         Verdict::Reject(rejection) => Some(*rejection),
         _ => None,
@@ -37,6 +39,7 @@ pub(super) fn verdict(context: &Context, facts: &Facts<'_>, verdict: &Verdict, n
         verdict: verdict.as_str(),
         rejection,
         rule: context.rule.as_deref(),
+        standing: context.standing.as_deref(),
         identity: context.identity.as_deref(),
         request_id: context.request_id(),
         is_page_load: context.is_page_load,
@@ -73,6 +76,7 @@ pub(super) fn plain(
         verdict,
         rejection,
         rule: None,
+        standing: None,
         identity: None,
         request_id: context.request_id(),
         is_page_load: context.is_page_load,

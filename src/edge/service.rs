@@ -137,6 +137,7 @@ impl Proxy {
         context.route = outcome.route;
         context.reported = outcome.reported;
         context.headers = outcome.headers;
+        context.standing = outcome.standing;
         context.credential = outcome.credential;
         context.decided_at = outcome.decided_at;
         context.identity = outcome.identity;
@@ -185,6 +186,8 @@ impl Edge {
             rule: context.rule.as_deref(),
             verdict: context.verdict,
             reported: context.reported.as_ref(),
+            limit: context.standing.as_ref().and_then(|standing| standing.stopped_by()),
+            reported_limit: context.standing.as_ref().and_then(|standing| standing.reported()),
             headers: context.headers.as_ref(),
             credential: context.credential,
             decided_at: context.decided_at,

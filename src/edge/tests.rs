@@ -28,8 +28,8 @@ use crate::{
         metrics::Metrics,
     },
     ports::fakes::{
-        Door, Flooding, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers, route,
-        session, site, token,
+        Counting, Door, Flooding, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of, listener,
+        no_issuers, route, session, site, token,
     },
 };
 
@@ -64,6 +64,7 @@ fn edge(stores: &Arc<Stores>, servers: Vec<Server>) -> Arc<Edge> {
         foreign: no_issuers(),
         tokens: Arc::new(Revocations::default()),
         source_limit: Arc::new(Flooding),
+        counters: Arc::new(Counting::default()),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),
         metrics: Arc::clone(&metrics),

@@ -44,6 +44,9 @@ impl Asked<'_> {
         headers.insert(header::COOKIE, cookies.unwrap_or_else(empty));
         headers.insert(X_REQUEST_ID, self.correlation.request_id.clone());
         headers.insert(TRACEPARENT, self.correlation.traceparent.clone());
+        if let Some(standing) = &outcome.standing {
+            standing.each_header(self.site.rules.limit_headers(), |name, value| drop(headers.insert(name, value)));
+        }
         response
     }
 
@@ -70,6 +73,7 @@ impl Asked<'_> {
             verdict: verdict.as_str(),
             rejection: if let Verdict::Reject(rejection) = verdict { Some(*rejection) } else { None },
             rule: outcome.rule.as_deref(),
+            standing: outcome.standing.as_deref(),
             identity: outcome.identity.as_deref(),
             request_id: self.correlation.request_id(),
             is_page_load: facts.is_some_and(Facts::is_page_load),
@@ -90,6 +94,7 @@ impl Asked<'_> {
             verdict: "none",
             rejection: None,
             rule: None,
+            standing: None,
             identity: None,
             request_id: self.correlation.request_id(),
             is_page_load: false,
@@ -110,6 +115,10 @@ impl Asked<'_> {
         named: Option<&str>,
     ) -> Result<Option<Url>, Rejection> {
         let Some(facts) = facts else { return Ok(None) };
+        // Nobody is sent there to wait, and in a flood that is what most requests are told.
+        if matches!(verdict, Verdict::SlowDown { .. }) {
+            return Ok(None);
+        }
         let own = self.site.portal_url(&facts.target);
         if !matches!(verdict, Verdict::SignIn(SignIn::Nobody) | Verdict::StepUp) {
             return Ok(own);

@@ -21,6 +21,7 @@ use crate::{
         header::{Correlation, X_FORWARDED_PROTO, X_REQUEST_ID, has_respelled},
         identity::Identity,
         policy::{Recorded, Reported},
+        quota::Standing,
         request::{Facts, Role},
         site::{ListenerSite, Site},
         target::{Scheme, Target},
@@ -64,6 +65,7 @@ pub(super) struct Noted {
     pub(super) rule: Option<Arc<str>>,
     pub(super) reported: Option<Reported>,
     pub(super) headers: Option<Recorded>,
+    pub(super) standing: Option<Box<Standing>>,
     pub(super) credential: Credential,
     pub(super) decided_at: Option<Timestamp>,
     pub(super) identity: Option<Arc<Identity>>,
@@ -80,6 +82,7 @@ impl Noted {
             rule: None,
             reported: None,
             headers: None,
+            standing: None,
             credential: Credential::Settled,
             decided_at: None,
             identity: None,
@@ -187,6 +190,7 @@ impl ForwardAuth {
         noted.rule = outcome.rule;
         noted.reported = outcome.reported;
         noted.headers = outcome.headers;
+        noted.standing = outcome.standing;
         noted.credential = outcome.credential;
         noted.decided_at = outcome.decided_at;
         noted.identity = outcome.identity;
@@ -276,6 +280,8 @@ impl ForwardAuth {
             rule: noted.rule.as_deref(),
             verdict: noted.verdict,
             reported: noted.reported.as_ref(),
+            limit: noted.standing.as_ref().and_then(|standing| standing.stopped_by()),
+            reported_limit: noted.standing.as_ref().and_then(|standing| standing.reported()),
             headers: noted.headers.as_ref(),
             credential: noted.credential,
             decided_at: noted.decided_at,

@@ -1,4 +1,4 @@
-//! The path of a request, the same for both roles: source limit, route, identify, decide, verdict.
+//! The path of a request, the same for both roles: source limit, route, limits by address, identify, decide, the other limits, verdict.
 //!
 //! `edge` and `forward_auth` build [`Facts`] and call [`Gate::check`]; the portal uses [`Gate::session_of`] alone. Nothing here
 //! knows a framework or a driver, and on a cached session nothing here waits (DESIGN, invariant 3).
@@ -9,6 +9,7 @@ mod foreign;
 pub mod hold;
 mod identify;
 pub mod in_flight;
+mod limit;
 mod machines;
 mod origin;
 mod revoked;
@@ -26,7 +27,9 @@ use crate::{
         decision::{Decision, decide},
         ground::Ground,
         header::Correlation,
-        policy::Question,
+        identity::Identity,
+        policy::{Question, Source, Stage},
+        quota::Standing,
         request::{Facts, Role},
         route::{HeaderTemplate, Route},
         site::Site,
@@ -35,7 +38,7 @@ use crate::{
         verdict::{Credential, Outcome, Rejection, SignIn, Verdict},
     },
     observe::metrics::Metrics,
-    ports::{ApiTokens, Clock, Entropy, Keys, Passwords, Sessions, SourceLimit, Tokens},
+    ports::{ApiTokens, Clock, Counters, Entropy, Keys, Passwords, Sessions, SourceLimit, Tokens},
 };
 use credential::{Caller, Found, Presented};
 use machines::Hindrance;
@@ -49,6 +52,7 @@ pub struct Gate {
     pub foreign: Foreign,
     pub tokens: Arc<dyn Tokens>,
     pub source_limit: Arc<dyn SourceLimit>,
+    pub counters: Arc<dyn Counters>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub metrics: Arc<Metrics>,
@@ -86,7 +90,13 @@ impl Gate {
         {
             return Outcome { route, ..Outcome::undecided(Verdict::Reject(ENCODED_SLASH)) };
         }
+        let mut standing = None;
+        if let Err(verdict) = self.count_arrival(site, facts, route.as_deref(), now, &mut standing).await {
+            return Outcome { route, standing, ..Outcome::undecided(verdict) };
+        }
         let mut outcome = self.identified(site, facts, route.as_deref(), now).await;
+        outcome.standing = standing;
+        self.count_forward(site, facts, route.as_deref(), now, &mut outcome).await;
         outcome.roles = roles_asked_for(site, facts, route.as_deref(), &outcome, now);
         outcome.route = route;
         // Nobody can sign in for a host that no cookie reaches: a redirect there would loop for ever.
@@ -105,6 +115,38 @@ impl Gate {
     /// How long to wait.
     pub fn admit(&self, client: ClientAddress) -> Result<(), Duration> {
         client.known().map_or(Ok(()), |source| self.source_limit.take(source))
+    }
+
+    /// What is counted by address alone, before anybody is asked for.
+    async fn count_arrival(
+        &self,
+        site: &Site,
+        facts: &Facts<'_>,
+        route: Option<&Route>,
+        now: Timestamp,
+        standing: &mut Option<Box<Standing>>,
+    ) -> Result<(), Verdict> {
+        let source = Source { peer: facts.peer, ground: &Ground::Session };
+        self.count(site, Stage::Arrival, &question(facts, route, None, now), source, standing).await
+    }
+
+    /// What the rules let pass goes on only where the other limits do too.
+    async fn count_forward(
+        &self,
+        site: &Site,
+        facts: &Facts<'_>,
+        route: Option<&Route>,
+        now: Timestamp,
+        outcome: &mut Outcome,
+    ) {
+        if !matches!(outcome.verdict, Verdict::Forward(_)) {
+            return;
+        }
+        let question = question(facts, route, outcome.identity.as_deref(), now);
+        let source = Source { peer: facts.peer, ground: &outcome.ground };
+        if let Err(verdict) = self.count(site, Stage::Forward, &question, source, &mut outcome.standing).await {
+            outcome.verdict = verdict;
+        }
     }
 
     /// Who is asking, in the order of CONTRACT 4, and what the rules say of them.
@@ -204,15 +246,7 @@ impl Gate {
         }
         let identity = caller.as_ref().map(|caller| Arc::clone(caller.identity()));
         let ground = caller.map(Caller::into_ground).unwrap_or_default();
-        let question = Question {
-            target: &facts.target,
-            method: facts.method,
-            client: facts.client,
-            caller: identity.as_deref(),
-            now,
-            headers: Some(facts.headers),
-            route: route.map(|route| route.name.as_str()),
-        };
+        let question = question(facts, route, identity.as_deref(), now);
         let Decision { verdict, rule, reported, has_failed } = decide(&site.rules, &question);
         if has_failed {
             self.metrics.rule_error(&rule);
@@ -228,6 +262,23 @@ impl Gate {
         let mut random = [0; 40];
         self.entropy.fill(&mut random);
         Correlation::of(headers, peer_trusted, random)
+    }
+}
+
+fn question<'q>(
+    facts: &'q Facts<'_>,
+    route: Option<&'q Route>,
+    caller: Option<&'q Identity>,
+    now: Timestamp,
+) -> Question<'q> {
+    Question {
+        target: &facts.target,
+        method: facts.method,
+        client: facts.client,
+        caller,
+        now,
+        headers: Some(facts.headers),
+        route: route.map(|route| route.name.as_str()),
     }
 }
 

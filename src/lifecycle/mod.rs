@@ -202,7 +202,9 @@ impl Server {
         self.drain = settings.server.drain;
         self.drain_delay = settings.server.drain_delay;
         self.sources = loaded.sources;
-        self.site.store(Arc::new(settings.site));
+        let site = Arc::new(settings.site);
+        self.site.store(Arc::clone(&site));
+        self.metrics.limits.keep(site.rules.limit_names().map(|name| &**name));
         Ok(needs_restart)
     }
 

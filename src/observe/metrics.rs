@@ -10,6 +10,7 @@ use prometheus::{
     Opts, Registry, TextEncoder, core::Collector,
 };
 
+use super::limits::LimitMetrics;
 use crate::core::{policy::Ruling, request::Role, verdict::Verdict};
 
 /// Seconds, 10 µs to 10 s: a cached decision and a slow sign-in are both told apart.
@@ -51,6 +52,10 @@ pub struct Metrics {
     restart_needed: IntGaugeVec,
     mails: IntCounterVec,
     audit_events: IntCounterVec,
+    pub limits: LimitMetrics,
+    limit_keys: IntGauge,
+    limit_keys_shared: IntCounter,
+    limit_by_share: IntGauge,
 }
 
 impl Metrics {
@@ -150,6 +155,23 @@ impl Metrics {
             )?,
             mails: counters(to, "mails_total", "Mails to people, by what became of them.", &["status"])?,
             audit_events: counters(to, "audit_events_total", "Events of the audit log.", &["event"])?,
+            limits: LimitMetrics::new(to)?,
+            limit_keys: registered(
+                to,
+                IntGauge::with_opts(opts("rate_limit_keys", "Keys of limits held in memory."))?,
+            )?,
+            limit_keys_shared: counter(
+                to,
+                "rate_limit_keys_shared_total",
+                "Requests counted in a bucket that keys share, since memory holds as many keys as it may.",
+            )?,
+            limit_by_share: registered(
+                to,
+                IntGauge::with_opts(opts(
+                    "rate_limit_by_share",
+                    "1: Redis is away, and this node counts its own share.",
+                ))?,
+            )?,
             registry,
         })
     }
@@ -278,6 +300,18 @@ impl Metrics {
         self.audit_events.with_label_values(&[event]).inc();
     }
 
+    pub fn limit_keys(&self, count: usize) {
+        self.limit_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub fn limit_key_shared(&self) {
+        self.limit_keys_shared.inc();
+    }
+
+    pub fn limit_by_share(&self, is_away: bool) {
+        self.limit_by_share.set(i64::from(is_away));
+    }
+
     /// Session cookies that named two live sessions (THREATS 33).
     pub fn ambiguous_cookies(&self) {
         self.cookie_conflicts.inc();
@@ -297,7 +331,7 @@ impl Metrics {
 /// Children of a metric's family that were asked for before, by a key and a name of the configuration. Reading takes no lock and
 /// no allocation; the first of each kind copies the map, which is as bounded as the labels are.
 #[derive(Debug)]
-struct Seen<K, C>(ArcSwap<HashMap<K, HashMap<String, C>>>);
+pub(super) struct Seen<K, C>(ArcSwap<HashMap<K, HashMap<String, C>>>);
 
 impl<K, C> Default for Seen<K, C> {
     fn default() -> Self {
@@ -306,7 +340,7 @@ impl<K, C> Default for Seen<K, C> {
 }
 
 impl<K: Copy + Eq + Hash, C: Clone> Seen<K, C> {
-    fn with(&self, key: K, name: &str, child: impl Fn() -> C, count: impl Fn(&C)) {
+    pub(super) fn with(&self, key: K, name: &str, child: impl Fn() -> C, count: impl Fn(&C)) {
         if let Some(child) = self.0.load().get(&key).and_then(|names| names.get(name)) {
             return count(child);
         }
@@ -317,6 +351,19 @@ impl<K: Copy + Eq + Hash, C: Clone> Seen<K, C> {
             seen
         });
         count(&child);
+    }
+
+    /// Which were forgotten.
+    pub(super) fn forget(&self, is_gone: impl Fn(&str) -> bool) -> Vec<(K, String)> {
+        let seen = self.0.load();
+        let names = seen.iter().flat_map(|(key, names)| names.keys().map(|name| (*key, name)));
+        let gone = names.filter(|(_, name)| is_gone(name)).map(|(key, name)| (key, name.clone())).collect();
+        self.0.rcu(|seen| {
+            let mut seen = HashMap::clone(seen);
+            seen.values_mut().for_each(|names| names.retain(|name, _| !is_gone(name)));
+            seen
+        });
+        gone
     }
 }
 
@@ -343,7 +390,7 @@ fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, Er
     registered(registry, IntCounter::with_opts(opts(name, help))?)
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
+pub(super) fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
     registered(registry, IntCounterVec::new(opts(name, help), labels)?)
 }
 
@@ -374,6 +421,7 @@ mod tests {
         metrics.restart_needed(&["storage"]);
         metrics.audit_event("sign_in");
         metrics.stream_ended("session");
+        metrics.limits.counted("chat", "limited");
         let mut lines: Vec<String> = metrics
             .registry
             .gather()
@@ -399,6 +447,11 @@ mod tests {
         postern_headers_stripped_total{}
         postern_http_request_duration_seconds{role,route}
         postern_http_requests_total{method,role,route,status}
+        postern_rate_limit_by_share{}
+        postern_rate_limit_exceeded_total{limit}
+        postern_rate_limit_keys_shared_total{}
+        postern_rate_limit_keys{}
+        postern_rate_limit_requests_total{limit,status}
         postern_rule_errors_total{rule}
         postern_rule_reports_total{rule,verdict}
         postern_session_cache_total{result}

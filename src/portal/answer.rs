@@ -10,10 +10,11 @@ use super::{
     landing,
     look::Shell,
     page::{Message, page},
-    problem::{Code, problem_with},
+    problem::{Code, problem_with, slow_down},
 };
 use crate::core::{
     header::{X_POSTERN_RULE, X_POSTERN_STATUS, X_REQUEST_ID},
+    quota::whole_seconds,
     site::Site,
     verdict::Rejection,
 };
@@ -21,12 +22,17 @@ use crate::core::{
 pub(super) fn render(told: &Told<'_>) -> Response<Bytes> {
     let code = code_of(told);
     let status = told.answer.status;
-    let mut response = if told.is_page_load {
-        message(told.site, status, body_of(code, told))
-    } else {
-        problem_with(code, status, told.request_id, told.rule)
+    let waits = told.standing.filter(|_| code == Code::RateLimited);
+    let mut response = match waits.and_then(|standing| Some((standing, standing.refusal()?))) {
+        _ if told.is_page_load => message(told.site, status, body_of(code, told)),
+        Some((standing, refusal)) => slow_down(told, refusal, standing.at),
+        None => problem_with(code, status, told.request_id, told.rule),
     };
-    let seconds = told.answer.retry_after.map(|wait| wait.as_secs().max(1).to_string());
+    if let Some(standing) = waits {
+        let headers = response.headers_mut();
+        standing.each_header(told.site.rules.limit_headers(), |name, value| drop(headers.insert(name, value)));
+    }
+    let seconds = told.answer.retry_after.map(|wait| whole_seconds(wait).to_string());
     let postern_status = told.answer.postern_status.map(|status| status.to_string());
     set(&mut response, header::LOCATION, told.answer.location.as_deref());
     set(&mut response, header::WWW_AUTHENTICATE, told.answer.challenge);

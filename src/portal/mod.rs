@@ -36,8 +36,8 @@ use visit::Visit;
 
 use crate::{
     core::{
-        answer::Answer, client_ip::ClientAddress, identity::Identity, policy::Question, site::Site, target::Target,
-        verdict::Rejection,
+        answer::Answer, client_ip::ClientAddress, identity::Identity, policy::Question, quota::Standing, site::Site,
+        target::Target, verdict::Rejection,
     },
     gate::Gate,
     identity::{hand_over::HandingOver, notice::Notices, sign_in::SignIn},
@@ -214,6 +214,8 @@ pub struct Told<'t> {
     pub verdict: &'static str,
     pub rejection: Option<Rejection>,
     pub rule: Option<&'t str>,
+    /// What is left of the limits that the request fell under; told only where it has to wait for one.
+    pub standing: Option<&'t Standing>,
     pub identity: Option<&'t Identity>,
     pub request_id: &'t str,
     /// A page for a browser, else `application/problem+json`.

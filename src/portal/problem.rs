@@ -4,7 +4,14 @@
 use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
 use serde_json::json;
+
+use super::{Told, api::time};
+use crate::core::{
+    quota::{Refusal, whole_seconds},
+    time::Timestamp,
+};
 
 /// Every code a client may see. A contract: never renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +117,50 @@ pub(super) fn problem_with(code: Code, status: StatusCode, request_id: &str, rul
     if let (Some(rule), Some(fields)) = (rule, body.as_object_mut()) {
         fields.insert("rule".to_owned(), rule.into());
     }
-    let mut response = Response::new(body.to_string());
+    response_of(status, body.to_string())
+}
+
+/// The problem of whom a limit makes wait (CONTRACT 8). Written in one piece: in a flood it is what most requests get.
+#[derive(Serialize)]
+struct Wait<'w> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: &'static str,
+    request_id: &'w str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'w str>,
+    limit: &'w str,
+    window: &'static str,
+    /// Seconds.
+    retry_after: u64,
+    /// As all times of the API.
+    reset_at: Option<String>,
+}
+
+/// `at`: when it was counted.
+pub(super) fn slow_down(told: &Told<'_>, refusal: &Refusal, at: Timestamp) -> Response<String> {
+    let (code, _, detail) = Code::RateLimited.parts();
+    let status = told.answer.status;
+    let body = Wait {
+        r#type: "about:blank",
+        title: status.canonical_reason().unwrap_or("Error"),
+        status: status.as_u16(),
+        code,
+        detail,
+        request_id: told.request_id,
+        rule: told.rule,
+        limit: &refusal.limit,
+        window: refusal.rate.unit().as_str(),
+        retry_after: whole_seconds(refusal.retry_after),
+        reset_at: time(at.after(refusal.retry_after)),
+    };
+    response_of(status, serde_json::to_string(&body).unwrap_or_default())
+}
+
+fn response_of(status: StatusCode, body: String) -> Response<String> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

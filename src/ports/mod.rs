@@ -3,6 +3,7 @@
 
 mod api_tokens;
 mod changes;
+mod counters;
 mod credentials;
 mod each;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod users;
 
 pub use api_tokens::{ApiTokenError, ApiTokens, LiveApiToken, Revoke};
 pub use changes::{Change, ChangeKind, Changes};
+pub use counters::{Ask, CounterKey, Counters, RefusedBy, Taken};
 pub use credentials::{Credentials, HashError, Hasher};
 pub use each::Each;
 pub use hand_over::{HandOver, HandOvers};
@@ -38,7 +40,7 @@ pub use users::{UserChange, UserError, Users, Whom};
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the {store} store cannot answer: {detail}")]
 pub struct Unavailable {
-    /// Label of metrics: `sessions`, `users`, `keys`, `changes`, `hand_overs`, `tokens`, `api_tokens`, `issuer_keys`, `devices`.
+    /// Label of metrics: `sessions`, `users`, `keys`, `changes`, `hand_overs`, `tokens`, `api_tokens`, `issuer_keys`, `devices`, `counters`.
     pub store: &'static str,
     /// For the log alone. Never a value that was to be stored.
     pub detail: String,

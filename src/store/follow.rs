@@ -8,6 +8,7 @@ use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 use super::{
     Stores,
     api_tokens::DatabaseApiTokens,
+    counters::RedisCounters,
     database::{Database, Dialect, Look, Watch},
     devices::DatabaseDevices,
     identity::FileUsers,
@@ -58,6 +59,8 @@ pub(super) struct Background {
     pub(super) tokens: Arc<DatabaseTokens>,
     pub(super) users_file: Option<Arc<FileUsers>>,
     pub(super) metrics: Arc<Metrics>,
+    /// Where limits are counted in Redis.
+    pub(super) counters: Option<Arc<RedisCounters>>,
     pub(super) lifetimes: Arc<arc_swap::ArcSwap<crate::core::session::Lifetimes>>,
 }
 
@@ -72,6 +75,7 @@ impl Stores {
                 Follower::new(background.clone(), readiness.clone()).run(shutdown.clone()),
                 background.issuer_keys.run(&readiness, &background.metrics, shutdown.clone()),
                 background.beat(&readiness, shutdown.clone()),
+                background.count(&readiness, shutdown.clone()),
                 keep_house(&background, shutdown)
             );
             background.cache.distrust(Source::Log);
@@ -375,6 +379,13 @@ impl Background {
     async fn beat(&self, readiness: &Readiness, shutdown: watch::Receiver<bool>) {
         if let Some(heart) = &self.heart {
             heart.run(readiness, shutdown).await;
+        }
+    }
+
+    /// Where limits are counted in Redis.
+    async fn count(&self, readiness: &Readiness, shutdown: watch::Receiver<bool>) {
+        if let Some(counters) = &self.counters {
+            counters.run_beside(readiness, shutdown).await;
         }
     }
 

@@ -1,11 +1,12 @@
 //! Adapters of the ports. Opened by `app` alone; everyone else sees the traits.
 //!
 //! `database` opens SQLite or PostgreSQL and bounds every operation in time; `changes` is the log that every change is written to in its own
-//! transaction; `session`, `identity`, `keys` and `tokens` keep what they say, `issuer_keys` what others say; `follow` keeps memory true to the log.
+//! transaction; `session`, `identity`, `keys`, `tokens` and `counters` keep what they say, `issuer_keys` what others say; `follow` keeps memory true to the log.
 
 mod api_tokens;
 mod audit;
 mod changes;
+mod counters;
 mod database;
 mod devices;
 mod follow;
@@ -38,15 +39,16 @@ pub use limit::GovernorLimit;
 pub use mail::MailQueue;
 
 use crate::{
-    config::{SessionsPlace, Settings, SourceRate, Storage, UsersSource},
+    config::{CountersPlace, SessionsPlace, Settings, SourceRate, Storage, UsersSource},
     core::{issuer::TrustedIssuer, session::Lifetimes, tokens::SigningAlgorithm},
     observe::metrics::Metrics,
     ports::{
-        ApiTokens, AuditSink, Changes, Clock, Credentials, Devices, Entropy, ForeignTokens, HandOvers, Hasher,
-        IssuerKeys, Keys, Regulation, Sessions, Tokens, Unavailable, Users, VerifiedPasswords,
+        ApiTokens, AuditSink, Changes, Clock, Counters, Credentials, Devices, Entropy, ForeignTokens, HandOvers,
+        Hasher, IssuerKeys, Keys, Regulation, Sessions, Tokens, Unavailable, Users, VerifiedPasswords,
     },
 };
 use api_tokens::DatabaseApiTokens;
+use counters::{MemoryCounters, RedisCounters};
 use database::Database;
 use devices::DatabaseDevices;
 use follow::Background;
@@ -77,6 +79,8 @@ pub struct Stores {
     pub entropy: Arc<dyn Entropy>,
     pub audit: Arc<dyn AuditSink>,
     pub source_limit: Arc<GovernorLimit>,
+    /// What `limits:` are counted in.
+    pub counters: Arc<dyn Counters>,
     pub geo: Arc<MaxMindGeo>,
     pub devices: Arc<dyn Devices>,
     pub mail: Arc<MailQueue>,
@@ -116,6 +120,9 @@ pub enum OpenError {
     /// Without the passwords that its URL may hold.
     #[error("Redis cannot be used: {name} (storage.sessions): {why}")]
     Redis { name: String, why: String },
+    /// Without the passwords that its URL may hold.
+    #[error("limits cannot be counted in Redis: {name} (storage.counters): {why}")]
+    Counters { name: String, why: String },
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
@@ -194,7 +201,15 @@ pub async fn open_with(
     let issuer_keys = Arc::new(FetchedKeys::new(clock.clone()));
     let foreign_tokens = Arc::new(MemoryTokens::new(cache.clone(), users.clone(), api_tokens.clone()));
     let devices = Arc::new(DatabaseDevices::new(database.clone()));
+    let counters = match &options.storage.counters {
+        CountersPlace::Memory => None,
+        CountersPlace::Redis(url) => {
+            let on_failure = options.storage.counters_on_failure;
+            Some(Arc::new(RedisCounters::at(url, on_failure, &metrics, &clock, &*entropy)))
+        }
+    };
     let background = Arc::new(Background {
+        counters: counters.clone(),
         database,
         devices: devices.clone(),
         cache,
@@ -225,6 +240,10 @@ pub async fn open_with(
         tokens,
         changes,
         source_limit: Arc::new(GovernorLimit::new(clock.clone(), options.source_limit)),
+        counters: match counters {
+            Some(counters) => counters,
+            None => Arc::new(MemoryCounters::new(clock.clone(), metrics.clone())),
+        },
         geo: Arc::default(),
         devices,
         mail: Arc::new(MailQueue::new(metrics.clone(), clock.clone(), entropy.clone())),
@@ -273,8 +292,12 @@ async fn open_users(
 }
 
 impl Stores {
-    /// Whether Redis, where sessions are there, can be used: for a server that is about to start.
+    /// Whether Redis, where sessions or limits are there, can be used: for a server that is about to start.
     async fn reach(&self) -> Result<(), OpenError> {
+        if let Some(counters) = &self.background.counters {
+            let told = |error: Unavailable| OpenError::Counters { name: counters.name().to_owned(), why: error.detail };
+            counters.beat().await.map_err(told)?;
+        }
         let Some(heart) = &self.background.heart else { return Ok(()) };
         let reached = heart.redis.reach().await;
         reached.map_err(|error| OpenError::Redis { name: heart.redis.name().to_owned(), why: error.to_string() })

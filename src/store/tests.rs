@@ -18,6 +18,8 @@ pub(in crate::store) async fn scratch(folder: &TempDir) -> Stores {
             database: crate::config::DatabaseAddress::Sqlite(file("postern.db")),
             key_file: file("postern.key"),
             sessions: SessionsPlace::Database,
+            counters: crate::config::CountersPlace::Memory,
+            counters_on_failure: crate::config::OnFailure::Share,
         },
         users: UsersSource::Database,
         source_limit: None,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use postern::{
-    config::{self, DatabaseAddress, SessionsPlace, Storage, UsersSource},
+    config::{self, CountersPlace, DatabaseAddress, OnFailure, SessionsPlace, Storage, UsersSource},
     core::{
         identity::Factor,
         session::{Lifetimes, Session, SessionFacts, SessionId, TokenHash},
@@ -40,6 +40,7 @@ pub(crate) struct Place {
     metrics: Arc<Metrics>,
     address: DatabaseAddress,
     sessions: SessionsPlace,
+    counters: (CountersPlace, OnFailure),
     /// Of Redis.
     pub(crate) sessions_url: Option<String>,
 }
@@ -81,7 +82,8 @@ impl Place {
     fn of(folder: TempDir, address: DatabaseAddress) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let sessions = SessionsPlace::Database;
-        Self { folder, users: UsersSource::Database, metrics, address, sessions, sessions_url: None }
+        let counters = (CountersPlace::Memory, OnFailure::Share);
+        Self { folder, users: UsersSource::Database, metrics, address, sessions, counters, sessions_url: None }
     }
 
     /// SQLite, and sessions in Redis.
@@ -97,6 +99,12 @@ impl Place {
     pub(crate) fn with_sessions_at(self, url: &str) -> Self {
         let sessions = storage(&format!("sessions: '{url}'")).sessions;
         Self { sessions, sessions_url: Some(url.to_owned()), ..self }
+    }
+
+    /// Limits are counted there.
+    pub(crate) fn with_counters_at(self, url: &str, on_failure: &str) -> Self {
+        let storage = storage(&format!("counters: '{url}', counters_on_failure: {on_failure}"));
+        Self { counters: (storage.counters, storage.counters_on_failure), ..self }
     }
 
     /// Of PostgreSQL.
@@ -130,6 +138,10 @@ impl Place {
         self.asked(operations).map(|now| now - before.next().unwrap_or_default())
     }
 
+    pub(crate) fn metrics_text(&self) -> String {
+        self.metrics.render()
+    }
+
     pub(crate) async fn open(&self) -> Result<Stores, OpenError> {
         self.open_at(Arc::new(SystemClock::new())).await
     }
@@ -141,6 +153,8 @@ impl Place {
                 database: self.address.clone(),
                 key_file: self.key_file(),
                 sessions: self.sessions.clone(),
+                counters: self.counters.0.clone(),
+                counters_on_failure: self.counters.1,
             },
             users: self.users.clone(),
             source_limit: None,

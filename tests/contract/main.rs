@@ -5,6 +5,7 @@
 
 mod api_tokens;
 mod changes;
+mod counters;
 mod devices;
 mod emergency;
 mod emergency_many;

@@ -28,6 +28,8 @@ mod jupyter;
 mod kill;
 mod lifecycle;
 mod limits;
+mod limits_headers;
+mod limits_proxies;
 mod machines;
 mod mails;
 #[path = "../support/mmdb.rs"]

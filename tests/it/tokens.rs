@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
 use postern::{
-    config::{DatabaseAddress, SessionsPlace, Storage, UsersSource},
+    config::{CountersPlace, DatabaseAddress, OnFailure, SessionsPlace, Storage, UsersSource},
     core::{session::Lifetimes, tokens::SigningAlgorithm},
     observe::metrics::Metrics,
     store::{
@@ -240,6 +240,8 @@ async fn stores_of(server: &Server) -> Stores {
             database: DatabaseAddress::Sqlite(data.join("postern.db")),
             key_file: data.join("postern.key"),
             sessions: SessionsPlace::Database,
+            counters: CountersPlace::Memory,
+            counters_on_failure: OnFailure::Share,
         },
         users: UsersSource::Database,
         source_limit: None,

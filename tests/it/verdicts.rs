@@ -129,7 +129,7 @@ const TABLE: &[(&str, &str, Kind, Who, Verdict)] = &[
 
 /// Everybody who can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+pub(crate) enum Asked {
     Edge,
     ForwardAuth,
     AuthRequest,
@@ -137,7 +137,8 @@ enum Asked {
     Legacy,
 }
 
-const EVERYBODY: [Asked; 5] = [Asked::Edge, Asked::ForwardAuth, Asked::AuthRequest, Asked::ExtAuthz, Asked::Legacy];
+pub(crate) const EVERYBODY: [Asked; 5] =
+    [Asked::Edge, Asked::ForwardAuth, Asked::AuthRequest, Asked::ExtAuthz, Asked::Legacy];
 
 #[tokio::test]
 async fn the_verdict_is_the_same_whoever_is_asked() {
@@ -246,7 +247,7 @@ fn dressed(request: Request, kind: Kind) -> Request {
     }
 }
 
-async fn ask(server: &Server, asked: Asked, request: &Request) -> Reply {
+pub(crate) async fn ask(server: &Server, asked: Asked, request: &Request) -> Reply {
     let host = request.host.clone().unwrap_or_else(|| server.app());
     let url = format!("http://{host}{}", request.target);
     let portal = format!("http://{}", server.auth());

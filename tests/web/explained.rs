@@ -149,6 +149,7 @@ async fn on_an_applications_origin_the_rules_of_other_hosts_are_left_out() {
             verdict,
             rejection: None,
             rule: Some("not admins"),
+            standing: None,
             identity: Some(&identity),
             request_id: "0123456789abcdef",
             is_page_load,

@@ -177,6 +177,7 @@ async fn answers_on_other_hosts_are_pages_or_problems() {
         verdict: "refuse",
         rejection: None,
         rule: Some("<script>alert(1)</script>"),
+        standing: None,
         identity: Some(&identity),
         request_id: "0123456789abcdef",
         is_page_load,

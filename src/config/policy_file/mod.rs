@@ -2,6 +2,7 @@
 //! Called by `config::load` and `load_policies`. What a rule means is `core::policy`'s to say.
 
 mod authelia;
+mod limits;
 mod raw;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ pub(super) use raw::OneOrMany;
 use raw::RawPolicies;
 
 /// Keys that the contract names and that come with a later version.
-const LATER: &[&str] = &["limits"];
+const LATER: &[&str] = &[];
 
 /// The compiled rules and what else came to light.
 pub(super) struct Policies {
@@ -66,7 +67,7 @@ pub(super) fn shape() -> Shape {
     Shape {
         schema: schemars::schema_for!(RawPolicies).to_value(),
         later: LATER,
-        whole_items_of: &["rules", "bindings"],
+        whole_items_of: &["rules", "bindings", "limits"],
     }
 }
 
@@ -107,8 +108,12 @@ struct Reading {
     rules: Vec<(usize, Trail)>,
     /// As `rules`, of every network.
     networks: Vec<(usize, Trail)>,
+    /// As `rules`, of every limit.
+    limits: Vec<(usize, Trail)>,
     roles: Origins,
     default_in: Option<PathBuf>,
+    /// Where `limit_headers` stands.
+    headers_in: Option<PathBuf>,
     /// A network, a role or an organisation was taken out for a fault of form: what names it cannot be judged.
     names_pruned: bool,
 }
@@ -165,8 +170,9 @@ impl Reading {
         for (name, kind) in raw.attributes {
             self.attribute(report, name, kind.into());
         }
-        let RawPolicies { roles, bindings, orgs, .. } = raw;
+        let (roles, bindings, orgs) = (raw.roles, raw.bindings, raw.orgs);
         self.roles.add(&mut self.draft, report, index, policy_roles::Raw { roles, bindings, orgs });
+        self.add_limits(report, raw.limits, raw.limit_headers);
         let rules = Trail::root().key("rules");
         for (number, rule) in raw.rules.into_iter().enumerate() {
             let at = rules.item(number);
@@ -224,6 +230,7 @@ impl Reading {
             Place::Network { network, entry } => {
                 self.networks.get(network).map(|(report, base)| (*report, with_entry(base.clone(), entry)))
             }
+            Place::Limit { limit, part } => self.limit_trail(limit, part),
             place => self.roles.of(place),
         };
         match found.and_then(|(report, trail)| Some((self.reports.get_mut(report)?, trail))) {

@@ -13,6 +13,7 @@ use super::super::{
     error::{Report, Trail},
     policy_roles::{RawBinding, RawOrg, RawRole},
 };
+use super::limits::{RawHeaders, RawLimit};
 use crate::core::policy::{AttributeType, Level, Mode, Operator, QueryDraft, RuleDraft};
 
 /// Rules of Postern: read from top to bottom, the first that matches decides.
@@ -34,6 +35,11 @@ pub(super) struct RawPolicies {
     pub(super) attributes: BTreeMap<String, RawAttributeType>,
     /// The rules, from top to bottom.
     pub(super) rules: Vec<RawRule>,
+    /// How often requests may come. All that fit a request hold at once.
+    pub(super) limits: Vec<RawLimit>,
+    /// Which headers tell clients of limits (default: all three).
+    #[schemars(example = ["ratelimit", "x_ratelimit"])]
+    pub(super) limit_headers: Option<Vec<RawHeaders>>,
 }
 
 /// One rule: everything it names must fit.
@@ -114,7 +120,7 @@ impl RawRule {
 }
 
 impl OneOrMany {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         matches!(self, Self::Many(texts) if texts.is_empty())
     }
 }
@@ -143,7 +149,7 @@ pub(super) enum RawAttributeType {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum RawMode {
+pub(super) enum RawMode {
     Enforce,
     Report,
 }
@@ -244,6 +250,15 @@ enum RawOperator {
     NotPattern,
 }
 
+impl From<RawMode> for Mode {
+    fn from(raw: RawMode) -> Self {
+        match raw {
+            RawMode::Enforce => Self::Enforce,
+            RawMode::Report => Self::Report,
+        }
+    }
+}
+
 impl From<RawAttributeType> for AttributeType {
     fn from(raw: RawAttributeType) -> Self {
         match raw {
@@ -333,7 +348,7 @@ impl From<RawRule> for RuleDraft {
             subject: raw.subject.map(Vec::from).unwrap_or_default(),
             // Read where its place is known.
             max_auth_age: None,
-            mode: if raw.mode == Some(RawMode::Report) { Mode::Report } else { Mode::Enforce },
+            mode: raw.mode.map(Mode::from).unwrap_or_default(),
             when: raw.when,
             query: raw.query.unwrap_or_default().into_iter().map(Vec::from).collect(),
         }

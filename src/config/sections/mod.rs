@@ -56,7 +56,7 @@ pub(super) struct Raw {
 }
 
 /// Keys that the contract names and that come with a later version.
-pub(super) const LATER: &[&str] = &["health", "limits"];
+pub(super) const LATER: &[&str] = &["health"];
 
 /// What an encoded slash or backslash in a path means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -99,18 +99,6 @@ pub(super) fn duration(
         report.fault(at, format!("`{at}` must be longer than nothing; write for example `30s`"));
     }
     duration
-}
-
-/// Faults a value that this version knows but cannot honour, and one that nobody knows.
-pub(super) fn only(report: &mut Report, at: &Trail, value: Option<&str>, supported: &str, later: &[&str]) {
-    let Some(value) = value.filter(|value| *value != supported) else { return };
-    match later.iter().find(|kind| value.starts_with(**kind)) {
-        // Only the kind is named: a URL may hold a password.
-        Some(kind) => {
-            report.fault(at, format!("`{at}: {kind}` is not supported yet by this version; write `{supported}`"));
-        }
-        None => report.fault(at, format!("`{at}` has no such value; write `{supported}`")),
-    }
 }
 
 /// An absolute http or https URL without userinfo, query or fragment.

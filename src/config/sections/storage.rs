@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::only;
 use crate::config::{
-    DatabaseAddress, NamedFile, PostgresUrl, RedisUrl, SessionsPlace, Storage,
+    CountersPlace, DatabaseAddress, NamedFile, OnFailure, PostgresUrl, RedisUrl, SessionsPlace, Storage,
     error::{Report, Trail},
     postgres_url::{EXAMPLE, Protection},
     redis_url,
@@ -37,9 +36,15 @@ pub(in crate::config) struct RawStorage {
     /// A file that holds what `sessions` would say, since the URL of a Redis may hold a password.
     #[schemars(example = &"secrets/redis-url")]
     sessions_file: Option<String>,
-    /// Where limits are counted (default `memory`).
+    /// Where limits are counted: `memory`, by each node for itself, or a Redis that nodes share, as for `sessions` (default `memory`).
     #[schemars(example = &"memory")]
     counters: Option<String>,
+    /// A file that holds what `counters` would say, since the URL of a Redis may hold a password.
+    #[schemars(example = &"secrets/redis-url")]
+    counters_file: Option<String>,
+    /// While that Redis is away: `share`, each node counts its own part of every limit, or `refuse`, nobody passes where a limit holds (default `share`).
+    #[schemars(example = &"share")]
+    counters_on_failure: Option<String>,
 }
 
 pub(in crate::config) fn storage(report: &mut Report, raw: &RawStorage) -> Storage {
@@ -49,9 +54,36 @@ pub(in crate::config) fn storage(report: &mut Report, raw: &RawStorage) -> Stora
     if key_file.is_empty() {
         report.fault(&at.key("key_file"), format!("`storage.key_file` is empty; write a path such as `{KEY_FILE}`"));
     }
-    only(report, &at.key("counters"), raw.counters.as_deref(), "memory", &["redis"]);
-    let sessions = sessions(report, &at, raw);
-    Storage { database, key_file: PathBuf::from(key_file), sessions }
+    let (counters, sessions) = (counters(report, &at, raw), sessions(report, &at, raw));
+    let counters_on_failure = match raw.counters_on_failure.as_deref() {
+        None | Some("share") => OnFailure::Share,
+        Some("refuse") => OnFailure::Refuse,
+        Some(_) => {
+            report.fault(&at.key("counters_on_failure"), "there is no such choice; write `share` or `refuse`");
+            OnFailure::default()
+        }
+    };
+    Storage { database, key_file: PathBuf::from(key_file), sessions, counters, counters_on_failure }
+}
+
+fn counters(report: &mut Report, at: &Trail, raw: &RawStorage) -> CountersPlace {
+    let (value, file) = (raw.counters.as_deref(), raw.counters_file.as_deref());
+    let Some((at, text)) = value_or_file(report, at, ("counters", value), ("counters_file", file)) else {
+        return CountersPlace::Memory;
+    };
+    let place = match text.as_str() {
+        "memory" => Ok(CountersPlace::Memory),
+        text if RedisUrl::is_meant(text) => RedisUrl::parse(text).map(|url| CountersPlace::Redis(Box::new(url))),
+        // The text is not repeated: it may hold a password.
+        _ => Err(format!("limits cannot be counted there; write `memory`, or a URL such as `{}`", redis_url::EXAMPLE)),
+    };
+    let Some(place) = report.take(&at, place) else { return CountersPlace::Memory };
+    if let CountersPlace::Redis(url) = &place
+        && url.is_open()
+    {
+        report.warn(&at, "whoever sits between this machine and Redis can lift every limit: write `rediss` for TLS");
+    }
+    place
 }
 
 /// A value, or the content of the file that holds it. `None`: neither is there, or it cannot be had, which is told.

@@ -1,7 +1,7 @@
 //! The rules: compiled once, asked on every request (CONTRACT 4). `core::decision` and `postern policy explain` call in here, and both run
 //! the same code (invariant 6). Nothing here may look at anything but the [`Question`].
 //!
-//! `compile` turns a draft into rules or faults, `roles` works out who holds what, `reach` warns of rules that cannot be reached, `rule` and `matcher` (with `glob`,
+//! `compile` turns a draft into rules or faults, `limits` knows which limits a request falls under, `roles` works out who holds what, `reach` warns of rules that cannot be reached, `rule` and `matcher` (with `glob`,
 //! `pattern`, `query`, `subject` and `when`) answer, `index` picks the candidates, `trace` tells a person about it,
 //! `case` asks about made-up requests, `record` about those of the access log, which `reads` says what to write of. A new key of the language is a new `matcher::Clause`.
 
@@ -11,6 +11,7 @@ mod compile;
 mod credential;
 mod glob;
 mod index;
+mod limits;
 mod matcher;
 mod pattern;
 mod query;
@@ -34,6 +35,7 @@ use serde::Serialize;
 
 pub use self::{
     case::{Case, Expected, Failure, Imagined, ImaginedCaller},
+    limits::{Due, Source, Stage},
     query::{Operator, QueryDraft},
     reads::{Extent, Reads},
     record::{Parameter, Record, Recorded, Unrecorded},
@@ -43,12 +45,13 @@ pub use self::{
 };
 use self::{
     index::Index,
+    limits::LimitSet,
     matcher::{Answer, Caller, Reading},
     record::{Headers, Query, strictest, sure},
     roles::Roles,
     rule::Rule,
 };
-use super::{client_ip::ClientAddress, identity::Identity, target::Target, time::Timestamp};
+use super::{client_ip::ClientAddress, identity::Identity, quota::Families, target::Target, time::Timestamp};
 
 /// What a rule asks for; the laxer the less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -150,6 +153,8 @@ pub struct RuleSet {
     /// Whether any rule looks at path and query in one, by `resources`.
     reads_resource: bool,
     reads: Reads,
+    limits: LimitSet,
+    limit_headers: Families,
 }
 
 impl RuleSet {
@@ -163,6 +168,12 @@ impl RuleSet {
     /// The names of all rules in their order, then `default`: the labels of metrics.
     pub fn rule_names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.rules.iter().map(|rule| &rule.name).chain(std::iter::once(&self.default_name))
+    }
+
+    /// Which headers tell of limits.
+    #[must_use]
+    pub fn limit_headers(&self) -> Families {
+        self.limit_headers
     }
 
     /// The roles that somebody holds now, for an explanation and for `Remote-Roles`.
@@ -312,6 +323,27 @@ pub struct RuleDraft {
     pub when: Option<String>,
 }
 
+/// A limit as written.
+#[derive(Debug, Clone, Default)]
+pub struct LimitDraft {
+    pub name: String,
+    pub matches: MatchDraft,
+    pub bypass: Vec<MatchDraft>,
+    pub key: String,
+    pub rates: Vec<String>,
+    /// By the name of the plan.
+    pub plans: Vec<(String, Vec<String>)>,
+    pub mode: Mode,
+}
+
+/// Which requests, as in a rule; what is empty leaves the choice open.
+#[derive(Debug, Clone, Default)]
+pub struct MatchDraft {
+    pub domain: Vec<String>,
+    pub path: Vec<String>,
+    pub methods: Vec<String>,
+}
+
 /// All policy files together, in file-name order.
 #[derive(Debug, Clone, Default)]
 pub struct PolicyDraft {
@@ -326,6 +358,9 @@ pub struct PolicyDraft {
     /// Tokens of a trusted issuer give roles: one that nobody is bound to may be held all the same.
     pub roles_by_claim: bool,
     pub rules: Vec<RuleDraft>,
+    pub limits: Vec<LimitDraft>,
+    /// All where absent.
+    pub limit_headers: Option<Families>,
 }
 
 /// Where in a [`PolicyDraft`] a fault lies; `config::policy_file` turns it into file, line and column.
@@ -357,6 +392,36 @@ pub enum Place {
     Org {
         org: usize,
         team: Option<usize>,
+        entry: Option<usize>,
+    },
+    /// Index in `limits`.
+    Limit {
+        limit: usize,
+        part: LimitPart,
+    },
+}
+
+/// Where in a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitPart {
+    Name,
+    Key,
+    Match {
+        key: &'static str,
+        entry: Option<usize>,
+    },
+    /// Index in `bypass`; without a key the entry as a whole.
+    Bypass {
+        bypass: usize,
+        key: Option<&'static str>,
+        entry: Option<usize>,
+    },
+    Rates {
+        entry: Option<usize>,
+    },
+    /// Index in `plans`.
+    Plan {
+        plan: usize,
         entry: Option<usize>,
     },
 }

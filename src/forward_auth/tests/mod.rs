@@ -30,8 +30,8 @@ use crate::{
     observe::access_log::Sink,
     portal::{Arrival, MAX_BODY},
     ports::fakes::{
-        Door, Flooding, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of, listener, no_issuers, session,
-        site, token,
+        Counting, Door, Flooding, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of, listener,
+        no_issuers, session, site, token,
     },
 };
 
@@ -72,6 +72,7 @@ fn started_with(change: impl FnOnce(&mut Site), tls: Option<Tls>) -> Running {
         foreign: no_issuers(),
         tokens: Arc::new(Revocations::default()),
         source_limit: Arc::new(Flooding),
+        counters: Arc::new(Counting::default()),
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),
         metrics: Arc::clone(&metrics),

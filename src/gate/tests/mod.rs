@@ -20,12 +20,13 @@ use crate::{
     ports::{
         LiveSession, SigningKeys,
         fakes::{
-            Door, Flooding, ISSUER, NOW, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of, key,
-            listener, no_issuers, route, row, session, signed, site, token,
+            Counting, Door, Flooding, ISSUER, NOW, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, cookie_of,
+            key, listener, no_issuers, route, row, session, signed, site, token,
         },
     },
 };
 
+mod limits;
 mod machines;
 
 struct Fixture {
@@ -33,6 +34,7 @@ struct Fixture {
     stores: Arc<Stores>,
     tokens: Arc<Tokens>,
     door: Arc<Door>,
+    counting: Arc<Counting>,
     site: Site,
     headers: HeaderMap,
     credentials_from: &'static [HeaderName],
@@ -41,6 +43,7 @@ struct Fixture {
 fn fixture() -> Fixture {
     let stores = Arc::new(Stores::default());
     let site = site(listener(Role::Edge), vec![route("app.example.com"), route("app.elsewhere.test")]);
+    let counting = Arc::new(Counting::default());
     let (tokens, door) = (Arc::new(Tokens::default()), Arc::new(Door::default()));
     let gate = Gate {
         sessions: Arc::clone(&stores) as _,
@@ -50,11 +53,21 @@ fn fixture() -> Fixture {
         foreign: no_issuers(),
         tokens: Arc::new(Revocations::default()),
         source_limit: Arc::new(Flooding),
+        counters: Arc::clone(&counting) as _,
         clock: Arc::new(Stopped),
         entropy: Arc::new(Zeroes),
         metrics: Arc::new(Metrics::new().unwrap()),
     };
-    Fixture { gate, stores, tokens, door, site, headers: HeaderMap::new(), credentials_from: AUTHORIZATION_ONLY }
+    Fixture {
+        gate,
+        stores,
+        tokens,
+        door,
+        counting,
+        site,
+        headers: HeaderMap::new(),
+        credentials_from: AUTHORIZATION_ONLY,
+    }
 }
 
 impl Fixture {

@@ -49,6 +49,11 @@ pub(super) fn json(line: &mut String, entry: &Entry<'_>) {
         push_field(line, "reported_rule", Some(&reported.rule));
         push_field(line, "reported_verdict", Some(reported.ruling.as_str()));
     }
+    for (name, limit) in [("limit", entry.limit), ("reported_limit", entry.reported_limit)] {
+        if limit.is_some() {
+            push_field(line, name, limit);
+        }
+    }
     line.push_str(",\"status\":");
     push_number(line, u64::from(entry.status), 1);
     line.push_str(",\"duration_ms\":");
@@ -76,6 +81,8 @@ pub(super) fn text(line: &mut String, entry: &Entry<'_>) {
         ("rule", entry.rule),
         ("reported_rule", entry.reported.map(|reported| &*reported.rule)),
         ("reported_verdict", entry.reported.map(|reported| reported.ruling.as_str())),
+        ("limit", entry.limit),
+        ("reported_limit", entry.reported_limit),
         ("request_id", Some(entry.request_id)),
         ("trace_id", Some(entry.trace_id)),
     ] {

@@ -49,6 +49,10 @@ pub struct Entry<'e> {
     pub rule: Option<&'e str>,
     pub verdict: &'static str,
     pub reported: Option<&'e Reported>,
+    /// The limit that kept it from going on.
+    pub limit: Option<&'e str>,
+    /// A limit in `mode: report` that would have.
+    pub reported_limit: Option<&'e str>,
     /// What rules of this host read of the headers.
     pub headers: Option<&'e Recorded>,
     pub credential: Credential,

@@ -39,6 +39,8 @@ fn entry(scene: &Scene) -> Entry<'_> {
         rule: Some("public"),
         verdict: "forward",
         reported: None,
+        limit: None,
+        reported_limit: None,
         headers: None,
         credential: Credential::Settled,
         decided_at: Some(Timestamp::from_unix_millis(1_709_210_096_006)),
@@ -67,6 +69,17 @@ fn text(entry: &Entry<'_>) -> String {
     let mut line = String::new();
     line::text(&mut line, entry);
     line
+}
+
+#[test]
+fn the_limit_in_the_way_is_told_and_one_that_only_reports() {
+    let scene = plain();
+    let entry =
+        Entry { limit: Some("chat"), reported_limit: Some("mail"), verdict: "slow_down", status: 429, ..entry(&scene) };
+    let line = json(&entry);
+    assert!(line.contains(r#""verdict":"slow_down","limit":"chat","reported_limit":"mail","status":429"#), "{line}");
+    let line = text(&entry);
+    assert!(line.contains(r#" limit="chat" reported_limit="mail" request_id="#), "{line}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Stand-ins for the ports, and a small site to decide on: shared by the tests of `gate`, `edge` and `forward_auth`.
 
+mod counters;
 mod credentials;
 
 use std::{
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::core::{
     identity::{Factor, Identity},
-    policy::{Level, PolicyDraft, RuleDraft, RuleSet},
+    policy::{Level, LimitDraft, PolicyDraft, RuleDraft, RuleSet},
     request::Role,
     route::{HostPattern, Route, RouteTable, Upstream, UpstreamTimeouts},
     session::{Lifetimes, Session, SessionId, TokenHash},
@@ -33,6 +34,7 @@ use crate::core::{
     user::User,
 };
 
+pub(crate) use counters::Counting;
 pub(crate) use credentials::{Door, Issuers, Tokens, foreign, no_issuers};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_unix_millis(1_800_000_000_000);
@@ -381,6 +383,16 @@ pub(crate) fn token(seed: u8, change: impl FnOnce(&mut AccessClaims)) -> String 
     signed(seed, &header, &serde_json::to_value(claims).unwrap())
 }
 
+/// Of all requests.
+pub(crate) fn limit(name: &str, key: &str, rates: &[&str]) -> LimitDraft {
+    LimitDraft {
+        name: name.to_owned(),
+        key: key.to_owned(),
+        rates: rates.iter().map(ToString::to_string).collect(),
+        ..LimitDraft::default()
+    }
+}
+
 pub(crate) fn listener(role: Role) -> ListenerSite {
     ListenerSite {
         role,
@@ -414,6 +426,11 @@ pub(crate) fn route(host: &str) -> Route {
 /// `/public/**` for everybody, `/admin/**` with two factors for admins, `/staff/**` for staff, the rest for nobody; on
 /// `*.example.com`, whose portal is `https://auth.example.com`, and on a host that no cookie reaches.
 pub(crate) fn site(listener: ListenerSite, routes: Vec<Route>) -> Site {
+    limited_site(listener, routes, Vec::new())
+}
+
+/// The same with limits.
+pub(crate) fn limited_site(listener: ListenerSite, routes: Vec<Route>, limits: Vec<LimitDraft>) -> Site {
     let (rules, _) = RuleSet::compile(&PolicyDraft {
         default: Some(Level::Deny),
         rules: vec![
@@ -421,6 +438,7 @@ pub(crate) fn site(listener: ListenerSite, routes: Vec<Route>) -> Site {
             rule("admin", "/admin/**", Level::TwoFactor, &["group:admins"]),
             rule("staff", "/staff/**", Level::OneFactor, &["group:staff"]),
         ],
+        limits,
         ..PolicyDraft::default()
     })
     .unwrap();

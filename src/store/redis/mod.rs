@@ -1,12 +1,15 @@
 //! A Redis: one server, a master found by sentinels, or a cluster. Connecting, time limits on every operation, and coming back after it was away.
-//! Used by `session::redis`; [`beat`] tells whether it is there.
+//! Used by `session::redis` and `counters::redis`; [`beat`] tells whether that of sessions is there.
 //!
 //! What is kept here may be gone, or old, at any time: nothing but the database says what ended (`session::ends`).
 
 mod beat;
+mod script;
 
 use std::{
-    fmt, fs, io, slice,
+    fmt, fs,
+    future::Future,
+    io, slice,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -37,6 +40,7 @@ use crate::{
 };
 
 pub(super) use beat::Heart;
+pub(super) use script::{Call, Script};
 
 /// The longest any operation may take, waiting for a connection included.
 const MOST_TIME: Duration = Duration::from_millis(1_500);
@@ -187,16 +191,26 @@ impl Redis {
         operation: &'static str,
         commands: &[Cmd],
     ) -> Result<Vec<T>, Unavailable> {
-        let unavailable =
-            |detail: String| Unavailable { store, detail: format!("{operation}: {}: {detail}", self.name) };
         if commands.is_empty() {
             return Ok(Vec::new());
         }
+        self.in_time(store, operation, self.attempts(commands)).await
+    }
+
+    /// Within the time limit of one operation, and counted.
+    async fn in_time<T>(
+        &self,
+        store: &'static str,
+        operation: &'static str,
+        asking: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, Unavailable> {
+        let unavailable =
+            |detail: String| Unavailable { store, detail: format!("{operation}: {}: {detail}", self.name) };
         if self.is_down.load(Ordering::Acquire) {
             return Err(unavailable("it does not answer".to_owned()));
         }
         let (started, held) = (self.clock.monotonic(), self.held.load_full());
-        let done = tokio::time::timeout(MOST_TIME, self.attempts(commands)).await;
+        let done = tokio::time::timeout(MOST_TIME, asking).await;
         self.metrics.store_operation(store, operation, self.clock.monotonic().saturating_sub(started));
         match done {
             Ok(Ok(answers)) => Ok(answers),

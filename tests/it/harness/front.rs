@@ -4,7 +4,7 @@ use super::{
     DOMAIN,
     port::Port,
     proxy::{Kind, Proxy},
-    server::{Server, Setup},
+    server::{POLICIES, Server, Setup},
     upstream::Upstream,
     wire::{self, Reply, Request},
 };
@@ -23,9 +23,14 @@ impl Front {
     }
 
     pub(crate) async fn behind(kind: Kind) -> Self {
+        Self::behind_with(kind, POLICIES).await
+    }
+
+    /// Under other rules.
+    pub(crate) async fn behind_with(kind: Kind, policies: &str) -> Self {
         let upstream = Upstream::start().await;
         let port = Port::free();
-        let server = Setup::with(&upstream).behind(&port).start().await;
+        let server = Setup::with(&upstream).policies(policies).behind(&port).start().await;
         let proxy = Proxy::start(kind, port, server.forward_auth(), upstream.port()).await;
         Self { server, upstream, proxy: Some((kind, proxy)) }
     }

@@ -84,7 +84,7 @@ impl Drop for Upstream {
 }
 
 /// One connection. Paths ending in `/slow` answer after 1.5 s, in `/silent` never, in `/events` begin and go on for ever; `/cookies` sets cookies
-/// under our names; a WebSocket handshake becomes an echo.
+/// under our names; `/limits` has limits of its own; a WebSocket handshake becomes an echo.
 async fn serve(stream: TcpStream, record: Arc<Mutex<Vec<Seen>>>) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
@@ -114,6 +114,8 @@ async fn serve(stream: TcpStream, record: Arc<Mutex<Vec<Seen>>>) -> Option<()> {
         let cookies = if path.ends_with("/cookies") {
             "Set-Cookie: postern_session=forged; Domain=test.localhost; Path=/\r\nSet-Cookie: __Host-postern_portal=forged; \
              Path=/; Secure\r\nSet-Cookie: postern_portal=forged\r\nSet-Cookie: theirs=kept\r\n"
+        } else if path.ends_with("/limits") {
+            "RateLimit: \"theirs\";r=1\r\nX-RateLimit-Limit: 9\r\nX-RateLimit-Limit: 8\r\nX-RateLimit-Limit-Day: 7\r\nX-RateLimit-Scope: theirs\r\n"
         } else {
             ""
         };

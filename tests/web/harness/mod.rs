@@ -174,6 +174,7 @@ routes:
             foreign: Foreign { keys: stores.issuer_keys.clone(), tokens: stores.foreign_tokens.clone() },
             tokens: stores.tokens.clone(),
             source_limit: stores.source_limit.clone(),
+            counters: stores.counters.clone(),
             clock: clock.clone(),
             entropy: stores.entropy.clone(),
             metrics: metrics.clone(),

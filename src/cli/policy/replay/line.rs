@@ -114,6 +114,8 @@ struct Written {
     route: String,
     rule: String,
     verdict: String,
+    /// What stopped a request that the rules had let pass.
+    limit: Option<String>,
     credential: Option<String>,
     account: Option<String>,
 }
@@ -184,6 +186,7 @@ fn other(line: &[u8]) -> Line {
 /// `None`: another version wrote it.
 fn asked(written: Written) -> Option<Asked> {
     let verdict = match written.verdict.as_str() {
+        _ if written.limit.is_some() => Recorded::Ruling(Ruling::Forward),
         "forward" => Recorded::Ruling(Ruling::Forward),
         "sign_in" => Recorded::Ruling(Ruling::SignIn),
         "step_up" => Recorded::Ruling(Ruling::StepUp),

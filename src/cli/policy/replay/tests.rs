@@ -77,6 +77,8 @@ fn log(rules: &RuleSet, requests: &[(&str, Option<&Identity>)]) -> String {
             route: "app",
             rule: Some(&decided.rule),
             verdict: decided.verdict.as_str(),
+            limit: None,
+            reported_limit: None,
             reported: None,
             headers: None,
             credential: Credential::Settled,
@@ -215,6 +217,19 @@ fn every_line_is_counted_as_something() {
     assert_eq!(replay(&rules, &cut).skipped.get(&Skip::Cut), Some(&1));
     assert_eq!(replay(&rules, line.trim_end()).unchanged, 1, "a last line without an end");
     assert!(replay(&rules, "text\n{}\n").holds_no_access_line() && !replay(&rules, &line).holds_no_access_line());
+}
+
+/// What a limit stopped, the rules had let pass: whether they would again is a question to the rules alone.
+#[test]
+fn what_a_limit_stopped_was_let_pass_by_the_rules() {
+    let (rules, bob) = (before(), caller("bob", &["dev"]));
+    let line = log(&rules, &[("https://a.test/dev/x", Some(&bob))]);
+    for verdict in ["slow_down", "refuse"] {
+        let stopped =
+            line.replacen("\"verdict\":\"forward\"", &format!("\"verdict\":\"{verdict}\",\"limit\":\"chat\""), 1);
+        assert_eq!(replay(&rules, &stopped).unchanged, 1, "{stopped}");
+        assert_eq!(replay(&compiled(Vec::new()), &stopped).changed.closes, 1, "{stopped}");
+    }
 }
 
 /// Asked to sign in where no cookie reaches, people got 400: they would again.

@@ -1,6 +1,7 @@
 //! From a draft to rules, or to every fault in it at once. Called when policies are loaded, never on a request.
 
 mod domains;
+mod limits;
 mod networks;
 
 use std::collections::{HashMap, HashSet};
@@ -72,6 +73,7 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
         keys.add_to(&mut index, number);
         rules.push(Rule { name, level, mode: written.mode, max_auth_age: written.max_auth_age, clauses });
     }
+    let limits = compiler.limits(draft);
     if !compiler.faults.is_empty() {
         return Err(compiler.faults);
     }
@@ -87,6 +89,8 @@ pub(super) fn compile(draft: &PolicyDraft) -> Result<(RuleSet, Vec<DraftFault>),
         index: index.build(),
         reads_resource,
         reads,
+        limits,
+        limit_headers: draft.limit_headers.unwrap_or_default(),
     };
     Ok((rules, compiler.warnings))
 }

@@ -2,6 +2,31 @@
 
 use std::fmt;
 
+use http::{HeaderName, header};
+
+use crate::core::header::is_spoofed;
+
+/// Headers that hold a credential: never read by a rule, so never in a log.
+const CREDENTIALS: [HeaderName; 4] =
+    [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION, header::SET_COOKIE];
+
+/// A header that policies may read.
+///
+/// # Errors
+/// Why this one may not be, and what to write instead.
+pub(in crate::core::policy) fn readable_header(name: &str) -> Result<HeaderName, String> {
+    let parsed = HeaderName::try_from(name).map_err(|_| format!("{name:?} is not the name of a header"))?;
+    if CREDENTIALS.contains(&parsed) {
+        return Err(format!("the header {name:?} holds credentials, which rules never read: ask user or session"));
+    }
+    if is_spoofed(parsed.as_str(), &[]) {
+        return Err(format!(
+            "Postern sets or removes {name:?} itself, so a client could forge it here: ask user, session or request"
+        ));
+    }
+    Ok(parsed)
+}
+
 /// The type of a user's attribute, as declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttributeType {

@@ -12,11 +12,12 @@ mod time;
 mod tree;
 mod value;
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use cel::parser::Parser;
 
 pub use self::environment::AttributeType;
+pub(super) use self::environment::readable_header;
 pub(super) use self::eval::Stop;
 use self::{check::Checker, tree::Node};
 use super::{
@@ -40,6 +41,17 @@ pub(super) struct When {
     written: Box<str>,
     root: Node,
     reads: Reads,
+}
+
+/// An expression that yields a text: the key of a limit.
+#[derive(Debug)]
+pub(super) struct TextExpression(When);
+
+/// What an expression must yield.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Yields {
+    Bool,
+    Text,
 }
 
 /// What an expression looks at beside the fixed facts.
@@ -79,10 +91,14 @@ impl When {
     /// # Errors
     /// All that is wrong with it, each with its column within the expression and what to write.
     pub(super) fn parse(written: &str, attributes: &Attributes, roles: &Roles) -> Result<Self, Vec<String>> {
+        Self::parse_for(Yields::Bool, written, attributes, roles)
+    }
+
+    fn parse_for(yields: Yields, written: &str, attributes: &Attributes, roles: &Roles) -> Result<Self, Vec<String>> {
         if written.len() > LONGEST {
             return Err(vec![format!("the expression is longer than {LONGEST} bytes: split the rule")]);
         }
-        let parse = || Self::parse_deeply(written, attributes, roles);
+        let parse = || Self::parse_deeply(yields, written, attributes, roles);
         let parsed = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, parse).ok()?;
             thread.join().ok()
@@ -91,13 +107,18 @@ impl When {
     }
 
     /// The tree of the parser is dropped here too, since that goes as deep as the parsing.
-    fn parse_deeply(written: &str, attributes: &Attributes, roles: &Roles) -> Result<Self, Vec<String>> {
+    fn parse_deeply(
+        yields: Yields,
+        written: &str,
+        attributes: &Attributes,
+        roles: &Roles,
+    ) -> Result<Self, Vec<String>> {
         let (tree, source) = Parser::new()
             .max_recursion_depth(DEEPEST)
             .parse_with_source_info(written)
             .map_err(|errors| errors.errors.iter().map(parse_error).collect::<Vec<_>>())?;
         let mut checker = Checker::new(attributes, roles, &source);
-        let root = checker.whole(&tree);
+        let root = checker.whole(&tree, yields);
         let (mut faults, reads) = checker.finish();
         if faults.is_empty() {
             return Ok(Self { written: Box::from(written), root, reads });
@@ -127,6 +148,20 @@ impl When {
     /// Why it could not be worked out.
     pub(super) fn outcome(&self, reading: &Reading<'_>) -> Result<bool, Stop> {
         eval::eval(&self.root, reading)
+    }
+}
+
+impl TextExpression {
+    /// # Errors
+    /// As [`When::parse`].
+    pub(super) fn parse(written: &str, attributes: &Attributes, roles: &Roles) -> Result<Self, Vec<String>> {
+        When::parse_for(Yields::Text, written, attributes, roles).map(Self)
+    }
+
+    /// # Errors
+    /// Why it could not be worked out.
+    pub(super) fn value<'v>(&'v self, reading: &'v Reading<'v>) -> Result<Cow<'v, str>, Stop> {
+        eval::text(&self.0.root, reading)
     }
 }
 

@@ -17,8 +17,8 @@ use crate::{
     ports::{
         Clock, LiveSession,
         fakes::{
-            Door, Flooding, Issuers, NOW, OneKey, Revocations, Stores, Tokens, Zeroes, foreign, listener, route, row,
-            session, site,
+            Counting, Door, Flooding, Issuers, NOW, OneKey, Revocations, Stores, Tokens, Zeroes, foreign, listener,
+            route, row, session, site,
         },
     },
 };
@@ -65,6 +65,7 @@ impl Scene {
             tokens: Arc::clone(&revocations) as _,
             foreign: foreign(&issuers),
             source_limit: Arc::new(Flooding),
+            counters: Arc::new(Counting::default()),
             clock: Arc::clone(&clock) as _,
             entropy: Arc::new(Zeroes),
             metrics: Arc::new(Metrics::new().unwrap()),

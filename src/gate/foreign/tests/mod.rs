@@ -28,8 +28,8 @@ use crate::{
     },
     observe::metrics::Metrics,
     ports::fakes::{
-        Door, Flooding, Issuers, NOW, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, foreign, listener, route,
-        site, token,
+        Counting, Door, Flooding, Issuers, NOW, OneKey, Revocations, Stopped, Stores, Tokens, Zeroes, foreign,
+        listener, route, site, token,
     },
 };
 
@@ -141,6 +141,7 @@ impl World {
             tokens: Arc::new(Revocations::default()),
             foreign: foreign(&issuers),
             source_limit: Arc::new(Flooding),
+            counters: Arc::new(Counting::default()),
             clock: Arc::new(Stopped),
             entropy: Arc::new(Zeroes),
             metrics: Arc::new(Metrics::new().unwrap()),

@@ -5,25 +5,18 @@ mod calls;
 
 use std::collections::BTreeMap;
 
-use cel::common::ast::{
-    CallExpr, ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue, SelectExpr, SourceInfo, operators,
-};
-use http::{HeaderName, header};
-
 use super::{
-    Attributes, Fault, Position, Reads,
-    environment::{Field, ROOTS, Type, fields},
+    Attributes, Fault, Position, Reads, Yields,
+    environment::{Field, ROOTS, Type, fields, readable_header},
     tree::{Fold, Node, Operation, Order},
 };
 use crate::core::{
-    header::is_spoofed,
     policy::{reads::Extent, roles::Roles},
     spelling::nearest,
 };
-
-/// Headers that hold a credential: never read by a rule, so never in a log.
-const CREDENTIALS: [HeaderName; 4] =
-    [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION, header::SET_COOKIE];
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue, SelectExpr, SourceInfo, operators,
+};
 
 pub(super) struct Checker<'c> {
     attributes: &'c Attributes,
@@ -62,16 +55,23 @@ impl<'c> Checker<'c> {
         (self.faults, self.reads)
     }
 
-    /// The whole expression, which must be a bool.
-    pub(super) fn whole(&mut self, tree: &IdedExpr) -> Node {
+    /// The whole expression, which must be a bool for a rule and a string for the key of a limit.
+    pub(super) fn whole(&mut self, tree: &IdedExpr, yields: Yields) -> Node {
         let (node, kind) = self.value(tree);
-        match kind {
-            Type::Bool | Type::Faulty => {}
-            Type::Dyn => self.fault(
+        match (kind, yields) {
+            (Type::Faulty, _) | (Type::Bool, Yields::Bool) | (Type::String, Yields::Text) => {}
+            (Type::Dyn, Yields::Bool) => self.fault(
                 tree,
                 "its type is known only on a request, and a rule needs a bool: compare it, as in … == true",
             ),
-            other => self.fault(tree, format!("it is a {other}, and a rule needs a bool: compare it with something")),
+            (Type::Dyn, Yields::Text) => self.fault(
+                tree,
+                "its type is known only on a request, and a key needs a string: write string(…), or declare the attribute",
+            ),
+            (other, Yields::Bool) => {
+                self.fault(tree, format!("it is a {other}, and a rule needs a bool: compare it with something"))
+            }
+            (other, Yields::Text) => self.fault(tree, format!("it is a {other}, and a key needs a string: write string(…)")),
         }
         node
     }
@@ -226,19 +226,10 @@ impl<'c> Checker<'c> {
     }
 
     fn header(&mut self, tree: &IdedExpr, name: &str, test: bool) -> Typed {
-        let Ok(parsed) = HeaderName::try_from(name) else {
-            return self.faulty(tree, format!("{name:?} is not the name of a header"));
+        let parsed = match readable_header(name) {
+            Ok(parsed) => parsed,
+            Err(message) => return self.faulty(tree, message),
         };
-        if CREDENTIALS.contains(&parsed) {
-            let message = format!("the header {name:?} holds credentials, which rules never read: ask user or session");
-            return self.faulty(tree, message);
-        }
-        if is_spoofed(parsed.as_str(), &[]) {
-            let message = format!(
-                "Postern sets or removes {name:?} itself, so a client could forge it here: ask user, session or request"
-            );
-            return self.faulty(tree, message);
-        }
         let name: Box<str> = Box::from(parsed.as_str());
         self.reads.header(&name, if test { Extent::Presence } else { Extent::Value });
         if test { (Node::HasHeader(name), Type::Bool) } else { (Node::Header(name), Type::String) }

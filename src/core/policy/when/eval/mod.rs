@@ -42,6 +42,12 @@ pub(super) fn eval<'v>(root: &'v Node, reading: &'v Reading<'v>) -> Result<bool,
     evaluation.truth(root)
 }
 
+/// The same of an expression that yields a text.
+pub(super) fn text<'v>(root: &'v Node, reading: &'v Reading<'v>) -> Result<Cow<'v, str>, Stop> {
+    let mut evaluation = Evaluation::new(reading);
+    evaluation.text(root)
+}
+
 /// How often the query was looked through.
 #[cfg(test)]
 pub(super) fn look_ups<'v>(root: &'v Node, reading: &'v Reading<'v>) -> usize {

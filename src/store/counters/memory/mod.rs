@@ -1,0 +1,402 @@
+//! Limits counted in this process. Also what a node counts its share in while Redis is away.
+//!
+//! A map in [`SHARDS`] parts, each with a lock of its own that is held for one step of arithmetic; those of one request are taken in the order of their numbers, so
+//! that two requests never wait for each other. Nothing else waits, and nothing ever walks more than one part (about a thousand keys).
+//!
+//! **Bounded whatever keys come.** A key that holds nothing any more is forgotten: when its part grows, and part by part by whoever takes. Where [`MOST_KEYS`] are
+//! alive, a new key counts together with others in one of [`SHARED`] buckets of its limit: stricter for them, and nobody's count is forgotten for theirs. When there is room
+//! again, such a key begins with all that its bucket holds. Where windows of busy keys hold more than [`MOST_HEAP`], their stamps are made coarser as they are used.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::{BuildHasher as _, RandomState},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    core::limit::{Allowance, Refused, Tally},
+    observe::metrics::Metrics,
+    ports::{Ask, Clock, CounterKey, Counters, RefusedBy, Taken, Unavailable},
+};
+
+/// So many that with [`MOST_KEYS`] a part is a bit smaller than what its table holds before it doubles.
+const SHARDS: usize = 1_200;
+/// Some 130 bytes each, where little was taken.
+const MOST_KEYS: usize = 1_000_000;
+/// In bytes, beside the tables.
+const MOST_HEAP: usize = 512 << 20;
+/// Buckets of one limit for keys beyond [`MOST_KEYS`].
+const SHARED: u64 = 256;
+/// A window that holds less is never made coarser.
+const FEW_BYTES: usize = 256;
+/// How often somebody who takes cleans a part.
+const TAKES_BETWEEN_CLEANINGS: usize = 64;
+/// A part is cleaned when it has grown to twice what lived in it then, from here on.
+const CLEANED_FROM: usize = 64;
+/// How often a part is cleaned where there seems to be no room.
+const CLEANED_WHERE_FULL: Duration = Duration::from_secs(1);
+/// How long keys may count in shared buckets after the last one did: as long as the longest window.
+const SHARED_LIFE: Duration = Duration::from_secs(90_000);
+
+struct Shard {
+    tallies: HashMap<CounterKey, Tally, RandomState>,
+    /// At so many keys it is cleaned.
+    clean_at: usize,
+    cleaned_at: Duration,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self { tallies: HashMap::default(), clean_at: CLEANED_FROM, cleaned_at: Duration::ZERO }
+    }
+}
+
+impl Shard {
+    /// How many keys, and bytes beside the table, are forgotten.
+    fn clean(&mut self, now: Duration) -> (usize, usize) {
+        let (keys, mut bytes) = (self.tallies.len(), 0);
+        self.tallies.retain(|_, tally| {
+            let is_idle = tally.is_idle(now);
+            if is_idle {
+                bytes += tally.heap();
+            }
+            !is_idle
+        });
+        if self.tallies.capacity() > 4 * self.tallies.len().max(CLEANED_FROM) {
+            self.tallies.shrink_to(2 * self.tallies.len());
+        }
+        self.clean_at = CLEANED_FROM.max(2 * self.tallies.len());
+        self.cleaned_at = now;
+        (keys - self.tallies.len(), bytes)
+    }
+}
+
+pub(in crate::store) struct MemoryCounters {
+    shards: Box<[Mutex<Shard>]>,
+    /// Of keys to parts: nobody outside can choose one.
+    hasher: RandomState,
+    most_keys: usize,
+    most_heap: usize,
+    keys: AtomicUsize,
+    /// Bytes beside the tables.
+    heap: AtomicUsize,
+    takes: AtomicUsize,
+    /// Milliseconds: until then some key may have been counted in a shared bucket.
+    shared_until: AtomicU64,
+    is_full: AtomicBool,
+    is_told: bool,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+/// Where an ask is counted.
+struct Place {
+    key: CounterKey,
+    shard: usize,
+    /// Where it would be counted if there were no room for its key; absent while nobody is.
+    shared: Option<(CounterKey, usize)>,
+}
+
+/// The locks of some places, in order.
+struct Locks<'m>(Vec<(usize, MutexGuard<'m, Shard>)>);
+
+impl Locks<'_> {
+    fn tally(&self, (key, shard): (CounterKey, usize)) -> Option<&Tally> {
+        let (_, guard) = self.0.iter().find(|(locked, _)| *locked == shard)?;
+        guard.tallies.get(&key)
+    }
+
+    fn shard(&mut self, shard: usize) -> Option<&mut Shard> {
+        self.0.iter_mut().find(|(locked, _)| *locked == shard).map(|(_, guard)| &mut **guard)
+    }
+}
+
+impl MemoryCounters {
+    pub(in crate::store) fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self::bounded(MOST_KEYS, MOST_HEAP, clock, metrics)
+    }
+
+    /// One whose keys no metric tells of: what is in it is in another one too.
+    pub(in crate::store) fn untold(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self { is_told: false, ..Self::new(clock, metrics) }
+    }
+
+    fn bounded(most_keys: usize, most_heap: usize, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            is_told: true,
+            shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            hasher: RandomState::new(),
+            most_keys,
+            most_heap,
+            keys: AtomicUsize::new(0),
+            heap: AtomicUsize::new(0),
+            takes: AtomicUsize::new(0),
+            shared_until: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+            clock,
+            metrics,
+        }
+    }
+
+    fn shard_of(&self, key: CounterKey) -> usize {
+        usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0)
+    }
+
+    fn place(&self, ask: &Ask<'_>, now: Duration) -> Place {
+        let is_full = self.is_full();
+        let shared = (is_full || now.as_millis() < u128::from(self.shared_until.load(Ordering::Acquire))).then(|| {
+            let mut bytes = [0; 16];
+            let limit = self.hasher.hash_one((ask.limit, "shared")).to_le_bytes();
+            let bucket = (self.hasher.hash_one(ask.key) % SHARED).to_le_bytes();
+            for (byte, from) in bytes.iter_mut().zip(limit.into_iter().chain(bucket)) {
+                *byte = from;
+            }
+            let key = CounterKey(bytes);
+            (key, self.shard_of(key))
+        });
+        Place { key: ask.key, shard: self.shard_of(ask.key), shared }
+    }
+
+    fn is_full(&self) -> bool {
+        self.keys.load(Ordering::Relaxed) >= self.most_keys
+    }
+
+    fn lock(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
+        // A panic in between leaves a tally that was counted or not: both are true tallies.
+        self.shards.get(shard).map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn locks(&self, places: &[Place]) -> Locks<'_> {
+        let mut shards: Vec<usize> = places
+            .iter()
+            .flat_map(|place| std::iter::once(place.shard).chain(place.shared.map(|(_, shard)| shard)))
+            .collect();
+        shards.sort_unstable();
+        shards.dedup();
+        Locks(shards.into_iter().filter_map(|shard| self.lock(shard).map(|guard| (shard, guard))).collect())
+    }
+
+    /// Those of `asks` that are chosen: all, or none.
+    fn take_all(&self, asks: &[&Ask<'_>], now: Duration) -> (Vec<Allowance>, Option<RefusedBy>) {
+        let places: Vec<Place> = asks.iter().map(|ask| self.place(ask, now)).collect();
+        let mut locks = self.locks(&places);
+        let empty = Tally::default();
+        let refusals: Vec<Option<Refused>> = asks
+            .iter()
+            .zip(&places)
+            .map(|(ask, place)| ask.rates.refusal(counted(&locks, place).unwrap_or(&empty), now))
+            .collect();
+        let refused = refusals
+            .iter()
+            .enumerate()
+            .filter_map(|(ask, refused)| refused.map(|refused| RefusedBy { ask, retry_after: refused.retry_after }))
+            .max_by_key(|refused| refused.retry_after);
+        if refused.is_none() {
+            for (ask, place) in asks.iter().zip(&places) {
+                self.add(&mut locks, ask, place, now);
+            }
+        }
+        let allowances = asks
+            .iter()
+            .zip(&places)
+            .zip(refusals)
+            .map(|((ask, place), refused)| {
+                let tally = counted(&locks, place).unwrap_or(&empty);
+                Allowance { rates: ask.rates.remaining(tally, now), refused }
+            })
+            .collect();
+        (allowances, refused)
+    }
+
+    /// Under its locks.
+    fn add(&self, locks: &mut Locks<'_>, ask: &Ask<'_>, place: &Place, now: Duration) {
+        let is_known = locks.tally((place.key, place.shard)).is_some();
+        if !is_known && let Some(shard) = locks.shard(place.shard) {
+            let is_due = now.saturating_sub(shard.cleaned_at) >= CLEANED_WHERE_FULL && self.is_full();
+            if is_due || shard.tallies.len() >= shard.clean_at {
+                let forgotten = shard.clean(now);
+                self.forget(forgotten);
+            }
+        }
+        // What it may have been counted in before.
+        let shared = place.shared.filter(|_| !is_known);
+        let (key, shard) = match shared {
+            Some(shared) if self.is_full() => {
+                self.count_shared(now);
+                shared
+            }
+            _ => (place.key, place.shard),
+        };
+        let begun = shared.and_then(|shared| locks.tally(shared)).cloned();
+        let Some(shard) = locks.shard(shard) else { return };
+        let mut is_new = false;
+        let tally = shard.tallies.entry(key).or_insert_with(|| {
+            is_new = true;
+            begun.unwrap_or_default()
+        });
+        let before = if is_new { 0 } else { tally.heap() };
+        ask.rates.add(tally, now);
+        if tally.heap() > FEW_BYTES && self.heap.load(Ordering::Relaxed) > self.most_heap {
+            tally.coarsen(now);
+        }
+        let after = tally.heap();
+        self.heap.fetch_add(after, Ordering::Relaxed);
+        self.heap.fetch_sub(before, Ordering::Relaxed);
+        if is_new {
+            self.keys.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn count_shared(&self, now: Duration) {
+        let until = u64::try_from((now + SHARED_LIFE).as_millis()).unwrap_or(u64::MAX);
+        self.shared_until.fetch_max(until, Ordering::AcqRel);
+        self.metrics.limit_key_shared();
+        if !self.is_full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                keys = self.most_keys,
+                "limits count as many keys as memory may hold: new ones count together until others are idle"
+            );
+        }
+    }
+
+    fn forget(&self, (keys, bytes): (usize, usize)) {
+        let left = self.keys.fetch_sub(keys, Ordering::Relaxed).saturating_sub(keys);
+        self.heap.fetch_sub(bytes, Ordering::Relaxed);
+        if self.is_told {
+            self.metrics.limit_keys(left);
+        }
+        // Said anew only after there was room for a while.
+        if left < self.most_keys / 10 * 9 {
+            self.is_full.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Of one part, the next each time; oftener where there seems to be no room. With no lock held.
+    fn clean_some(&self, now: Duration) {
+        let takes = self.takes.fetch_add(1, Ordering::Relaxed);
+        let is_full = self.is_full();
+        let between = if is_full { 1 } else { TAKES_BETWEEN_CLEANINGS };
+        if !takes.is_multiple_of(between) {
+            return;
+        }
+        let Some(mut shard) = self.lock(takes / between % SHARDS) else { return };
+        if is_full && now.saturating_sub(shard.cleaned_at) < CLEANED_WHERE_FULL {
+            return;
+        }
+        let forgotten = shard.clean(now);
+        drop(shard);
+        self.forget(forgotten);
+    }
+
+    /// Never waits for anything but a moment's lock.
+    pub(in crate::store) fn take_now(&self, asks: &[Ask<'_>]) -> Taken {
+        let now = self.clock.monotonic();
+        self.clean_some(now);
+        let chosen = |reports_only| asks.iter().enumerate().filter(move |(_, ask)| ask.reports_only == reports_only);
+        let enforced: Vec<&Ask<'_>> = chosen(false).map(|(_, ask)| ask).collect();
+        let (allowances, refused) = self.take_all(&enforced, now);
+        if enforced.len() == asks.len() {
+            return Taken { allowances, refused };
+        }
+        let mut enforced = allowances.into_iter();
+        let mut told = Vec::with_capacity(asks.len());
+        for ask in asks {
+            told.extend(match ask.reports_only {
+                false => enforced.next(),
+                true => self.take_all(&[ask], now).0.into_iter().next(),
+            });
+        }
+        let place = |refused: RefusedBy| {
+            let ask = chosen(false).nth(refused.ask).map_or(0, |(place, _)| place);
+            RefusedBy { ask, ..refused }
+        };
+        Taken { allowances: told, refused: refused.map(place) }
+    }
+
+    /// One that was granted elsewhere.
+    pub(in crate::store) fn note(&self, ask: &Ask<'_>) {
+        let now = self.clock.monotonic();
+        self.clean_some(now);
+        let place = self.place(ask, now);
+        let mut locks = self.locks(std::slice::from_ref(&place));
+        self.add(&mut locks, ask, &place, now);
+    }
+
+    /// How many parts there are to [`MemoryCounters::export`].
+    pub(in crate::store) const fn shards() -> usize {
+        SHARDS
+    }
+
+    /// All that one part counts.
+    pub(in crate::store) fn export(&self, shard: usize, forgets: bool) -> Vec<(CounterKey, Tally)> {
+        let Some(mut shard) = self.lock(shard) else { return Vec::new() };
+        if !forgets {
+            return shard.tallies.iter().map(|(key, tally)| (*key, tally.clone())).collect();
+        }
+        let tallies: Vec<(CounterKey, Tally)> = shard.tallies.drain().collect();
+        drop(shard);
+        self.forget((tallies.len(), tallies.iter().map(|(_, tally)| tally.heap()).sum()));
+        tallies
+    }
+
+    /// What was exported and could not be told.
+    pub(in crate::store) fn import(&self, key: CounterKey, tally: Tally) {
+        let Some(mut shard) = self.lock(self.shard_of(key)) else { return };
+        let known = shard.tallies.entry(key);
+        if matches!(known, Entry::Vacant(_)) {
+            self.keys.fetch_add(1, Ordering::Relaxed);
+        }
+        let later = known.or_default();
+        let before = later.heap();
+        later.merge_earlier(tally);
+        self.heap.fetch_add(later.heap(), Ordering::Relaxed);
+        self.heap.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    pub(in crate::store) fn is_empty(&self) -> bool {
+        self.keys.load(Ordering::Relaxed) == 0
+    }
+
+    pub(in crate::store) fn clear(&self) {
+        for shard in 0..SHARDS {
+            self.export(shard, true);
+        }
+    }
+
+    pub(in crate::store) fn look_now(&self, ask: &Ask<'_>) -> Allowance {
+        let now = self.clock.monotonic();
+        let place = self.place(ask, now);
+        let locks = self.locks(std::slice::from_ref(&place));
+        let empty = Tally::default();
+        ask.rates.look(counted(&locks, &place).unwrap_or(&empty), now)
+    }
+}
+
+/// Where its key is not known, what it shares with others counts for it.
+fn counted<'l>(locks: &'l Locks<'_>, place: &Place) -> Option<&'l Tally> {
+    locks.tally((place.key, place.shard)).or_else(|| locks.tally(place.shared?))
+}
+
+#[async_trait]
+impl Counters for MemoryCounters {
+    fn try_take(&self, asks: &[Ask<'_>]) -> Option<Taken> {
+        Some(self.take_now(asks))
+    }
+
+    async fn take(&self, asks: &[Ask<'_>]) -> Result<Taken, Unavailable> {
+        Ok(self.take_now(asks))
+    }
+
+    async fn look(&self, ask: &Ask<'_>) -> Result<Allowance, Unavailable> {
+        Ok(self.look_now(ask))
+    }
+}
