@@ -15,6 +15,7 @@ pub mod issuer;
 pub mod place;
 pub mod policy;
 pub mod printable;
+pub mod regulation;
 pub mod request;
 pub mod return_to;
 pub mod route;

@@ -4,7 +4,7 @@
 //! [`MOST_SOURCES`] starts the table anew rather than grow it.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     num::NonZeroU32,
     sync::{
         Arc,
@@ -18,6 +18,7 @@ use governor::{Quota, RateLimiter, clock, middleware::NoOpMiddleware, state::key
 
 use crate::{
     config::SourceRate,
+    core::client_ip::bucket_of,
     ports::{Clock, SourceLimit},
 };
 
@@ -95,14 +96,6 @@ impl SourceLimit for GovernorLimit {
             .buckets
             .check_key(&bucket_of(source))
             .map_err(|refused| refused.wait_time_from(self.clock.monotonic()).max(Duration::from_millis(1)))
-    }
-}
-
-/// Whoever has one IPv6 address has its /64 (THREATS 57); IPv4 mapped into IPv6 counts as IPv4.
-pub(super) fn bucket_of(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
     }
 }
 

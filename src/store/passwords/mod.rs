@@ -15,12 +15,10 @@ use secrecy::{ExposeSecret as _, SecretBox};
 use sha2::{Digest as _, Sha256};
 
 use self::turns::{Joined, Turns};
-use super::{
-    limit::bucket_of,
-    session::{Leash, SessionCache, Watched},
-};
+use super::session::{Leash, SessionCache, Watched};
 use crate::{
     core::{
+        client_ip::bucket_of,
         ground::{Stamp, Watch},
         identity::Identity,
         time::Timestamp,
