@@ -35,6 +35,7 @@ pub struct Metrics {
     rule_reports: IntCounterVec,
     rule_errors: IntCounterVec,
     logins: IntCounterVec,
+    logins_delayed: IntCounterVec,
     token_refreshes: IntCounterVec,
     tokens_revoked: IntCounter,
     sessions_revoked: IntCounter,
@@ -100,6 +101,12 @@ impl Metrics {
                 &["rule"],
             )?,
             logins: counters(to, "auth_login_total", "Sign-ins tried.", &["provider", "status"])?,
+            logins_delayed: counters(
+                to,
+                "auth_login_delayed_total",
+                "Sign-ins that regulation kept waiting, by what it counts by.",
+                &["by"],
+            )?,
             token_refreshes: counters(to, "auth_token_refresh_total", "Refreshes of tokens asked for.", &["status"])?,
             tokens_revoked: counter(to, "auth_token_revoked_total", "Tokens revoked before their time.")?,
             sessions_revoked: counter(to, "auth_session_revoked_total", "Sessions ended before their time.")?,
@@ -202,7 +209,12 @@ impl Metrics {
         self.logins.with_label_values(&[provider, status]).inc();
     }
 
-    /// `auth_token_refresh_total{status}`; status: `success`, `repeated` (the answer was lost), `reused`, `failure`, `unavailable`.
+    /// `auth_login_delayed_total{by}`; by: `name`, `address`, `address_and_name`, `device`.
+    pub fn login_delayed(&self, by: &'static str) {
+        self.logins_delayed.with_label_values(&[by]).inc();
+    }
+
+    /// `auth_token_refresh_total{status}`; status: `success`, `repeated` (the answer was lost), `reused`, `failure`, `slow_down`, `unavailable`.
     pub fn token_refresh(&self, status: &'static str) {
         self.token_refreshes.with_label_values(&[status]).inc();
     }
@@ -365,6 +377,7 @@ mod tests {
         metrics.rule_report("new rule", Ruling::Refuse);
         metrics.rule_error("new rule");
         metrics.login("password", "success");
+        metrics.login_delayed("name");
         metrics.token_refresh("success");
         metrics.session_cache("hit");
         metrics.store_up("sessions", true);
@@ -386,6 +399,7 @@ mod tests {
         lines.sort();
         insta::assert_snapshot!(lines.join("\n"), @r"
         postern_audit_events_total{event}
+        postern_auth_login_delayed_total{by}
         postern_auth_login_total{provider,status}
         postern_auth_session_revoked_total{}
         postern_auth_token_refresh_total{status}

@@ -464,6 +464,7 @@ pub(crate) fn site(listener: ListenerSite, routes: Vec<Route>) -> Site {
         },
         hands_over: false,
         tells_new_devices: false,
+        knows_devices: false,
         own_cookies: vec!["postern_session".to_owned()],
     }
 }
