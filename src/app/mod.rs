@@ -352,6 +352,7 @@ impl Server {
 fn password_door_of(stores: &Stores, metrics: &Arc<Metrics>) -> PasswordDoor {
     PasswordDoor {
         users: Arc::clone(&stores.users),
+        devices: Arc::clone(&stores.devices),
         credentials: Arc::clone(&stores.credentials),
         hasher: Arc::clone(&stores.hasher),
         regulation: Arc::clone(&stores.regulation),

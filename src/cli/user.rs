@@ -60,6 +60,11 @@ enum Command {
         /// The user's name
         name: String,
     },
+    /// Let a user sign in at once who was kept waiting since too many sign-ins went wrong
+    Unlock {
+        /// The user's name
+        name: String,
+    },
     /// Remove a user and end their sessions
     Delete {
         /// The user's name
@@ -152,6 +157,16 @@ async fn act(stores: &Stores, command: Command, new_password: Option<SecretStrin
         Command::Enable { name } => {
             disabled(stores, &name, false).await?;
             say(&format!("{name} may sign in again"))?;
+        }
+        Command::Unlock { name } => {
+            let Some(user) = stores.users.find(&name).await? else {
+                bail!("there is no user {name:?}: `postern user list` names all");
+            };
+            stores.regulation.unlock(&user.name).await?;
+            say(&format!(
+                "{} may sign in without a wait; what an address did with other names stays counted",
+                user.name
+            ))?;
         }
         Command::Delete { name } => {
             stores.users.delete(&name).await?;

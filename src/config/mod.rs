@@ -27,6 +27,7 @@ use crate::{
         cookie::PORTAL_COOKIES,
         policy::{Case, RuleSet},
         printable::printable,
+        regulation::Budgets,
         request::Role,
         route::{HostPattern, Route, RouteTable},
         site::{CookieScope, Mount, PortalSite, Site},
@@ -149,6 +150,8 @@ pub struct Settings {
     /// A database that says which country an address is in.
     pub geo: Option<PathBuf>,
     pub notifier: Notifier,
+    /// None: sign-ins are not regulated.
+    pub regulation: Option<Budgets>,
     /// Folder of the rules and their cases.
     pub policies: PathBuf,
     /// What can be swapped at run time.
@@ -305,6 +308,7 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
     let log = sections::log::log(report, &raw.log);
     let geo = sections::geo::geo(report, &raw.geo);
     let notifier = sections::notifier::notifier(report, &raw.notifier, &portal.mount);
+    let regulation = sections::regulation::regulation(report, &raw.regulation);
 
     report.inspect(inspect);
 
@@ -333,6 +337,7 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
         cookies,
         hands_over,
         tells_new_devices: notifier.new_device,
+        knows_devices: notifier.new_device || regulation.is_some(),
         lifetimes,
         routes,
         encoded_slashes,
@@ -342,7 +347,7 @@ fn finish(mut report: Report, raw: &Raw, inspect: &Inspect<'_>) -> Result<Loaded
         own_cookies,
     };
     Ok(Loaded {
-        settings: Settings { server, storage, users, log, geo, notifier, policies: folder, site },
+        settings: Settings { server, storage, users, log, geo, notifier, regulation, policies: folder, site },
         warnings,
         sources,
     })

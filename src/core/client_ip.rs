@@ -26,6 +26,15 @@ impl ClientAddress {
     }
 }
 
+/// Whoever has one IPv6 address has its /64 (THREATS 57); IPv4 mapped into IPv6 counts as IPv4.
+#[must_use]
+pub fn bucket_of(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
 /// `trusted` is the listener's own list.
 #[must_use]
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> ClientAddress {
@@ -46,15 +55,6 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> C
         }
     }
     ClientAddress::Unknown
-}
-
-/// Whoever has one IPv6 address has its /64 (THREATS 57); IPv4 mapped into IPv6 counts as IPv4.
-#[must_use]
-pub fn bucket_of(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-    }
 }
 
 /// `192.0.2.1`, `192.0.2.1:5`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:5`.

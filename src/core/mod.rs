@@ -17,6 +17,7 @@ pub mod place;
 pub mod policy;
 pub mod printable;
 pub mod quota;
+pub mod regulation;
 pub mod request;
 pub mod return_to;
 pub mod route;

@@ -31,6 +31,8 @@ pub struct Site {
     pub hands_over: bool,
     /// Whether a sign-in from a new device is told by mail.
     pub tells_new_devices: bool,
+    /// Whether browsers keep a cookie by which a device of somebody's is known.
+    pub knows_devices: bool,
     pub lifetimes: Lifetimes,
     pub routes: RouteTable,
     /// In `forward_auth`; at the edge the route says so.

@@ -1,6 +1,8 @@
-//! A mail to whoever's name was signed in with from a device that is new (`notifier.new_device`). Called by the portal once somebody is signed in.
+//! The devices that people sign in on, and a mail to whoever's name was signed in with from one that is new (`notifier.new_device`). Called by the
+//! portal once somebody is signed in.
 //!
-//! A device is a browser that holds our cookie, whose value the store knows by its hash, for each user. One without a cookie is new, the first one of
+//! A device is a browser that holds our cookie: a list of random values, of each of which the store knows by its hash whose it is. Each is one user's:
+//! whoever looked into the browser before somebody else signed in there holds nothing of theirs. One without a cookie is new, the first one of
 //! an account too: whoever was given the first password is not the only one who knows it. Must never delay a sign-in by sending, nor make one fail.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -11,7 +13,7 @@ use secrecy::SecretString;
 use crate::{
     core::{device::Device, printable::printable, session::TokenHash, site::Site},
     identity::sign_in::{kept_user_agent, random_value},
-    ports::{Devices, Entropy, Geo, LiveSession, Mail, Mailer},
+    ports::{Devices, Entropy, Geo, LiveSession, MOST_AT_ONCE, Mail, Mailer},
 };
 
 /// What notices need; one a process.
@@ -23,12 +25,12 @@ pub struct Notices {
 }
 
 /// A device that was seen more lately is not written again.
-const NOTED_EACH: Duration = Duration::from_secs(86_400);
+pub(super) const NOTED_EACH: Duration = Duration::from_secs(86_400);
 
 /// From where somebody signed in.
 pub struct SignInFrom<'f> {
-    /// The value of the device cookie, where there is one.
-    pub device: Option<&'f str>,
+    /// The values of the device cookie.
+    pub devices: &'f [String],
     pub user_agent: &'f str,
     pub address: Option<IpAddr>,
     /// URL of the account page, where there is one.
@@ -59,31 +61,34 @@ struct Told {
 }
 
 impl Notices {
-    /// The value that the browser is to keep; `None`: nobody is to be told anything.
+    /// What the browser is to keep as the cookie; `None`: nothing depends on devices.
     pub async fn signed_in(&self, site: &Site, live: &LiveSession, from: SignInFrom<'_>) -> Option<SecretString> {
-        if !site.tells_new_devices {
+        if !site.knows_devices {
             return None;
         }
-        let presented = from.device.filter(|value| is_ours(value));
-        let device = presented.map_or_else(|| random_value(&*self.entropy), str::to_owned);
         let user = live.user();
-        let hash = TokenHash::of(&device);
-        let last_seen =
-            self.devices.last_seen(user, live.identity.token_version, &hash).await.unwrap_or_else(|error| {
-                // Whether it is new nobody can say: rather one mail too many.
-                tracing::warn!(user, %error, "cannot say whether a sign-in was from a new device: it counts as one");
-                None
-            });
-        if last_seen.is_none() {
+        let hashes: Vec<TokenHash> = from.devices.iter().map(|value| TokenHash::of(value)).collect();
+        let seen = self.devices.last_seen(user, live.identity.token_version, &hashes).await.unwrap_or_else(|error| {
+            // Whether it is new nobody can say: rather one mail too many.
+            tracing::warn!(user, %error, "cannot say whether a sign-in was from a new device: it counts as one");
+            None
+        });
+        let known = seen.and_then(|seen| from.devices.iter().zip(&hashes).find(|(_, hash)| **hash == seen.device));
+        let own = known.map_or_else(|| random_value(&*self.entropy), |(value, _)| value.clone());
+        // Those of others who sign in there stay, the last used first.
+        let others = from.devices.iter().filter(|value| **value != own);
+        let kept: Vec<&str> = std::iter::once(&own).chain(others).take(MOST_AT_ONCE).map(String::as_str).collect();
+        let cookie = SecretString::from(kept.join(SEPARATOR));
+        if seen.is_none() && site.tells_new_devices {
             self.tell(site, live, from);
         }
         // After the mail is on its way: who hangs up here is told of, and is new the next time too.
-        if last_seen.is_none_or(|at| live.identity.signed_in_at.since(at) >= NOTED_EACH)
-            && let Err(error) = self.devices.note(user, live.identity.token_version, &hash).await
+        if seen.is_none_or(|seen| live.identity.signed_in_at.since(seen.at) >= NOTED_EACH)
+            && let Err(error) = self.devices.note(user, live.identity.token_version, &TokenHash::of(&own)).await
         {
             tracing::warn!(user, %error, "a device cannot be noted: it will count as new again");
         }
-        Some(SecretString::from(device))
+        Some(cookie)
     }
 
     fn tell(&self, site: &Site, live: &LiveSession, from: SignInFrom<'_>) {
@@ -118,6 +123,15 @@ impl Notices {
     }
 }
 
+/// Between the values of the cookie: in none of them.
+const SEPARATOR: &str = ".";
+
+/// The values that a browser holds as its device cookie; what is none of ours is left out.
+#[must_use]
+pub fn devices_in(cookie: &str) -> Vec<String> {
+    cookie.split(SEPARATOR).filter(|value| is_ours(value)).take(MOST_AT_ONCE).map(str::to_owned).collect()
+}
+
 /// As [`random_value`] makes them.
 fn is_ours(value: &str) -> bool {
     value.len() == 43 && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
@@ -135,9 +149,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        core::{identity::Identity, request::Role, time::Timestamp, user::User},
+        core::{identity::Identity, request::Role, user::User},
         ports::{
-            Unavailable,
+            Seen, Unavailable,
             fakes::{NOW, Zeroes, listener, row, site},
         },
     };
@@ -151,8 +165,9 @@ mod tests {
 
     #[async_trait]
     impl Devices for Book {
-        async fn last_seen(&self, _: &str, _: u64, _: &TokenHash) -> Result<Option<Timestamp>, Unavailable> {
-            Ok(self.noted.load(Ordering::SeqCst).then_some(NOW))
+        async fn last_seen(&self, _: &str, _: u64, devices: &[TokenHash]) -> Result<Option<Seen>, Unavailable> {
+            let seen = devices.first().map(|device| Seen { device: *device, at: NOW });
+            Ok(seen.filter(|_| self.noted.load(Ordering::SeqCst)))
         }
         async fn note(&self, _: &str, _: u64, _: &TokenHash) -> Result<(), Unavailable> {
             self.noted.store(true, Ordering::SeqCst);
@@ -189,13 +204,14 @@ mod tests {
             entropy: Arc::new(Zeroes),
         };
         let mut site = site(listener(Role::Edge), vec![]);
-        site.tells_new_devices = true;
+        (site.tells_new_devices, site.knows_devices) = (true, true);
         let user = User { email: Some("bob@example.com".to_owned()), ..User::new("bob", vec![]) };
         let row = row('a', 0);
         let identity = Identity::new(&user, row.factor, row.signed_in_at, Some(row.id.clone())).unwrap();
         let live = LiveSession::new(&row, identity);
+        let devices = ["A".repeat(43)];
         let sign_in = || {
-            let from = SignInFrom { device: None, user_agent: "curl/8", address: None, account: None };
+            let from = SignInFrom { devices: &devices, user_agent: "curl/8", address: None, account: None };
             notices.signed_in(&site, &live, from).now_or_never()
         };
         assert!(sign_in().is_none(), "it hangs, and is dropped");

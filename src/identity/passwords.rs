@@ -15,16 +15,20 @@ use std::{
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::notice::NOTED_EACH;
 use crate::{
     core::{
         ground::Stamp,
         identity::{Factor, Identity},
+        regulation::place_of,
+        session::TokenHash,
         user::{MAX_NAME, User, folded},
     },
     observe::metrics::Metrics,
     ports::{
-        AuditEvent, AuditSink, Barred, Clock, Credentials, Each, HashError, Hasher, Mark, PasswordKey, PasswordTurn,
-        Passwords, Presentation, Recognised, Regulation, Told, Try, Unavailable, Users, VerifiedPasswords,
+        Admitted, AuditEvent, AuditSink, Barred, Clock, Credentials, Devices, Each, Guess, HashError, Hasher, Known,
+        Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Recognised, Regulation, Seen, Told, Try, Unavailable,
+        Users, VerifiedPasswords,
     },
 };
 
@@ -35,6 +39,7 @@ const MOST_BASIC: usize = 48;
 /// What verifying a password needs; one a process.
 pub struct PasswordDoor {
     pub users: Arc<dyn Users>,
+    pub devices: Arc<dyn Devices>,
     pub credentials: Arc<dyn Credentials>,
     pub hasher: Arc<dyn Hasher>,
     pub regulation: Arc<dyn Regulation>,
@@ -54,6 +59,8 @@ pub(super) struct Knock<'k> {
     pub(super) provider: &'static str,
     pub(super) address: Option<IpAddr>,
     pub(super) request_id: Option<&'k str>,
+    /// What the browser holds of devices that somebody signed in on.
+    pub(super) devices: &'k [TokenHash],
     /// Of Basic, which repeats itself with every request: a wrong one counts once.
     pub(super) pair: Option<PasswordKey>,
 }
@@ -81,12 +88,77 @@ impl PasswordDoor {
 
     /// The user, or the stable word for the audit log that says why not.
     async fn verified_as(&self, knock: Knock<'_>) -> Result<Result<(User, Stamp), &'static str>, Barred> {
-        let Knock { user: name, password, provider, address, request_id: _, pair } = knock;
+        let Knock { user: name, password, provider, address, request_id, devices, pair } = knock;
         let known = name_in(name);
         let user = self.users.find(known).await?;
-        let account = folded(user.as_ref().map_or(known, |user| &user.name));
-        let tried = Try { account: &account, address, provider };
-        self.regulation.admit(tried).await?;
+        let account = self.account_of(known, user.as_ref()).await?;
+        // Basic brings no cookies: what is known of a program is where it is.
+        let place = pair.and(address).map(place_of);
+        let devices = place.as_ref().map_or(devices, std::slice::from_ref);
+        let seen = self.seen(&account, user.as_ref(), devices).await?;
+        let tried = Try {
+            guess: Guess::Password,
+            account: &account,
+            address,
+            provider,
+            known: match &seen {
+                None => Known::Nothing,
+                Some(_) if place.is_some() => Known::Place,
+                Some(seen) => Known::Device(&seen.device),
+            },
+            is_repeated: pair.is_some_and(|pair| self.verified.was_wrong(&pair, false)),
+        };
+        let admitted = self.regulation.admit(tried).await?;
+        let verified = match self.compared(known, user, password).await {
+            Ok(verified) => verified,
+            Err(unjudged) => {
+                self.give_back(admitted).await;
+                return Err(unjudged);
+            }
+        };
+        let begins = match &verified {
+            Ok(_) => {
+                self.give_back(admitted).await;
+                None
+            }
+            // Before anybody is told: where it cannot be counted nobody learns that it was wrong.
+            Err(_) => self.regulation.settle(admitted, true).await?,
+        };
+        match (&verified, place) {
+            (Ok((user, _)), Some(place)) => self.note(user, &place, seen).await,
+            (Ok(_), None) => {}
+            (Err(reason), _) => {
+                if let Some(pair) = pair {
+                    self.verified.was_wrong(&pair, true);
+                }
+                if let Some(by) = begins {
+                    self.audit.record(AuditEvent {
+                        event: "sign_in_delayed",
+                        user: (*reason != "unknown_user").then(|| account.clone()),
+                        address,
+                        request_id: request_id.map(str::to_owned),
+                        detail: by.as_str(),
+                    });
+                }
+            }
+        }
+        Ok(verified)
+    }
+
+    /// What is not given back is free again by itself.
+    async fn give_back(&self, admitted: Admitted) {
+        if let Err(error) = self.regulation.settle(admitted, false).await {
+            tracing::warn!(%error, "a sign-in is taken for one that nobody has judged yet");
+        }
+    }
+
+    /// One hash, whoever it is.
+    async fn compared(
+        &self,
+        known: &str,
+        user: Option<User>,
+        password: SecretString,
+    ) -> Result<Result<(User, Stamp), &'static str>, Barred> {
         let stored = self.credentials.password_hash(known).await?;
         let has_password = stored.is_some();
         let compared = stored.clone().or_else(|| self.credentials.decoy());
@@ -94,16 +166,47 @@ impl PasswordDoor {
             HashError::Busy => Barred::Busy,
             HashError::Failed(detail) => Barred::Unavailable(Unavailable { store: "hasher", detail }),
         })?;
-        let verified = match user {
+        Ok(match user {
             None => Err("unknown_user"),
             Some(user) if user.disabled => Err("disabled"),
             Some(user) if right && has_password => self.unchanged(known, user, stored).await?.ok_or("bad_password"),
             Some(_) => Err("bad_password"),
-        };
-        if verified.is_ok() || pair.is_none_or(|pair| self.verified.is_newly_wrong(&pair)) {
-            self.regulation.settled(tried, verified.is_ok()).await;
+        })
+    }
+
+    /// What a try counts for (THREATS 38). Whether the name could be an e-mail address is seen by what was typed alone, so that the look-up tells nobody
+    /// which names there are.
+    async fn account_of(&self, known: &str, user: Option<&User>) -> Result<String, Unavailable> {
+        let owner = if known.contains('@') { self.credentials.owner_of(known).await? } else { None };
+        Ok(match (user, owner) {
+            (Some(user), _) => folded(&user.name),
+            (None, Some(owner)) => owner,
+            (None, None) => folded(known),
+        })
+    }
+
+    /// On which of these the user signed in before. Asked for a name that is nobody's as well, which takes as long then (THREATS 39).
+    async fn seen(
+        &self,
+        account: &str,
+        user: Option<&User>,
+        devices: &[TokenHash],
+    ) -> Result<Option<Seen>, Unavailable> {
+        if devices.is_empty() {
+            return Ok(None);
         }
-        Ok(verified)
+        let version = user.map_or(0, |user| user.token_version);
+        self.devices.last_seen(account, version, devices).await
+    }
+
+    /// From now on the user is known there.
+    async fn note(&self, user: &User, place: &TokenHash, seen: Option<Seen>) {
+        if seen.is_some_and(|seen| self.clock.now().since(seen.at) < NOTED_EACH) {
+            return;
+        }
+        if let Err(error) = self.devices.note(&user.name, user.token_version, place).await {
+            tracing::warn!(user = user.name, %error, "an address cannot be noted as known");
+        }
     }
 
     /// The user as read anew: what changed while the password was hashed, and was acknowledged, holds already.
@@ -128,7 +231,15 @@ impl PasswordDoor {
     /// By the name that was typed: users are looked for by it folded.
     fn is_barred(&self, presented: &Presentation) -> bool {
         let account = folded(name_in(&presented.user));
-        self.regulation.bars(Try { account: &account, address: presented.address, provider: BASIC })
+        let tried = Try {
+            guess: Guess::Password,
+            account: &account,
+            address: presented.address,
+            provider: BASIC,
+            known: Known::Nothing,
+            is_repeated: false,
+        };
+        self.regulation.bars(tried).is_some()
     }
 
     fn recognised(&self, user: &User, stamp: Stamp, mark: &Mark) -> Result<Recognised, Unavailable> {
@@ -139,7 +250,8 @@ impl PasswordDoor {
 
     async fn identified(&self, presented: Presentation, key: PasswordKey, mark: &Mark) -> Told {
         let Presentation { user, password, address } = presented;
-        let knock = Knock { user: &user, password, provider: BASIC, address, request_id: None, pair: Some(key) };
+        let knock =
+            Knock { user: &user, password, provider: BASIC, address, request_id: None, devices: &[], pair: Some(key) };
         let Some((user, stamp)) = self.opened(knock).await? else { return Ok(None) };
         let recognised = self.recognised(&user, stamp, mark)?;
         self.verified.remember(key, &recognised, mark);

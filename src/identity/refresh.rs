@@ -14,7 +14,7 @@
 //!
 //! Must never log a token or answer why one was refused.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -28,8 +28,8 @@ use crate::{
     },
     observe::metrics::Metrics,
     ports::{
-        AuditEvent, AuditSink, Clock, End, Entropy, Exchange, Exchanged, Keys, LiveSession, RefreshToken, Revoked,
-        Sessions, Tokens, Unavailable,
+        AuditEvent, AuditSink, Clock, End, Entropy, Exchange, Exchanged, Guess, Keys, Known, LiveSession, RefreshToken,
+        Regulation, Revoked, Sessions, Tokens, Try, Unavailable,
     },
 };
 
@@ -46,6 +46,7 @@ pub struct Refreshing<'a> {
     pub entropy: &'a dyn Entropy,
     pub audit: &'a dyn AuditSink,
     pub metrics: &'a Metrics,
+    pub regulation: &'a dyn Regulation,
     pub address: Option<IpAddr>,
     pub user_agent: &'a str,
     pub request_id: &'a str,
@@ -64,6 +65,9 @@ pub enum RefreshError {
     /// Unknown, spent, expired, or of a session that is over: one answer for all.
     #[error("the refresh token does not hold")]
     Refused,
+    /// By regulation, since so many from this address did not hold.
+    #[error("too many refresh tokens that do not hold; again in {0:?}")]
+    SlowDown(Duration),
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
@@ -87,10 +91,11 @@ impl Refreshing<'_> {
     /// # Errors
     /// As [`RefreshError`] says.
     pub async fn by_token(&self, presented: &SecretString) -> Result<Refreshed, RefreshError> {
-        let result = self.exchanged(presented.expose_secret()).await;
+        let result = self.regulated(presented.expose_secret()).await;
         self.metrics.token_refresh(match &result {
             Ok((_, status)) => status,
             Err(RefreshError::Refused) => "failure",
+            Err(RefreshError::SlowDown(_)) => "slow_down",
             Err(RefreshError::Unavailable(_)) => "unavailable",
         });
         let (refreshed, _) = result?;
@@ -107,10 +112,43 @@ impl Refreshing<'_> {
         Ok(Refreshed { access_token: result?, refresh_token: None, session })
     }
 
-    /// `None`: refused for what was counted and put on record here.
-    async fn exchanged(&self, presented: &str) -> Result<(Option<Refreshed>, &'static str), RefreshError> {
-        let now = self.clock.now();
+    /// Tokens that hold cost regulation nothing but a look at memory: nobody guesses 256 bits, so that what did not hold may be counted afterwards.
+    async fn regulated(&self, presented: &str) -> Result<(Option<Refreshed>, &'static str), RefreshError> {
         let hash = TokenHash::of(presented);
+        let tried = Try {
+            guess: Guess::RefreshToken(&hash),
+            account: "",
+            address: self.address,
+            provider: "refresh",
+            known: Known::Nothing,
+            is_repeated: false,
+        };
+        if let Some(wait) = self.regulation.bars(tried) {
+            return Err(RefreshError::SlowDown(wait));
+        }
+        let result = self.exchanged(presented, hash).await;
+        if matches!(result, Err(RefreshError::Refused) | Ok((None, _)))
+            && let Ok(admitted) = self.regulation.admit(tried).await
+            && let Ok(Some(by)) = self.regulation.settle(admitted, true).await
+        {
+            self.audit.record(AuditEvent {
+                event: "sign_in_delayed",
+                user: None,
+                address: self.address,
+                request_id: Some(self.request_id.to_owned()),
+                detail: by.as_str(),
+            });
+        }
+        result
+    }
+
+    /// `None`: refused for what was counted and put on record here.
+    async fn exchanged(
+        &self,
+        presented: &str,
+        hash: TokenHash,
+    ) -> Result<(Option<Refreshed>, &'static str), RefreshError> {
+        let now = self.clock.now();
         let found = if presented.len() == LENGTH { self.tokens.find_refresh(&hash).await? } else { None };
         let found = found.ok_or(RefreshError::Refused)?;
         // By the store, whatever memory says: seldom asked, and it must not be behind.

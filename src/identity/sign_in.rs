@@ -48,6 +48,8 @@ pub struct Attempt {
     pub user_agent: String,
     pub address: Option<IpAddr>,
     pub request_id: String,
+    /// The values of the device cookie.
+    pub devices: Vec<String>,
     /// Sessions named by the request's cookies: ended with the sign-in.
     pub replaced: Vec<SessionId>,
 }
@@ -60,7 +62,7 @@ pub struct SignedIn {
     /// Value of the portal's own cookie.
     pub portal_cookie: SecretString,
     pub access_token: SecretString,
-    /// Value of the device cookie, where new devices are told.
+    /// Value of the device cookie, where devices are known.
     pub device_cookie: Option<SecretString>,
 }
 
@@ -105,12 +107,14 @@ impl SignIn {
     }
 
     async fn attempted(&self, site: &Site, mut attempt: Attempt) -> Result<SignedIn, SignInError> {
+        let devices: Vec<TokenHash> = attempt.devices.iter().map(|value| TokenHash::of(value)).collect();
         let knock = Knock {
             user: &attempt.user,
             password: std::mem::take(&mut attempt.password),
             provider: PROVIDER,
             address: attempt.address,
             request_id: Some(&attempt.request_id),
+            devices: &devices,
             pair: None,
         };
         match self.passwords.opened(knock).await? {

@@ -1,6 +1,6 @@
 //! The API below `/auth` (CONTRACT 7). By both cookies, or by an access token of ours. Every answer is JSON.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::{Path, State};
 use bytes::Bytes;
@@ -55,11 +55,7 @@ pub(super) async fn login(visit: Visit, body: Bytes) -> Response<String> {
     let signed_in = match pages::attempt(&visit, &form).await {
         Ok(signed_in) => signed_in,
         Err(SignInError::Refused) => return visit.problem(Code::InvalidCredentials),
-        Err(SignInError::SlowDown(wait)) => {
-            let mut response = visit.problem(Code::RateLimited);
-            response.headers_mut().insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
-            return response;
-        }
+        Err(SignInError::SlowDown(wait)) => return slow_down(&visit, wait),
         Err(SignInError::Busy) => return visit.problem(Code::Busy),
         Err(SignInError::Unavailable(error)) => return unavailable(&visit, &error),
     };
@@ -224,6 +220,12 @@ pub(super) fn invalid_token(visit: &Visit) -> Response<String> {
     let mut response = visit.problem(Code::InvalidToken);
     let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    response
+}
+
+pub(super) fn slow_down(visit: &Visit, wait: Duration) -> Response<String> {
+    let mut response = visit.problem(Code::RateLimited);
+    response.headers_mut().insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
     response
 }
 

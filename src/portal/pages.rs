@@ -23,7 +23,7 @@ use crate::{
     },
     gate::Named,
     identity::{
-        notice::SignInFrom,
+        notice::{SignInFrom, devices_in},
         sign_in::{Attempt, SignInError, SignedIn},
     },
     ports::{LiveSession, Unavailable},
@@ -118,7 +118,8 @@ const STALE_FORM: &str = "Your browser did not send back the cookie of this form
 pub(super) const TWO_SIGN_INS: Notice = Notice::Fault(
     "Your browser sent two different sign-ins at once, so neither counts. Sign in again: that replaces both.",
 );
-const SLOW_DOWN: Notice = Notice::Fault("Too many sign-ins were tried with this name. Wait a while and try again.");
+const SLOW_DOWN: Notice =
+    Notice::Fault("Too many sign-ins went wrong with this name or from where you are. Wait a while and try again.");
 const BUSY: Notice = Notice::Fault("Many people are signing in right now. Wait a few seconds and try again.");
 
 pub(super) async fn root(visit: Visit, RawQuery(query): RawQuery) -> Response<String> {
@@ -196,6 +197,8 @@ pub(super) async fn sign_in(visit: Visit, body: Bytes) -> Response<String> {
 /// The one way in, for the form and for the API.
 pub(super) async fn attempt(visit: &Visit, form: &Form) -> Result<SignedIn, SignInError> {
     let replaced = ids_of(visit.named().await?);
+    let device_cookie = cookie::values(&visit.headers, device_cookie(visit.is_secure())).next();
+    let devices = device_cookie.map(devices_in).unwrap_or_default();
     let attempt = Attempt {
         user: form.username.clone(),
         password: form.password.clone().into(),
@@ -204,13 +207,18 @@ pub(super) async fn attempt(visit: &Visit, form: &Form) -> Result<SignedIn, Sign
         user_agent: visit.user_agent().to_owned(),
         address: visit.arrival.client.known(),
         request_id: visit.arrival.request_id.clone(),
+        devices: devices.clone(),
         replaced,
     };
     let site = &visit.arrival.site;
     let mut signed_in = visit.portal.sign_in.with_password(site, attempt).await?;
-    let device = cookie::values(&visit.headers, device_cookie(visit.is_secure())).next();
     let account = (!visit.is_on_apps_origin).then(|| format!("{}{}/account", visit.origin, visit.base));
-    let from = SignInFrom { device, user_agent: visit.user_agent(), address: visit.arrival.client.known(), account };
+    let from = SignInFrom {
+        devices: &devices,
+        user_agent: visit.user_agent(),
+        address: visit.arrival.client.known(),
+        account,
+    };
     signed_in.device_cookie = visit.portal.notices.signed_in(site, &signed_in.session, from).await;
     Ok(signed_in)
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     Portal,
-    api::{answer, has_content_type, invalid_token, unavailable},
+    api::{answer, has_content_type, invalid_token, slow_down, unavailable},
     problem::Code,
     visit::Visit,
 };
@@ -46,6 +46,7 @@ pub(super) fn refreshing(visit: &Visit) -> Refreshing<'_> {
         entropy: &*portal.entropy,
         audit: &*portal.audit,
         metrics: &portal.metrics,
+        regulation: &*portal.sign_in.passwords.regulation,
         address: visit.arrival.client.known(),
         user_agent: user_agent.unwrap_or_default(),
         request_id: &visit.arrival.request_id,
@@ -79,6 +80,7 @@ pub(super) async fn refresh(visit: Visit, body: Bytes) -> Response<String> {
     match refreshed {
         Ok(refreshed) => answer(&told(&visit, &refreshed)),
         Err(RefreshError::Refused) => invalid_token(&visit),
+        Err(RefreshError::SlowDown(wait)) => slow_down(&visit, wait),
         Err(RefreshError::Unavailable(error)) => unavailable(&visit, &error),
     }
 }

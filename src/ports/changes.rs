@@ -16,6 +16,8 @@ pub enum ChangeKind {
     Token,
     /// All users at once: everything known of them is to be read again. `id` is empty.
     AllUsers,
+    /// `id` is a folded user name: regulation of sign-ins forgets what counts for it.
+    Unlock,
 }
 
 /// A row of the log of changes (invariant 7).

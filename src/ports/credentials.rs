@@ -19,6 +19,9 @@ pub trait Credentials: Send + Sync {
         }
         Ok(found)
     }
+    /// The folded name of whose e-mail address this is, ASCII ignoring case; of several, of one. For regulation, which counts for the user who is meant
+    /// (THREATS 38): nobody signs in by it.
+    async fn owner_of(&self, email: &str) -> Result<Option<String>, Unavailable>;
     /// A hash as costly as those of most users, to verify where there is no user: so that an unknown name takes as long as a known
     /// one (THREATS 39). `None`: users have hashes of ours, whose cost [`Hasher::verify`] knows.
     fn decoy(&self) -> Option<SecretString> {

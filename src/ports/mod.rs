@@ -13,6 +13,7 @@ mod issuer_keys;
 mod keys;
 mod notices;
 mod passwords;
+mod regulation;
 mod sessions;
 mod system;
 mod tokens;
@@ -26,11 +27,11 @@ pub use each::Each;
 pub use hand_over::{HandOver, HandOvers};
 pub use issuer_keys::{ForeignTokens, IssuerKeys, NameCheck, VerifiedToken};
 pub use keys::{CannotSign, KeyState, KeyTimes, Keys, Rotation, Signer, SigningKey, SigningKeys, Takeover};
-pub use notices::{DEVICE_LIFE, Devices, Mail, Mailer};
+pub use notices::{DEVICE_LIFE, Devices, MOST_AT_ONCE, Mail, Mailer, Seen};
 pub use passwords::{
-    Barred, Lead, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Recognised, Regulation, Told, Try,
-    VerifiedPasswords,
+    Barred, Lead, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Recognised, Told, VerifiedPasswords,
 };
+pub use regulation::{Admitted, Guess, Known, Regulation, Try};
 pub use sessions::{End, LiveSession, Peek, Sessions};
 pub use system::{AuditEvent, AuditSink, Clock, Entropy, Geo, SourceLimit};
 pub use tokens::{Exchange, Exchanged, RefreshToken, Revocation, Revoked, Tokens};
@@ -40,7 +41,7 @@ pub use users::{UserChange, UserError, Users, Whom};
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the {store} store cannot answer: {detail}")]
 pub struct Unavailable {
-    /// Label of metrics: `sessions`, `users`, `keys`, `changes`, `hand_overs`, `tokens`, `api_tokens`, `issuer_keys`, `devices`, `counters`.
+    /// Label of metrics: `sessions`, `users`, `keys`, `changes`, `hand_overs`, `tokens`, `api_tokens`, `issuer_keys`, `devices`, `counters`, `regulation`.
     pub store: &'static str,
     /// For the log alone. Never a value that was to be stored.
     pub detail: String,

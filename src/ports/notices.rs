@@ -8,17 +8,27 @@ use crate::core::{session::TokenHash, time::Timestamp};
 /// How long a device is known after it was last seen: browsers keep a cookie no longer.
 pub const DEVICE_LIFE: Duration = Duration::from_secs(400 * 86_400);
 
+/// Devices that are asked about at once: a browser holds one value for each of its people.
+pub const MOST_AT_ONCE: usize = 5;
+
+/// A device that is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    pub device: TokenHash,
+    pub at: Timestamp,
+}
+
 /// On which devices people signed in before.
 #[async_trait]
 pub trait Devices: Send + Sync {
-    /// When a user signed in on a device for the last time. `None`: it is new, was not seen within [`DEVICE_LIFE`], or not since the user's token
-    /// version went up for the last time (a new password, an emergency).
+    /// On which of these a user signed in, and when for the last time; beyond [`MOST_AT_ONCE`] they are not looked at. `None`: all are new, were not seen
+    /// within [`DEVICE_LIFE`], or not since the user's token version went up for the last time (a new password, an emergency).
     async fn last_seen(
         &self,
         user: &str,
         token_version: u64,
-        device: &TokenHash,
-    ) -> Result<Option<Timestamp>, Unavailable>;
+        devices: &[TokenHash],
+    ) -> Result<Option<Seen>, Unavailable>;
     /// Notes that a user signed in on a device, now.
     async fn note(&self, user: &str, token_version: u64, device: &TokenHash) -> Result<(), Unavailable>;
 }

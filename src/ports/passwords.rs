@@ -112,30 +112,6 @@ pub trait VerifiedPasswords: Send + Sync {
     fn remember(&self, key: PasswordKey, recognised: &Recognised, read_at: &Mark);
     /// The same mark for whoever watches it for long.
     fn watch(&self, read_at: &Mark) -> Arc<dyn Watch>;
-    /// Whether this pair was not found wrong a moment ago. Browsers and programs repeat a wrong one with every request.
-    fn is_newly_wrong(&self, key: &PasswordKey) -> bool;
-}
-
-/// One try to sign in, as regulation counts it.
-#[derive(Debug, Clone, Copy)]
-pub struct Try<'t> {
-    /// The folded name of the user, however it was typed; what was typed, folded, where there is none (THREATS 38).
-    pub account: &'t str,
-    pub address: Option<IpAddr>,
-    /// `password`, `basic`.
-    pub provider: &'static str,
-}
-
-/// Regulation of sign-ins: asked before a password costs a hash, told what came of it. The sign-in form, the login API and Basic all go through it
-/// (THREATS 37).
-#[async_trait]
-pub trait Regulation: Send + Sync {
-    /// # Errors
-    /// [`Barred::SlowDown`], or a store that cannot answer: then no password is looked at. Takes nothing: a try that nobody judged in the end, or a
-    /// wrong one that Basic repeats, is never settled.
-    async fn admit(&self, tried: Try<'_>) -> Result<(), Barred>;
-    /// Whether [`Regulation::admit`] would bar it now, as far as memory knows; never waits. What is remembered of the account is not used then: it would
-    /// tell the right password from others.
-    fn bars(&self, tried: Try<'_>) -> bool;
-    async fn settled(&self, tried: Try<'_>, was_right: bool);
+    /// Whether this pair was found wrong a moment ago; `is_now`: it just was. Browsers and programs repeat a wrong one with every request.
+    fn was_wrong(&self, key: &PasswordKey, is_now: bool) -> bool;
 }

@@ -30,12 +30,13 @@ pub trait Geo: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEvent {
     /// `sign_in`, `sign_in_failed`, `sign_out`, `session_ended`, `user_changed`, `hand_over`, `refresh_reused`, `refresh_repeated`,
-    /// `refresh_limit`, `revocation_limit`, `token_created`, `token_revoked`.
+    /// `refresh_limit`, `revocation_limit`, `token_created`, `token_revoked`, `sign_in_delayed` (from now on, since one more was wrong), `user_unlocked`
+    /// (by each node that hears of it).
     pub event: &'static str,
     pub user: Option<String>,
     pub address: Option<IpAddr>,
     pub request_id: Option<String>,
-    /// Stable words: `bad_password`, `unknown_user`, `disabled`.
+    /// Stable words: `bad_password`, `unknown_user`, `disabled`; of a delay `name`, `address`, `address_and_name`, `device`.
     pub detail: &'static str,
 }
 

@@ -153,6 +153,7 @@ fn name_of(kind: ChangeKind) -> &'static str {
         ChangeKind::ApiToken => "api_token",
         ChangeKind::Token => "token",
         ChangeKind::AllUsers => "users",
+        ChangeKind::Unlock => "unlock",
     }
 }
 
@@ -164,6 +165,7 @@ fn kind_of(name: &str) -> Option<ChangeKind> {
         "api_token" => Some(ChangeKind::ApiToken),
         "token" => Some(ChangeKind::Token),
         "users" => Some(ChangeKind::AllUsers),
+        "unlock" => Some(ChangeKind::Unlock),
         _ => None,
     }
 }

@@ -1,13 +1,14 @@
-//! On which devices people signed in, in the database: the hash of what a browser holds in a cookie, by user. Asked by `identity::notice` alone.
+//! On which devices people signed in, in the database: the hash of what a browser holds in a cookie, by user; and from which addresses programs did,
+//! which hold no cookie. Asked by `identity`.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::database::{Database, Dialect, Guard, Write};
+use super::database::{Database, Dialect, Guard, Write, can_be_stored};
 use crate::{
     core::{session::TokenHash, time::Timestamp, user::folded},
-    ports::{DEVICE_LIFE, Devices, Unavailable},
+    ports::{DEVICE_LIFE, Devices, MOST_AT_ONCE, Seen, Unavailable},
 };
 
 const STORE: &str = "devices";
@@ -93,23 +94,35 @@ impl Devices for DatabaseDevices {
         &self,
         user: &str,
         token_version: u64,
-        device: &TokenHash,
-    ) -> Result<Option<Timestamp>, Unavailable> {
+        devices: &[TokenHash],
+    ) -> Result<Option<Seen>, Unavailable> {
+        // Fewer are asked about by saying one again.
+        let Some(first) = devices.first() else { return Ok(None) };
+        let asked: [&TokenHash; MOST_AT_ONCE] = std::array::from_fn(|index| devices.get(index).unwrap_or(first));
+        if !can_be_stored(user) {
+            return Ok(None);
+        }
         let (user, version) = (folded(user), i64::try_from(token_version).unwrap_or(i64::MAX));
-        let seen_at: Option<i64> = self
+        let seen: Option<(Vec<u8>, i64)> = self
             .database
             .run(STORE, "find", async {
-                sqlx::query_scalar(
-                    "SELECT last_seen_at FROM devices WHERE folded = $1 AND device_hash = $2 AND token_version = $3",
-                )
-                .bind(&user)
-                .bind(device.0.as_slice())
-                .bind(version)
-                .fetch_optional(&self.database.pool())
-                .await
+                let query = sqlx::query_as(
+                    "SELECT device_hash, last_seen_at FROM devices \
+                     WHERE folded = $1 AND token_version = $2 AND device_hash IN ($3, $4, $5, $6, $7) \
+                     ORDER BY last_seen_at DESC LIMIT 1",
+                );
+                let query = query.bind(&user).bind(version);
+                asked
+                    .iter()
+                    .fold(query, |query, device| query.bind(device.0.as_slice()))
+                    .fetch_optional(&self.database.pool())
+                    .await
             })
             .await?;
-        Ok(seen_at.filter(|&at| at >= self.before(DEVICE_LIFE)).map(Timestamp::from_unix_millis))
+        let seen = seen.filter(|(_, at)| *at >= self.before(DEVICE_LIFE));
+        Ok(seen.and_then(|(device, at)| {
+            Some(Seen { device: TokenHash(device.try_into().ok()?), at: Timestamp::from_unix_millis(at) })
+        }))
     }
 
     async fn note(&self, user: &str, token_version: u64, device: &TokenHash) -> Result<(), Unavailable> {

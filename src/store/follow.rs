@@ -15,6 +15,7 @@ use super::{
     issuer_keys::FetchedKeys,
     keys::DatabaseKeys,
     redis::Heart,
+    regulation::DatabaseRegulation,
     session::{CachedSessions, RedisRecords, SessionCache, Source},
     tokens::DatabaseTokens,
 };
@@ -47,6 +48,7 @@ const STORES: [&str; 6] = ["api_tokens", "changes", "keys", "sessions", "tokens"
 pub(super) struct Background {
     pub(super) database: Arc<Database>,
     pub(super) devices: Arc<DatabaseDevices>,
+    pub(super) regulation: Arc<DatabaseRegulation>,
     pub(super) cache: Arc<SessionCache>,
     /// Of Redis, where sessions are there.
     pub(super) heart: Option<Heart>,
@@ -285,6 +287,7 @@ impl Follower {
                 let latest = self.watch.latest(changes, looked).await?;
                 reloaded(self.background.adopt_versions(None).await)?;
                 self.background.cache.drop_all();
+                self.background.regulation.forget_all();
                 reloaded(self.background.keys.reload().await)?;
                 reloaded(self.background.tokens.reload().await)?;
                 self.seq = Some(latest);
@@ -303,6 +306,7 @@ impl Follower {
                     }
                     ChangeKind::User => self.background.cache.drop_user(&change.id),
                     ChangeKind::AllUsers => self.background.cache.drop_all(),
+                    ChangeKind::Unlock => self.background.regulation.forget(&change.id),
                     ChangeKind::Key => reloaded(self.background.keys.reload().await)?,
                     ChangeKind::Token => reloaded(self.background.tokens.learn(&change.id).await)?,
                 }
@@ -416,6 +420,7 @@ impl Background {
             self.tokens.clean(&*self.sessions).await,
             self.keys.clean().await,
             self.devices.clean().await,
+            self.regulation.clean().await,
             self.cut_log().await,
         ];
         done.into_iter().collect()

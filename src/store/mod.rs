@@ -40,7 +40,7 @@ pub use mail::MailQueue;
 
 use crate::{
     config::{CountersPlace, SessionsPlace, Settings, SourceRate, Storage, UsersSource},
-    core::{issuer::TrustedIssuer, session::Lifetimes, tokens::SigningAlgorithm},
+    core::{issuer::TrustedIssuer, regulation::Budgets, session::Lifetimes, tokens::SigningAlgorithm},
     observe::metrics::Metrics,
     ports::{
         ApiTokens, AuditSink, Changes, Clock, Counters, Credentials, Devices, Entropy, ForeignTokens, HandOvers,
@@ -56,6 +56,7 @@ use identity::DatabaseUsers;
 use issuer_keys::{FetchedKeys, MemoryTokens};
 use keys::DatabaseKeys;
 use redis::{Heart, Redis};
+use regulation::DatabaseRegulation;
 use session::{CachedSessions, DatabaseRecords, RedisRecords, SessionCache, SessionRecords, Source};
 use tokens::DatabaseTokens;
 
@@ -95,6 +96,7 @@ pub struct Options {
     pub storage: Storage,
     pub users: UsersSource,
     pub source_limit: Option<SourceRate>,
+    pub regulation: Option<Budgets>,
     pub lifetimes: Lifetimes,
     /// Of the first signing key.
     pub algorithm: SigningAlgorithm,
@@ -106,6 +108,7 @@ impl From<&Settings> for Options {
             storage: settings.storage.clone(),
             users: settings.users.clone(),
             source_limit: settings.server.source_limit,
+            regulation: settings.regulation,
             lifetimes: settings.site.lifetimes,
             algorithm: settings.site.tokens.algorithm,
         }
@@ -154,6 +157,9 @@ pub async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Stores, 
 pub async fn open_all(settings: &Settings, metrics: Arc<Metrics>) -> Result<Stores, OpenError> {
     let stores = open(settings, metrics).await?;
     stores.reach().await?;
+    if let Err(error) = stores.background.regulation.begin().await {
+        tracing::warn!(%error, "sign-ins that were left half-way keep their places for a moment");
+    }
     stores.geo.swap(Countries::configured(settings.geo.as_deref()).map_err(OpenError::Geo)?);
     stores.mail.configure(&settings.notifier).map_err(OpenError::Mail)?;
     Ok(stores)
@@ -208,10 +214,16 @@ pub async fn open_with(
             Some(Arc::new(RedisCounters::at(url, on_failure, &metrics, &clock, &*entropy)))
         }
     };
+    let of_counts = keys.of_counts();
+    let audit: Arc<dyn AuditSink> = Arc::new(audit::LogAudit::new(metrics.clone()));
+    let regulation =
+        DatabaseRegulation::new(database.clone(), metrics.clone(), audit.clone(), of_counts, options.regulation);
+    let regulation = Arc::new(regulation);
     let background = Arc::new(Background {
         counters: counters.clone(),
         database,
         devices: devices.clone(),
+        regulation: regulation.clone(),
         cache,
         heart,
         in_redis,
@@ -232,7 +244,7 @@ pub async fn open_with(
         hand_overs,
         api_tokens,
         verified_passwords,
-        regulation: Arc::new(regulation::NoRegulation),
+        regulation,
         hasher: Arc::new(HashPool::start(entropy.clone()).map_err(OpenError::Threads)?),
         keys,
         issuer_keys,
@@ -249,7 +261,7 @@ pub async fn open_with(
         mail: Arc::new(MailQueue::new(metrics.clone(), clock.clone(), entropy.clone())),
         clock,
         entropy,
-        audit: Arc::new(audit::LogAudit::new(metrics)),
+        audit,
         users_file,
         background,
     })
@@ -303,9 +315,10 @@ impl Stores {
         reached.map_err(|error| OpenError::Redis { name: heart.redis.name().to_owned(), why: error.to_string() })
     }
 
-    /// What of a reload concerns the stores: the source limit, the lifetimes by which old sessions are cleaned away, and whose keys to fetch.
+    /// What of a reload concerns the stores: the source limit, regulation, the lifetimes by which old sessions are cleaned away, and whose keys to fetch.
     pub fn configure(&self, settings: &Settings) {
         self.source_limit.configure(settings.server.source_limit);
+        self.background.regulation.configure(settings.regulation);
         self.background.lifetimes.store(Arc::new(settings.site.lifetimes));
         self.trust(&settings.site.tokens.trusted_issuers);
     }

@@ -23,6 +23,7 @@ pub(in crate::store) async fn scratch(folder: &TempDir) -> Stores {
         },
         users: UsersSource::Database,
         source_limit: None,
+        regulation: None,
         lifetimes: Lifetimes { idle: minute, lifetime: minute, remember_me: minute },
         algorithm: SigningAlgorithm::EdDsa,
     };
@@ -99,12 +100,14 @@ fn a_migration_that_has_landed_is_never_edited() {
         ("sqlite/0007_tokens.sql", "b5529d763d48ea2b363ee4aed966d9baa0d6743243a28286428487d0048a1b69"),
         ("sqlite/0008_devices.sql", "a5f5283161f42c489e9b67fc84e1763642372549b3e84b519963af948b60800e"),
         ("sqlite/0009_session_ends.sql", "639d17fdb4d652dc0cfcb274581ac27ca50548320aabb6523ad7953d0a7867df"),
+        ("sqlite/0010_sign_in_counts.sql", "0605a3c0e9011c0dfdfa7d4d7abb70d516943fe669338a33aa7729ea139fc268"),
         ("postgres/0001_first.sql", "5311140ebbb3af266d71d1447ee4b439a6199b81fcbc86001a3fd25699213a07"),
         ("postgres/0003_api_tokens.sql", "c1eb1475b06e546817917c431a875b1fd364de4f15730b404d56b179c85f3ce9"),
         ("postgres/0005_hand_over.sql", "014906a9ce827714f01b2f8600511b0a3a03ea61c62c2c3c67f5e3bcff75f30d"),
         ("postgres/0006_tokens.sql", "059a73be32ad1645adbc7bbac266ee59479a790df765a43f871504f60ae6397c"),
         ("postgres/0007_devices.sql", "185e980d98536e213c63118bf5e3058ce82d395df977896b75b2bd26ab059864"),
         ("postgres/0008_session_ends.sql", "def3c0750bcb63c7e4a2ff758edde81c4c82277c57e12601ad7edfc8633b137e"),
+        ("postgres/0009_sign_in_counts.sql", "cb3b316eb24615d04ec28f9e28a338298e27eddf1803cf63038c8177c8c3c46e"),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/migrations");
     let mut found = Vec::new();

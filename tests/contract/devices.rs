@@ -15,9 +15,9 @@ crate::for_every_store!(
 
 /// As a sign-in does: whether it was known, and it is from now on.
 async fn seen(devices: &Arc<dyn Devices>, user: &str, version: u64, device: &TokenHash) -> bool {
-    let last_seen = devices.last_seen(user, version, device).await.unwrap();
+    let last_seen = devices.last_seen(user, version, &[TokenHash::of("another"), *device]).await.unwrap();
     devices.note(user, version, device).await.unwrap();
-    last_seen.is_some()
+    last_seen.is_some_and(|seen| seen.device == *device)
 }
 
 async fn a_device_is_known_to_every_node_once_it_was_seen(place: Place) {

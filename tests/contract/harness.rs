@@ -15,6 +15,7 @@ use postern::{
     config::{self, CountersPlace, DatabaseAddress, OnFailure, SessionsPlace, Storage, UsersSource},
     core::{
         identity::Factor,
+        regulation::Budgets,
         session::{Lifetimes, Session, SessionFacts, SessionId, TokenHash},
         time::Timestamp,
         tokens::SigningAlgorithm,
@@ -158,6 +159,7 @@ impl Place {
             },
             users: self.users.clone(),
             source_limit: None,
+            regulation: Some(Budgets::default()),
             lifetimes: Lifetimes {
                 idle: Duration::from_secs(1_800),
                 lifetime: Duration::from_secs(43_200),

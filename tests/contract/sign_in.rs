@@ -54,6 +54,7 @@ async fn sign_in(place: &Place, node: &Node, hasher: impl Hasher + 'static) -> R
     let stores = &node.stores;
     let passwords = PasswordDoor {
         users: stores.users.clone(),
+        devices: stores.devices.clone(),
         credentials: stores.credentials.clone(),
         hasher: Arc::new(hasher),
         regulation: stores.regulation.clone(),
@@ -80,6 +81,7 @@ async fn sign_in(place: &Place, node: &Node, hasher: impl Hasher + 'static) -> R
         user_agent: String::new(),
         address: None,
         request_id: "1".to_owned(),
+        devices: Vec::new(),
         replaced: Vec::new(),
     };
     sign_in.with_password(&site, attempt).await.map(drop)

@@ -36,6 +36,7 @@ mod mails;
 mod mmdb;
 mod redis;
 mod redis_urls;
+mod regulation;
 mod reload;
 mod replay;
 mod roles;

@@ -245,6 +245,7 @@ async fn stores_of(server: &Server) -> Stores {
         },
         users: UsersSource::Database,
         source_limit: None,
+        regulation: None,
         lifetimes: Lifetimes { idle: SECOND * 1800, lifetime: SECOND * 43_200, remember_me: SECOND * 86_400 },
         algorithm: SigningAlgorithm::EdDsa,
     };

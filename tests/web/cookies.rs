@@ -4,6 +4,9 @@ use serde_json::json;
 
 use crate::harness::{Ask, Browser, HTTP, HTTPS, ON_HTTPS, PASSWORD, Reply, World};
 
+/// By which the browser is known to its people, whether they are remembered or not.
+const DEVICE: &str = "__Host-postern_device=*; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=34560000";
+
 /// What is set, with the value taken out.
 fn shapes(reply: &Reply) -> Vec<String> {
     let shape = |set: &str| {
@@ -30,6 +33,7 @@ async fn on_https() {
         [
             "postern_session=*; Path=/; HttpOnly; Domain=example.com; Secure; SameSite=Lax",
             "__Host-postern_portal=*; Path=/; HttpOnly; Secure; SameSite=Lax",
+            DEVICE,
         ]
     );
     assert_eq!(
@@ -37,6 +41,7 @@ async fn on_https() {
         [
             "postern_session=*; Path=/; HttpOnly; Domain=example.com; Secure; SameSite=Lax; Max-Age=2592000",
             "__Host-postern_portal=*; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=2592000",
+            DEVICE,
         ]
     );
     let mut browser = Browser::at(&world, HTTPS);
@@ -53,6 +58,7 @@ async fn on_http() {
         [
             "postern_session=*; Path=/; HttpOnly; Domain=example.com; SameSite=Lax",
             "postern_portal=*; Path=/; HttpOnly; SameSite=Lax",
+            "postern_device=*; Path=/; HttpOnly; SameSite=Lax; Max-Age=34560000",
         ]
     );
     let page = Browser::at(&world, HTTP).load("/").await;
@@ -88,6 +94,7 @@ session:
         [
             "gate=*; Path=/; HttpOnly; Domain=example.com; Secure; SameSite=Strict; Max-Age=604800",
             "__Host-postern_portal=*; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=604800",
+            DEVICE,
         ]
     );
     let other = login(&world, "https://login.example.org", false).await;
@@ -112,7 +119,8 @@ session: { remember_me: 0s, cookies: [ { domain: example.com } ] }
     .await;
     assert!(!Browser::at(&world, HTTPS).load("/").await.body.contains("remember_me"));
     let reply = login(&world, HTTPS, true).await;
-    assert!(shapes(&reply).iter().all(|set| !set.contains("Max-Age")), "{:?}", shapes(&reply));
+    let lasting: Vec<String> = shapes(&reply).into_iter().filter(|set| set.contains("Max-Age")).collect();
+    assert_eq!(lasting, [DEVICE], "which signs nobody in");
 }
 
 #[tokio::test]
@@ -160,7 +168,7 @@ async fn threat_29_and_60_every_cookie_that_is_set_is_known_as_ours() {
         assert_eq!(browser.sign_in("bob", PASSWORD, &[("rd", &rd)]).await.location(), rd);
         let set: Vec<String> =
             browser.cookies().split("; ").map(|pair| pair.split_once('=').unwrap().0.to_owned()).collect();
-        assert_eq!(set.len(), 4, "the gate's, the portal's, the form's and the returns': {set:?}");
+        assert_eq!(set.len(), 5, "the gate's, the portal's, the form's, the device's and the returns': {set:?}");
         for name in set {
             assert!(world.site.own_cookies.contains(&name), "{name} is missing of {:?}", world.site.own_cookies);
         }

@@ -25,5 +25,6 @@ mod notices;
 mod on_path;
 mod pages;
 mod refresh;
+mod regulation;
 mod sign_in;
 mod tokens;

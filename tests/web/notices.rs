@@ -95,12 +95,17 @@ async fn a_new_device_is_told_once_and_by_user() {
     login(&mut browser, HTTPS, "bob", FIREFOX).await;
     assert_eq!(browser.sign_in("bob", PASSWORD, &[]).await.status, 303);
     assert_eq!(browser.jar("__Host-postern_device"), Some(value), "it stays the same browser");
+    let bobs = value.to_owned();
     assert_eq!(world.mailbox.taken(), []);
     // Somebody else there is told once as well, and nobody is new again for it.
     for (user, mails) in [("alice", 1), ("alice", 0), ("bob", 0)] {
         login(&mut browser, HTTPS, user, FIREFOX).await;
         assert_eq!(world.mailbox.taken().len(), mails, "{user}");
     }
+    // Each has a value of their own there: what somebody saw of the browser before is nobody else's.
+    let both = browser.jar("__Host-postern_device").unwrap();
+    let (first, second) = both.split_once('.').unwrap();
+    assert!(first == bobs && second.len() == 43 && second != bobs, "{both}");
     // Another browser, and one that forgot its cookies.
     login(&mut Browser::at(&world, HTTPS), HTTPS, "bob", FIREFOX).await;
     browser.jar.remove("__Host-postern_device");
@@ -137,6 +142,10 @@ async fn what_ends_every_token_makes_every_device_new() {
 #[tokio::test]
 async fn nobody_is_told_where_nothing_is_switched_on_or_no_address_is_known() {
     let world = World::https().await;
+    let cookies = login(&mut Browser::at(&world, HTTPS), HTTPS, "bob", FIREFOX).await;
+    assert!(cookies.iter().any(|cookie| cookie.contains("postern_device")), "regulation knows it: {cookies:?}");
+    assert_eq!(world.mailbox.taken(), []);
+    let world = World::of(&format!("{ON_HTTPS}regulation: {{ max_retries: 0 }}\n")).await;
     let cookies = login(&mut Browser::at(&world, HTTPS), HTTPS, "bob", FIREFOX).await;
     assert!(!cookies.iter().any(|cookie| cookie.contains("postern_device")), "{cookies:?}");
     assert_eq!(world.mailbox.taken(), []);

@@ -14,13 +14,14 @@ use async_trait::async_trait;
 use postern::{
     core::{
         ground::Watch,
+        regulation::By,
         session::{Session, SessionId, TokenHash},
         time::Timestamp,
         user::User,
     },
     identity::notice::Notices,
     ports::{
-        AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, Keys, LiveSession, Mail, Mailer, Mark,
+        Admitted, AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, Keys, LiveSession, Mail, Mailer, Mark,
         PasswordKey, PasswordTurn, Peek, Presentation, Recognised, Regulation, Rotation, Sessions, SigningKeys, Try,
         Unavailable, UserChange, UserError, Users, VerifiedPasswords, Whom,
     },
@@ -263,7 +264,7 @@ pub(crate) struct Strict {
     wrong: Mutex<HashMap<String, u64>>,
     /// From where nobody is barred (THREATS 40).
     pub(crate) known: Mutex<Option<IpAddr>>,
-    /// How often it was told of a wrong one.
+    /// Wrong ones that stayed counted.
     pub(crate) told: AtomicU64,
     /// Account and provider of every try that was admitted or not.
     pub(crate) tries: Mutex<Vec<(String, &'static str)>>,
@@ -275,22 +276,35 @@ impl Strict {
 
 #[async_trait]
 impl Regulation for Strict {
-    async fn admit(&self, tried: Try<'_>) -> Result<(), Barred> {
+    async fn admit(&self, tried: Try<'_>) -> Result<Admitted, Barred> {
         self.tries.lock().unwrap().push((tried.account.to_owned(), tried.provider));
-        if self.bars(tried) { Err(Barred::SlowDown(Self::WAIT)) } else { Ok(()) }
+        if let Some(wait) = self.bars(tried) {
+            return Err(Barred::SlowDown(wait));
+        }
+        if tried.is_repeated {
+            return Ok(Admitted::default());
+        }
+        Ok(Admitted { account: Some(tried.account.to_owned()), ..Admitted::default() })
     }
 
-    fn bars(&self, tried: Try<'_>) -> bool {
+    async fn settle(&self, admitted: Admitted, was_wrong: bool) -> Result<Option<By>, Unavailable> {
+        let Some(account) = admitted.account else { return Ok(None) };
+        self.told.fetch_add(u64::from(was_wrong), Ordering::SeqCst);
+        let mut all = self.wrong.lock().unwrap();
+        let wrong = all.entry(account).or_default();
+        *wrong = if was_wrong { *wrong + 1 } else { 0 };
+        Ok(None)
+    }
+
+    fn bars(&self, tried: Try<'_>) -> Option<Duration> {
         let most = self.most.load(Ordering::SeqCst);
         let wrong = self.wrong.lock().unwrap().get(tried.account).copied().unwrap_or(0);
-        most > 0 && wrong >= most && tried.address.is_none_or(|address| *self.known.lock().unwrap() != Some(address))
+        let is_known = tried.address.is_some_and(|address| *self.known.lock().unwrap() == Some(address));
+        (most > 0 && wrong >= most && !is_known).then_some(Self::WAIT)
     }
 
-    async fn settled(&self, tried: Try<'_>, was_right: bool) {
-        self.told.fetch_add(u64::from(!was_right), Ordering::SeqCst);
-        let mut all = self.wrong.lock().unwrap();
-        let wrong = all.entry(tried.account.to_owned()).or_default();
-        *wrong = if was_right { 0 } else { *wrong + 1 };
+    async fn unlock(&self, account: &str) -> Result<bool, Unavailable> {
+        Ok(self.wrong.lock().unwrap().remove(account).is_some())
     }
 }
 
@@ -346,7 +360,7 @@ impl VerifiedPasswords for BreakableMemory {
         self.inner.watch(read_at)
     }
 
-    fn is_newly_wrong(&self, key: &PasswordKey) -> bool {
-        self.inner.is_newly_wrong(key)
+    fn was_wrong(&self, key: &PasswordKey, is_now: bool) -> bool {
+        self.inner.was_wrong(key, is_now)
     }
 }

@@ -20,6 +20,7 @@ pub(super) mod headers;
 pub(super) mod log;
 pub(super) mod notifier;
 pub(super) mod portal;
+pub(super) mod regulation;
 pub(super) mod routes;
 pub(super) mod server;
 pub(super) mod session;
@@ -53,6 +54,7 @@ pub(super) struct Raw {
     pub(super) log: log::RawLog,
     pub(super) geo: geo::RawGeo,
     pub(super) notifier: notifier::RawNotifier,
+    pub(super) regulation: regulation::RawRegulation,
 }
 
 /// Keys that the contract names and that come with a later version.

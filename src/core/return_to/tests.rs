@@ -67,6 +67,7 @@ fn site(mount: Mount, roles: &[Role], domain: &str) -> Site {
         },
         hands_over: false,
         tells_new_devices: false,
+        knows_devices: false,
         own_cookies: Vec::new(),
     }
 }

@@ -482,6 +482,7 @@ pub(crate) fn limited_site(listener: ListenerSite, routes: Vec<Route>, limits: V
         },
         hands_over: false,
         tells_new_devices: false,
+        knows_devices: false,
         own_cookies: vec!["postern_session".to_owned()],
     }
 }

@@ -271,6 +271,24 @@ impl Credentials for DatabaseUsers {
         Ok(rows.into_iter().map(|(name, hash)| (name, SecretString::from(hash))).collect())
     }
 
+    async fn owner_of(&self, email: &str) -> Result<Option<String>, Unavailable> {
+        if !can_be_stored(email) {
+            return Ok(None);
+        }
+        // As the index has it; the collation that makes it the same everywhere.
+        let select = match self.database.dialect() {
+            Dialect::Sqlite => "SELECT folded FROM users WHERE lower(email) = $1 ORDER BY folded LIMIT 1",
+            Dialect::Postgres => {
+                "SELECT folded FROM users WHERE lower(email COLLATE \"C\") = $1 ORDER BY folded LIMIT 1"
+            }
+        };
+        self.database
+            .run(STORE, "owner_of", async {
+                sqlx::query_scalar(select).bind(email.to_ascii_lowercase()).fetch_optional(&self.database.pool()).await
+            })
+            .await
+    }
+
     async fn set_password_hash(&self, user: &str, hash: SecretString) -> Result<(), UserError> {
         let work = async {
             let mut write = self.database.begin(Guard::User(&folded(user))).await?;

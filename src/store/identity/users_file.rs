@@ -322,6 +322,12 @@ impl Credentials for FileUsers {
         Ok(entries.get(&folded(user)).filter(|entry| !entry.user.disabled).map(|entry| entry.hash.clone()))
     }
 
+    async fn owner_of(&self, email: &str) -> Result<Option<String>, Unavailable> {
+        let entries = self.entries.load();
+        let has_it = |user: &User| user.email.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(email));
+        Ok(entries.iter().filter(|(_, entry)| has_it(&entry.user)).map(|(name, _)| name.clone()).min())
+    }
+
     fn decoy(&self) -> Option<SecretString> {
         self.decoy.load().as_deref().cloned()
     }

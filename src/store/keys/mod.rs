@@ -25,6 +25,8 @@ use chacha20poly1305::{
     ChaCha20Poly1305, KeyInit, Nonce,
     aead::{Aead, Payload},
 };
+use secrecy::{ExposeSecret as _, SecretBox};
+use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, AnyPool, FromRow};
 use zeroize::Zeroizing;
 
@@ -79,6 +81,7 @@ pub(super) struct DatabaseKeys {
     token_life: AtomicI64,
     /// Which knows whether memory may be believed: one log is followed for all.
     cache: Arc<SessionCache>,
+    of_counts: SecretBox<[u8; 32]>,
 }
 
 /// Where keys are kept, and how they are sealed.
@@ -99,6 +102,16 @@ struct Made {
     sealed: Vec<u8>,
 }
 
+/// A key for another purpose: it tells nothing of the one in the file, nor of others.
+fn derived(purpose: &[u8], secret: &[u8; 32]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    // The length first, so that no two purposes give the same bytes.
+    digest.update((purpose.len() as u64).to_le_bytes());
+    digest.update(purpose);
+    digest.update(secret);
+    digest.finalize().into()
+}
+
 impl DatabaseKeys {
     /// Opens the keys; at the first start makes one of `algorithm`, and the key file (0600).
     pub(super) async fn open(
@@ -114,7 +127,13 @@ impl DatabaseKeys {
             ChaCha20Poly1305::new_from_slice(secret.as_slice()).map_err(|_| KeyError::Malformed(path.to_owned()))?;
         let vault = Vault { database, cipher, path: path.to_owned(), entropy, algorithm };
         let keys = vault.load(&vault.database.pool()).await?;
-        Ok(Self { vault, memory: Memory::of(keys), token_life: AtomicI64::new(0), cache })
+        let of_counts = SecretBox::new(Box::new(derived(b"sign-in counts", &secret)));
+        Ok(Self { vault, memory: Memory::of(keys), token_life: AtomicI64::new(0), cache, of_counts })
+    }
+
+    /// What names in the counters of regulation are hashed under: the same on every node.
+    pub(super) fn of_counts(&self) -> SecretBox<[u8; 32]> {
+        SecretBox::new(Box::new(*self.of_counts.expose_secret()))
     }
 
     /// Deletes keys whose last token has expired. No row of the log: by their times nobody believes them any more.

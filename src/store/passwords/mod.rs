@@ -48,7 +48,7 @@ pub(super) struct RememberedPasswords {
     sessions: Arc<SessionCache>,
     changes: Arc<dyn Changes>,
     turns: Turns,
-    /// Those that regulation was told of.
+    /// Those that regulation has counted.
     wrong: Cache<PasswordKey, ()>,
 }
 
@@ -170,8 +170,8 @@ impl VerifiedPasswords for RememberedPasswords {
         Arc::new(Watched { cache: Arc::clone(&self.sessions), leash })
     }
 
-    fn is_newly_wrong(&self, key: &PasswordKey) -> bool {
-        self.wrong.entry(*key).or_insert(()).is_fresh()
+    fn was_wrong(&self, key: &PasswordKey, is_now: bool) -> bool {
+        if is_now { !self.wrong.entry(*key).or_insert(()).is_fresh() } else { self.wrong.contains_key(key) }
     }
 }
 

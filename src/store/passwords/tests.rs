@@ -149,11 +149,12 @@ fn a_pair_is_another_from_another_address() {
 }
 
 #[test]
-fn a_wrong_pair_is_newly_wrong_once() {
+fn a_wrong_pair_is_known_as_such_once_it_was_wrong() {
     let (_, passwords) = remembered(true);
     let (one, other) = (key(&passwords, "bob", "one"), key(&passwords, "bob", "other"));
-    assert!(passwords.is_newly_wrong(&one) && passwords.is_newly_wrong(&other));
-    assert!(!passwords.is_newly_wrong(&one));
+    assert!(!passwords.was_wrong(&one, false) && !passwords.was_wrong(&one, true));
+    assert!(passwords.was_wrong(&one, false) && passwords.was_wrong(&one, true));
+    assert!(!passwords.was_wrong(&other, false));
     assert!(passwords.recall(&one, Timestamp::default()).is_none());
 }
 

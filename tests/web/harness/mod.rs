@@ -26,6 +26,7 @@ use postern::{
     ports::AuditEvent,
     store::{Options, Stores, open_with, system::SystemEntropy},
 };
+use sqlx::{Connection as _, Executor as _};
 use tempfile::TempDir;
 use tokio::sync::{OnceCell, RwLock};
 use tower::ServiceExt as _;
@@ -150,6 +151,8 @@ routes:
         });
         let (record, mailbox) = (Arc::<Record>::default(), Arc::<Mailbox>::default());
         let regulation = Arc::new(Strict::default());
+        // Who says how sign-ins are regulated means the real one.
+        let is_regulated = yaml.contains("regulation:");
         let memory = Arc::new(BreakableMemory {
             inner: stores.verified_passwords.clone(),
             down: AtomicBool::new(false),
@@ -157,9 +160,10 @@ routes:
         });
         let passwords = Arc::new(PasswordDoor {
             users: users.clone(),
+            devices: stores.devices.clone(),
             credentials: stores.credentials.clone(),
             hasher: hasher.clone(),
-            regulation: regulation.clone(),
+            regulation: if is_regulated { stores.regulation.clone() } else { regulation.clone() },
             verified: memory.clone(),
             clock: clock.clone(),
             audit: record.clone(),
@@ -242,6 +246,14 @@ routes:
             ..User::new(name, groups.iter().map(|group| (*group).to_owned()).collect())
         };
         self.stores.users.insert(user, Some(hash.clone())).await.unwrap();
+    }
+
+    /// A statement that no port has.
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        let file = self.folder.path().join("data/postern.db");
+        let mut connection = sqlx::AnyConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+        connection.execute(sql).await.unwrap();
+        connection.close().await.unwrap();
     }
 
     /// What another process on the same data has.

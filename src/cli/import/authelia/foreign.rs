@@ -74,12 +74,6 @@ const FOREIGN: &[(&str, &str)] = &[
         "sessions in Redis; Postern's are in its database, or where `storage.sessions` says (docs/fleet.md). Nobody's session is carried over",
     ),
     (
-        "regulation",
-        "bans after failed sign-ins; Postern has none in this version, only `server.source_limit` and a costly hash: \
-             keep a limit on \
-         `/auth/login` at the proxy",
-    ),
-    (
         "storage",
         "Authelia's database: second factors, consents, bans and preferences; nothing of it is carried over. \
              Postern's own is \

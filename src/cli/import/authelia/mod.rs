@@ -2,7 +2,8 @@
 //! the source is carried over or named in a finding. Called by `cli::import` alone.
 //!
 //! `siblings` makes sure that there is no second file, and `templates` looks at what the parser of YAML does not see. `spot` walks
-//! Authelia's file, `ledger` keeps what became of each key; `session`, `server`, `people`, `foreign` and `rules/` read a section each;
+//! Authelia's file, `ledger` keeps what became of each key; `session`, `server`, `people`, `regulation`, `foreign` and `rules/` read a section
+//! each;
 //! `write` and `yaml` make the text of ours; `place` has it checked and put into its place.
 
 mod foreign;
@@ -10,6 +11,7 @@ mod ledger;
 mod length;
 mod people;
 mod place;
+mod regulation;
 mod rules;
 mod server;
 mod session;
@@ -60,6 +62,7 @@ struct Import {
     session: session::Session,
     users: Option<Placed<PathBuf>>,
     log: foreign::Log,
+    regulation: regulation::Regulation,
     policies: rules::Policies,
 }
 
@@ -101,6 +104,7 @@ fn translate(root: &Node, folder: &Path, ledger: &mut Ledger) -> Import {
         session: session::session(&root, ledger),
         users: people::users_file(&root, folder, ledger),
         log: foreign::log(&root, ledger),
+        regulation: regulation::regulation(&root, ledger),
         policies: rules::policies(&root, ledger),
     };
     foreign::report(&root, ledger);
@@ -131,7 +135,9 @@ fn beside_others(others: &[String], root: &Spot<'_>, import: &mut Import, ledger
 
 /// To older versions of Authelia, `access_control.rules:` is the same as `rules:` within `access_control:`.
 fn dotted_keys(root: &Spot<'_>, ledger: &mut Ledger) {
-    let blocks = ["access_control", "server", "server.endpoints", "session"].iter().filter_map(|keys| root.get(keys));
+    let blocks = ["access_control", "server", "server.endpoints", "session", "regulation"]
+        .iter()
+        .filter_map(|keys| root.get(keys));
     for block in std::iter::once(root.clone()).chain(blocks) {
         for (_, spot) in block.named().filter(|(name, _)| name.contains('.')) {
             ledger.fault(

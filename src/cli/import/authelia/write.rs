@@ -67,7 +67,25 @@ pub(super) fn config(import: &Import, source: &str) -> String {
             }
         }
     }
+    regulation(&mut text, import);
     text.text
+}
+
+fn regulation(text: &mut Text<'_>, import: &Import) {
+    let regulation = &import.regulation;
+    let (find_time, ban_time) = (&regulation.find_time, &regulation.ban_time);
+    if regulation.max_retries.is_none() && find_time.is_none() && ban_time.is_none() {
+        return;
+    }
+    text.line("\nregulation:");
+    if let Some(Placed { value, line }) = &regulation.max_retries {
+        text.from(format!("  max_retries: {value}"), *line);
+    }
+    for (key, time) in [("find_time", find_time), ("ban_time", ban_time)] {
+        if let Some(Placed { value, line }) = time {
+            text.from(format!("  {key}: {}", spelt(*value)), *line);
+        }
+    }
 }
 
 fn session(text: &mut Text<'_>, import: &Import) {

@@ -68,7 +68,7 @@ session:
     - { domain: example.com, authelia_url: 'https://auth.example.com', expiration: 2h, surprise: hush-9 }
     - { domain: example.org, authelia_url: 'https://auth.example.org/x?y', same_site: odd, remember_me: -1, default_redirection_url: 'http://else.example.net' }
   redis: { password: hush-redis }
-regulation: { max_retries: 3 }
+regulation: { max_retries: 3, find_time: 2 minutes, ban_time: 99y, modes: [user], surprise: 1 }
 storage: { encryption_key: hush-storage, local: { path: /db } }
 notifier: { smtp: { password: hush-smtp } }
 identity_providers: { oidc: { hmac_secret: hush-oidc } }
