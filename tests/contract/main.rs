@@ -1,7 +1,13 @@
 //! What every store promises, asked of each implementation on the real thing. One suite; a new store adds one line to
 //! `for_every_store!` and a [`harness::Place`].
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on ends"
+)]
 
 mod api_tokens;
 mod changes;
