@@ -78,6 +78,7 @@ pub struct Refused {
 impl Rates {
     /// One of each rate, or of none.
     pub fn take(&self, tally: &mut Tally, now: Duration) -> Allowance {
+        tally.prune(micros(now));
         let refused = self.refusal(tally, now);
         if refused.is_none() {
             self.add(tally, now);

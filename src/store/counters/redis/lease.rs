@@ -70,8 +70,10 @@ impl Lease {
     }
 }
 
+type Held = HashMap<CounterKey, Vec<Lease>>;
+
 pub(super) struct Leases {
-    shards: Box<[Mutex<HashMap<CounterKey, Vec<Lease>>>]>,
+    shards: Box<[Mutex<Held>]>,
     /// How often keys are asked for: the number of a stretch of [`HOLD`] (32 bits), how often before it and in it (16 each).
     cells: Box<[AtomicU64]>,
     /// Of which another lease is to be asked for.
@@ -93,7 +95,7 @@ impl Leases {
         }
     }
 
-    fn with_key<T>(&self, key: CounterKey, work: impl FnOnce(&mut HashMap<CounterKey, Vec<Lease>>) -> T) -> Option<T> {
+    fn with_key<T>(&self, key: CounterKey, work: impl FnOnce(&mut Held) -> T) -> Option<T> {
         let shard = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
         let shard = self.shards.get(shard)?;
         Some(work(&mut shard.lock().unwrap_or_else(PoisonError::into_inner)))
