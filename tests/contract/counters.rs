@@ -57,11 +57,6 @@ for_every_counter!(
     other_rates_go_on_with_what_was_taken,
 );
 
-#[expect(clippy::disallowed_methods, reason = "a test measures real time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
 fn at(url: &str) -> Place {
     Place::sqlite().with_counters_at(url, "share")
 }
