@@ -1,13 +1,7 @@
 //! What every store promises, asked of each implementation on the real thing. One suite; a new store adds one line to
 //! `for_every_store!` and a [`harness::Place`].
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on ends"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod api_tokens;
 mod changes;
@@ -39,7 +33,6 @@ mod redis_cluster;
 mod redis_losses;
 mod redis_records;
 mod redis_server;
-mod regulation;
 mod sessions;
 mod sessions_damaged;
 mod sign_in;
