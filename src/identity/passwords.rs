@@ -116,14 +116,8 @@ impl PasswordDoor {
                 return Err(unjudged);
             }
         };
-        let begins = match &verified {
-            Ok(_) => {
-                self.give_back(admitted).await;
-                None
-            }
-            // Before anybody is told: where it cannot be counted nobody learns that it was wrong.
-            Err(_) => self.regulation.settle(admitted, true).await?,
-        };
+        // Before anybody is told: where it cannot be settled nobody learns what it was, or the answer would tell right from wrong and count nothing.
+        let begins = self.regulation.settle(admitted, verified.is_err()).await?;
         match (&verified, place) {
             (Ok((user, _)), Some(place)) => self.note(user, &place, seen).await,
             (Ok(_), None) => {}
@@ -145,7 +139,7 @@ impl PasswordDoor {
         Ok(verified)
     }
 
-    /// What is not given back is free again by itself.
+    /// Of what nobody judged. What is not given back is free again by itself.
     async fn give_back(&self, admitted: Admitted) {
         if let Err(error) = self.regulation.settle(admitted, false).await {
             tracing::warn!(%error, "a sign-in is taken for one that nobody has judged yet");

@@ -112,7 +112,8 @@ impl Refreshing<'_> {
         Ok(Refreshed { access_token: result?, refresh_token: None, session })
     }
 
-    /// Tokens that hold cost regulation nothing but a look at memory: nobody guesses 256 bits, so that what did not hold may be counted afterwards.
+    /// Tokens that hold cost regulation nothing but a look at memory: nobody guesses 256 bits, so that what did not hold may be counted afterwards. Where
+    /// what others sent from there bars the address, a token that is known goes on all the same (THREATS 40).
     async fn regulated(&self, presented: &str) -> Result<(Option<Refreshed>, &'static str), RefreshError> {
         let hash = TokenHash::of(presented);
         let tried = Try {
@@ -123,7 +124,9 @@ impl Refreshing<'_> {
             known: Known::Nothing,
             is_repeated: false,
         };
-        if let Some(wait) = self.regulation.bars(tried) {
+        if let Some(wait) = self.regulation.bars(tried)
+            && self.found(presented, &hash).await?.is_none()
+        {
             return Err(RefreshError::SlowDown(wait));
         }
         let result = self.exchanged(presented, hash).await;
@@ -142,6 +145,10 @@ impl Refreshing<'_> {
         result
     }
 
+    async fn found(&self, presented: &str, hash: &TokenHash) -> Result<Option<RefreshToken>, Unavailable> {
+        if presented.len() == LENGTH { self.tokens.find_refresh(hash).await } else { Ok(None) }
+    }
+
     /// `None`: refused for what was counted and put on record here.
     async fn exchanged(
         &self,
@@ -149,8 +156,7 @@ impl Refreshing<'_> {
         hash: TokenHash,
     ) -> Result<(Option<Refreshed>, &'static str), RefreshError> {
         let now = self.clock.now();
-        let found = if presented.len() == LENGTH { self.tokens.find_refresh(&hash).await? } else { None };
-        let found = found.ok_or(RefreshError::Refused)?;
+        let found = self.found(presented, &hash).await?.ok_or(RefreshError::Refused)?;
         // By the store, whatever memory says: seldom asked, and it must not be behind.
         let session = self.sessions.find_id(&found.session).await?;
         let is_live = |live: &Arc<LiveSession>| {

@@ -67,7 +67,7 @@ pub trait Regulation: Send + Sync {
     /// whoever has an account of his own would go on guessing at others'. Answers what makes the next one wait from now on, if anything does.
     ///
     /// # Errors
-    /// It could not be counted: whoever tried must not learn that it was wrong.
+    /// It could not be written down: whoever tried must not learn what it was, right or wrong.
     async fn settle(&self, admitted: Admitted, was_wrong: bool) -> Result<Option<By>, Unavailable>;
     /// How long [`Regulation::admit`] would bar it now, as far as memory knows; never waits. What is remembered of the account is not used then: it
     /// would tell the right password from others. [`Try::known`] is not looked at: of places memory knows for itself.

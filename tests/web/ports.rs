@@ -266,6 +266,8 @@ pub(crate) struct Strict {
     pub(crate) known: Mutex<Option<IpAddr>>,
     /// Wrong ones that stayed counted.
     pub(crate) told: AtomicU64,
+    /// Its counters are lost between a try and its outcome.
+    pub(crate) is_lost: AtomicBool,
     /// Account and provider of every try that was admitted or not.
     pub(crate) tries: Mutex<Vec<(String, &'static str)>>,
 }
@@ -289,10 +291,14 @@ impl Regulation for Strict {
 
     async fn settle(&self, admitted: Admitted, was_wrong: bool) -> Result<Option<By>, Unavailable> {
         let Some(account) = admitted.account else { return Ok(None) };
+        if self.is_lost.load(Ordering::SeqCst) {
+            return Err(Unavailable { store: "regulation", detail: "lost".to_owned() });
+        }
         self.told.fetch_add(u64::from(was_wrong), Ordering::SeqCst);
         let mut all = self.wrong.lock().unwrap();
         let wrong = all.entry(account).or_default();
-        *wrong = if was_wrong { *wrong + 1 } else { 0 };
+        // One that was right resets nothing.
+        *wrong += u64::from(was_wrong);
         Ok(None)
     }
 

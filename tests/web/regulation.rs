@@ -1,6 +1,6 @@
 //! Regulation of sign-ins as the page, the API, Basic and refresh answer it, with the real counters.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderMap;
@@ -153,12 +153,16 @@ async fn refresh_tokens_that_never_were_wait_and_keep_nobody_from_signing_in() {
         }
     }
     assert_eq!(refresh("guess 19").await.status, 401);
-    let barred = refresh(signed_in["refresh_token"].as_str().unwrap()).await;
-    assert_eq!((barred.status.as_u16(), barred.header("retry-after")), (429, Some("5")));
-    assert_eq!(world.counted("postern_auth_token_refresh_total{status=\"slow_down\"} 1").len(), 1);
+    let guess = "A".repeat(signed_in["refresh_token"].as_str().unwrap().len());
+    for barred in [refresh("guess 20").await, refresh(&guess).await] {
+        assert_eq!((barred.status.as_u16(), barred.header("retry-after")), (429, Some("5")));
+    }
+    assert_eq!(world.counted("postern_auth_token_refresh_total{status=\"slow_down\"} 2").len(), 1);
     assert_eq!(login(&world, "bob", PASSWORD, HERE, "").await.status, 200);
+    let held = refresh(signed_in["refresh_token"].as_str().unwrap()).await;
+    assert_eq!(held.status, 200, "one that holds is barred by nobody (THREATS 40)");
     world.pass(Duration::from_secs(5));
-    assert_eq!(refresh(signed_in["refresh_token"].as_str().unwrap()).await.status, 200);
+    assert_eq!(refresh("guess 21").await.status, 401);
 }
 
 /// A try that cannot be counted is not looked at.
@@ -169,4 +173,18 @@ async fn threat_32_without_the_counters_nobody_signs_in() {
     assert_eq!(login(&world, "bob", PASSWORD, HERE, "").await.status, 503);
     assert_eq!(basic(&world, "bob", PASSWORD, HERE).await, "unavailable");
     assert_eq!(world.hashed(), (0, 0));
+}
+
+/// Or the answer would tell right from wrong, and nothing would count.
+#[tokio::test]
+async fn threat_32_a_try_that_cannot_be_settled_is_told_to_nobody() {
+    let world = World::of(ON_HTTPS).await;
+    world.regulation.is_lost.store(true, Ordering::SeqCst);
+    for password in [PASSWORD, "wrong"] {
+        let reply = login(&world, "bob", password, HERE, "").await;
+        assert_eq!((reply.status.as_u16(), reply.header("set-cookie")), (503, None), "{password}");
+        assert_eq!(basic(&world, "bob", password, HERE).await, "unavailable", "{password}");
+    }
+    world.regulation.is_lost.store(false, Ordering::SeqCst);
+    assert_eq!(login(&world, "bob", PASSWORD, HERE, "").await.status, 200);
 }

@@ -65,8 +65,8 @@ impl Default for Budgets {
 }
 
 impl Budgets {
-    /// Of refresh tokens that do not hold, by address: nobody guesses one, so that this bounds what a flood of them costs, and programs that were signed
-    /// out keep nobody else from anything.
+    /// Of refresh tokens that do not hold, by address: nobody guesses one, so that this bounds what a flood of them costs (beyond it a look-up each, of such
+    /// as have the form of one). Programs that were signed out keep nobody else from anything: a token that is known is not barred.
     #[must_use]
     pub fn of_tokens(&self) -> Budget {
         Budget { tries: self.per_address.saturating_mul(20).max(1), ..self.of(By::Address) }

@@ -1,5 +1,6 @@
-//! What a node remembers of regulation, so that a flood of what is barred costs no question, and so that a password which is remembered is not told from
-//! others while its account is barred. The database knows more; memory only ever says no.
+//! What a node remembers of regulation, so that what is barred costs no further question here (of Basic none at all; the form and the login API have looked
+//! for the user by then), and so that a password which is remembered is not told from others while its account is barred. The database knows more; memory
+//! only ever says no.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -64,6 +65,10 @@ impl Memory {
         }
         let waits = counters.iter().filter_map(|counter| {
             let left = self.bars.get(&counter.id)?.until.since(now);
+            // The clock was put back: the database knows what is left of it. (A wait is rounded up to whole seconds.)
+            if left > counter.budget.ban_time.saturating_add(Duration::from_secs(1)) {
+                return None;
+            }
             // As it was said first: whole seconds.
             let seconds = left.as_secs().saturating_add(u64::from(left.subsec_millis() > 0));
             (!left.is_zero()).then(|| (Duration::from_secs(seconds), counter.by))

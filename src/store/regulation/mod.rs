@@ -9,33 +9,34 @@
 //! many addresses to make a name wait everywhere.
 //!
 //! Must never store a name or an address: what was typed as a name may be a password. The rows go by a hash under a key that the key file holds. What is
-//! kept is bounded: by what has leaked away, by [`MOST_ROWS`], and between two cleanings by [`MOST_FRESH`] a node.
+//! kept is bounded: by what has leaked away, by [`MOST_ROWS`], and between two cleanings by what strangers may add on a node ([`crowd`]).
 
+mod crowd;
 mod memory;
 mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret as _, SecretBox};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{
+    Semaphore, SemaphorePermit,
+    broadcast::{self, error::RecvError},
+};
 
-use self::memory::Memory;
+use self::{
+    crowd::{Crowd, Fresh, Full},
+    memory::Memory,
+};
 use super::database::{Database, Dialect, Guard};
 use crate::{
     core::{
         client_ip::bucket_of,
-        regulation::{Budget, Budgets, By, Count},
+        regulation::{Budget, Budgets, By},
         time::Timestamp,
         user::folded,
     },
@@ -47,8 +48,6 @@ const STORE: &str = "regulation";
 /// Counters that a cleaning leaves. Those that would be forgotten first go first, and a flood that is to push one out that bars has to fill all places
 /// with counters that bar for longer.
 const MOST_ROWS: i64 = 200_000;
-/// New counters of a node between two cleanings: beyond them tries are refused (503) that would need one.
-const MOST_FRESH: u64 = 50_000;
 /// How long a try waits for its turn at the database.
 const TURN: Duration = Duration::from_secs(1);
 /// How long a try has its place that is never settled: whoever went away learned nothing by it, and a node may be killed. Longer than a hash takes.
@@ -57,6 +56,10 @@ const LEASE: Duration = Duration::from_secs(30);
 const PLACE: Duration = Duration::from_secs(3);
 /// How often it looks for one that another node freed.
 const AGAIN: Duration = Duration::from_millis(250);
+/// The wait of somebody who is sent away since too many wait already.
+const LATER: Duration = Duration::from_secs(1);
+/// Tries that are settled, of which somebody who waits has not heard yet; beyond them they look for themselves.
+const UNHEARD: usize = 256;
 
 pub(super) struct DatabaseRegulation {
     database: Arc<Database>,
@@ -68,10 +71,12 @@ pub(super) struct DatabaseRegulation {
     memory: Memory,
     /// Of the database: those who guess a name at once wait for each other there, and must leave connections to everybody else.
     turns: Semaphore,
-    /// Counters made since the last cleaning.
-    fresh: AtomicU64,
-    /// Told when a try is settled.
-    freed: Notify,
+    /// Those of known devices and places, which wait behind no stranger.
+    turns_of_known: Semaphore,
+    crowd: Crowd,
+    fresh: Fresh,
+    /// Told the counters of a try that is settled.
+    freed: broadcast::Sender<Arc<[String]>>,
 }
 
 /// What came of asking for a place.
@@ -80,6 +85,8 @@ enum Took {
     /// As many as may go wrong are being looked at.
     NoPlace,
     Wait(Duration, By),
+    /// It needs counters that there are not, and there is no room for more of them.
+    Full(Full),
 }
 
 /// Makes the names of counters.
@@ -101,6 +108,16 @@ struct Counters {
     account: Option<String>,
     /// Of the name at the address.
     pair: Option<String>,
+    from: Origin,
+}
+
+/// Who tries, as far as what is bounded for strangers goes.
+#[derive(Debug, Default, Clone, Copy)]
+enum Origin {
+    /// A device or a place: there are only as many of those as somebody signed in on.
+    #[default]
+    Known,
+    Stranger(Option<IpAddr>),
 }
 
 impl Names {
@@ -127,6 +144,7 @@ impl Names {
             Guess::SecondFactor => "second factor",
             Guess::RefreshToken(_) => "refresh token",
         };
+        let from = if known == Known::Nothing { Origin::Stranger(address) } else { Origin::Known };
         let address = address.map_or_else(|| "unknown".to_owned(), |address| bucket_of(address).to_string());
         let counter = |by: By, parts: &[&str]| {
             let parts = [&[family, by.as_str()], parts].concat();
@@ -135,11 +153,11 @@ impl Names {
         let by_address = counter(By::Address, &[&address]);
         if let Guess::RefreshToken(_) = guess {
             let all = vec![Counter { budget: budgets.of_tokens(), ..by_address }];
-            return Counters { all, ..Counters::default() };
+            return Counters { all, from, ..Counters::default() };
         }
         if let Known::Device(device) = known {
             let all = vec![counter(By::Device, &[account, &hex(&device.0)])];
-            return Counters { all, account: Some(self.of_account(account)), pair: None };
+            return Counters { all, account: Some(self.of_account(account)), pair: None, from };
         }
         let by_both = counter(By::AddressAndName, &[account, &address]);
         let pair = Some(by_both.id.clone());
@@ -148,7 +166,7 @@ impl Names {
             all.push(counter(By::Name, &[account]));
         }
         all.sort_by(|one, other| one.id.cmp(&other.id));
-        Counters { all, account: Some(self.of_account(account)), pair }
+        Counters { all, account: Some(self.of_account(account)), pair, from }
     }
 }
 
@@ -168,10 +186,10 @@ impl DatabaseRegulation {
         key: SecretBox<[u8; 32]>,
         budgets: Option<Budgets>,
     ) -> Self {
-        let turns = Semaphore::new(match database.dialect() {
-            Dialect::Sqlite => 2,
-            Dialect::Postgres => 4,
-        });
+        let (turns, turns_of_known) = match database.dialect() {
+            Dialect::Sqlite => (2, 1),
+            Dialect::Postgres => (4, 2),
+        };
         Self {
             database,
             metrics,
@@ -179,15 +197,18 @@ impl DatabaseRegulation {
             budgets: ArcSwapOption::from_pointee(budgets),
             names: Names(key),
             memory: Memory::default(),
-            turns,
-            fresh: AtomicU64::new(0),
-            freed: Notify::new(),
+            turns: Semaphore::new(turns),
+            turns_of_known: Semaphore::new(turns_of_known),
+            crowd: Crowd::default(),
+            fresh: Fresh::default(),
+            freed: broadcast::Sender::new(UNHEARD),
         }
     }
 
-    /// What is counted stays, and counts by the new budgets.
+    /// What is counted stays, and counts by the new budgets: waits by the old ones are forgotten, since the new ones may be shorter.
     pub(super) fn configure(&self, budgets: Option<Budgets>) {
         self.budgets.store(budgets.map(Arc::new));
+        self.memory.clear();
     }
 
     /// A command let this one off. Put on record by each node that hears of it, since a command has no log.
@@ -216,8 +237,12 @@ impl DatabaseRegulation {
         Barred::SlowDown(wait)
     }
 
-    async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Barred> {
-        match tokio::time::timeout(TURN, self.turns.acquire()).await {
+    async fn turn(&self, from: Origin) -> Result<SemaphorePermit<'_>, Barred> {
+        let turns = match from {
+            Origin::Known => &self.turns_of_known,
+            Origin::Stranger(_) => &self.turns,
+        };
+        match tokio::time::timeout(TURN, turns.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
             Ok(Err(_)) | Err(_) => Err(Barred::Busy),
         }
@@ -225,15 +250,18 @@ impl DatabaseRegulation {
 
     /// A place at all counters or at none; `None`: others have them all, of whom nobody knows yet what they are.
     async fn take(&self, counters: &Counters) -> Result<Option<Timestamp>, Barred> {
-        let _turn = self.turn().await?;
-        if self.fresh.load(Ordering::Relaxed) > MOST_FRESH {
-            tracing::warn!("too many counters of sign-ins are new at once: tries are refused until the next cleaning");
-            return Err(Barred::Busy);
-        }
+        let _turn = self.turn(counters.from).await?;
         match self.database.run(STORE, "take", self.taken(counters)).await? {
             Took::Place(until) => Ok(Some(until)),
             Took::NoPlace => Ok(None),
             Took::Wait(wait, by) => Err(self.barred(wait, by)),
+            Took::Full(Full::Address) => Err(self.barred(LATER, By::Address)),
+            Took::Full(Full::Node) => {
+                tracing::warn!(
+                    "too many counters of sign-ins are new at once: strangers are refused until the next cleaning"
+                );
+                Err(Barred::Busy)
+            }
         }
     }
 
@@ -242,7 +270,7 @@ impl DatabaseRegulation {
         let mut held = rows::hold(&mut write, counters).await?;
         // Not before: whoever was waited for may have come later.
         let now = self.now();
-        let fresh = held.values().filter(|entry| entry.count == Count::default() && entry.pending.is_empty()).count();
+        let fresh = held.values().filter(|entry| entry.is_new).count() as u64;
         let refused = self.refused(counters, &held, now);
         if let Some((wait, by)) = refused {
             if held.values().any(|entry| entry.count.at > now) {
@@ -256,6 +284,12 @@ impl DatabaseRegulation {
             // Else dropped, so that nothing is left of counters that are new.
             return Ok(Took::Wait(wait, by));
         }
+        if let Origin::Stranger(address) = counters.from
+            && fresh > 0
+            && let Err(full) = self.fresh.admits(address)
+        {
+            return Ok(Took::Full(full));
+        }
         let until = now.after(LEASE);
         for counter in &counters.all {
             let Some(entry) = held.get_mut(&counter.id) else { continue };
@@ -268,7 +302,11 @@ impl DatabaseRegulation {
         }
         rows::write(&mut write, counters, &held).await?;
         write.commit().await?;
-        self.fresh.fetch_add(fresh as u64, Ordering::Relaxed);
+        if let Origin::Stranger(address) = counters.from
+            && fresh > 0
+        {
+            self.fresh.made(address, fresh);
+        }
         Ok(Took::Place(until))
     }
 
@@ -311,11 +349,13 @@ impl DatabaseRegulation {
         self.database.run(STORE, "begin", rows::forget_pending(&self.database)).await
     }
 
-    /// Whoever finds no place waits for somebody to be settled here, or on another node, which nobody tells of.
+    /// Whoever finds no place waits for somebody to be settled here, or on another node, which nobody tells of; so many at once, and no more.
     async fn placed(&self, counters: &Counters) -> Result<Timestamp, Barred> {
+        let _asking = self.crowd.asks(&counters.all).map_err(|by| self.barred(LATER, by))?;
+        // Before the look: who is settled after it is heard of.
+        let mut freed = self.freed.subscribe();
+        let mut waiting = None;
         loop {
-            // Before the look: who is settled after it is heard of.
-            let freed = self.freed.notified();
             let now = self.now();
             if let Some((wait, by)) = self.memory.wait(&counters.all, now) {
                 return Err(self.barred(wait, by));
@@ -323,7 +363,10 @@ impl DatabaseRegulation {
             if let Some(until) = self.take(counters).await? {
                 return Ok(until);
             }
-            let _ = tokio::time::timeout(AGAIN, freed).await;
+            if waiting.is_none() {
+                waiting = Some(self.crowd.waits(&counters.all).map_err(|by| self.barred(LATER, by))?);
+            }
+            let _ = tokio::time::timeout(AGAIN, heard(&mut freed, counters)).await;
         }
     }
 
@@ -332,7 +375,7 @@ impl DatabaseRegulation {
         let (database, now) = (&self.database, self.now());
         while database.run(STORE, "clean", rows::delete_ended(database, now)).await? {}
         while database.run(STORE, "clean", rows::delete_beyond(database, MOST_ROWS)).await? {}
-        self.fresh.store(0, Ordering::Relaxed);
+        self.fresh.clear();
         Ok(())
     }
 }
@@ -358,7 +401,8 @@ impl Regulation for DatabaseRegulation {
         let is_token = matches!(tried.guess, Guess::RefreshToken(_));
         let took = tokio::time::timeout(PLACE, self.placed(&counters)).await;
         // Nobody knows for how long they are at it.
-        let until = took.unwrap_or(Err(Barred::SlowDown(Duration::from_secs(1))))?;
+        let by = counters.all.first().map_or(By::Address, |counter| counter.by);
+        let until = took.unwrap_or_else(|_| Err(self.barred(LATER, by)))?;
         let account = counters.account;
         let counters = counters.all.into_iter().map(|counter| (counter.by, counter.id)).collect();
         Ok(Admitted { counters, account, is_token, until })
@@ -369,12 +413,12 @@ impl Regulation for DatabaseRegulation {
         let Some(budgets) = self.budgets.load_full().filter(|_| !counters.is_empty()) else { return Ok(None) };
         let budget = |by| if is_token { budgets.of_tokens() } else { budgets.of(by) };
         let all = counters.into_iter().map(|(by, id)| Counter { budget: budget(by), id, by }).collect();
-        let counters = Counters { all, account, pair: None };
+        let counters = Counters { all, account, ..Counters::default() };
         let settled = self.database.run(STORE, "settle", self.settled(&counters, until, was_wrong)).await;
         let now = self.now();
         let begins = settled.map(|held| self.refused(&counters, &held, now).filter(|_| was_wrong).map(|(_, by)| by));
-        // After memory has learned: whoever waits asks it first.
-        self.freed.notify_waiters();
+        // After memory has learned: whoever waits asks it first. Nobody may be waiting.
+        let _ = self.freed.send(counters.all.into_iter().map(|counter| counter.id).collect());
         begins
     }
 
@@ -405,6 +449,18 @@ impl Regulation for DatabaseRegulation {
         let deleted = self.database.run(STORE, "unlock", unlocking).await;
         self.memory.forget(&id);
         Ok(deleted? > 0)
+    }
+}
+
+/// Until somebody is settled who had a place at one of these.
+async fn heard(freed: &mut broadcast::Receiver<Arc<[String]>>, counters: &Counters) {
+    loop {
+        match freed.recv().await {
+            Ok(ids) if counters.all.iter().all(|counter| !ids.contains(&counter.id)) => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            // Never, as long as somebody waits.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
     }
 }
 

@@ -20,19 +20,24 @@ pub(super) struct Entry {
     pub(super) count: Count,
     /// Until when those that nobody has judged yet have their place: each its own time.
     pub(super) pending: Vec<Timestamp>,
+    /// Nobody had counted by it before this transaction.
+    pub(super) is_new: bool,
 }
+
+/// `ends_at` of a row that is inserted to be held; whoever writes it says when it really ends.
+const NEW: i64 = -1;
 
 /// By id.
 pub(super) type Held = HashMap<String, Entry>;
 
-type Row = (String, i64, i64, String);
+type Row = (String, i64, i64, String, i64);
 
 fn held(rows: Vec<Row>) -> Held {
-    let entry = |(id, failures, at, pending): Row| {
+    let entry = |(id, failures, at, pending, ends_at): Row| {
         let failures = u32::try_from(failures).unwrap_or(u32::MAX);
         let count = Count { failures, at: Timestamp::from_unix_millis(at) };
         let ends = pending.split(',').filter_map(|end| end.parse().ok());
-        (id, Entry { count, pending: ends.map(Timestamp::from_unix_millis).collect() })
+        (id, Entry { count, pending: ends.map(Timestamp::from_unix_millis).collect(), is_new: ends_at == NEW })
     };
     rows.into_iter().map(entry).collect()
 }
@@ -46,16 +51,16 @@ pub(super) async fn hold(write: &mut Write, counters: &Counters) -> Result<Held,
     let hold = match write.dialect() {
         // WHERE TRUE tells the parser that ON begins no join (SQLite, "UPSERT", 3).
         Dialect::Sqlite => {
-            "INSERT INTO sign_in_counts (id, failures, at, pending, ends_at) SELECT value, 0, 0, '', 0 FROM json_each($1) WHERE TRUE \
-             ON CONFLICT (id) DO UPDATE SET failures = sign_in_counts.failures RETURNING id, failures, at, pending"
+            "INSERT INTO sign_in_counts (id, failures, at, pending, ends_at) SELECT value, 0, 0, '', $2 FROM json_each($1) WHERE TRUE \
+             ON CONFLICT (id) DO UPDATE SET failures = sign_in_counts.failures RETURNING id, failures, at, pending, ends_at"
         }
         Dialect::Postgres => {
             "INSERT INTO sign_in_counts (id, failures, at, pending, ends_at) \
-             SELECT id, 0, 0, '', 0 FROM json_array_elements_text($1::json) AS given (id) ORDER BY id COLLATE \"C\" \
-             ON CONFLICT (id) DO UPDATE SET failures = sign_in_counts.failures RETURNING id, failures, at, pending"
+             SELECT id, 0, 0, '', $2::bigint FROM json_array_elements_text($1::json) AS given (id) ORDER BY id COLLATE \"C\" \
+             ON CONFLICT (id) DO UPDATE SET failures = sign_in_counts.failures RETURNING id, failures, at, pending, ends_at"
         }
     };
-    let rows = sqlx::query_as(hold).bind(ids(counters)).fetch_all(&mut **write).await?;
+    let rows = sqlx::query_as(hold).bind(ids(counters)).bind(NEW).fetch_all(&mut **write).await?;
     Ok(held(rows))
 }
 
@@ -63,10 +68,10 @@ pub(super) async fn hold(write: &mut Write, counters: &Counters) -> Result<Held,
 pub(super) async fn look(database: &Database, counters: &Counters) -> Result<Held, sqlx::Error> {
     let look = match database.dialect() {
         Dialect::Sqlite => {
-            "SELECT id, failures, at, pending FROM sign_in_counts WHERE id IN (SELECT value FROM json_each($1))"
+            "SELECT id, failures, at, pending, ends_at FROM sign_in_counts WHERE id IN (SELECT value FROM json_each($1))"
         }
         Dialect::Postgres => {
-            "SELECT id, failures, at, pending FROM sign_in_counts WHERE id IN (SELECT json_array_elements_text($1::json))"
+            "SELECT id, failures, at, pending, ends_at FROM sign_in_counts WHERE id IN (SELECT json_array_elements_text($1::json))"
         }
     };
     Ok(held(sqlx::query_as(look).bind(ids(counters)).fetch_all(&database.pool()).await?))
@@ -75,7 +80,7 @@ pub(super) async fn look(database: &Database, counters: &Counters) -> Result<Hel
 /// `entries` as they are held.
 pub(super) async fn write(write: &mut Write, counters: &Counters, entries: &Held) -> Result<(), sqlx::Error> {
     let row = |counter: &Counter| {
-        let Entry { count, pending } = entries.get(&counter.id)?;
+        let Entry { count, pending, .. } = entries.get(&counter.id)?;
         let ends: Vec<String> = pending.iter().map(|end| end.unix_millis().to_string()).collect();
         let ends_at = pending.iter().copied().fold(count.forgotten_at(&counter.budget), Timestamp::max);
         Some(json!({

@@ -3,6 +3,7 @@ use std::{
     sync::atomic::{AtomicI64, Ordering},
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tempfile::TempDir;
 
 use super::*;
@@ -352,11 +353,68 @@ async fn what_is_kept_is_bounded_and_what_bars_for_longest_stays() {
     assert_eq!(scene.rows().await, 10);
     let other = node(&scene.folder, &scene.clock).await;
     assert!(matches!(other.admit(by("bob", HERE)).await, Err(Barred::SlowDown(_))));
-    // Between two cleanings as well.
-    scene.regulation.fresh.store(MOST_FRESH + 1, Ordering::Relaxed);
-    assert!(matches!(scene.regulation.admit(by("ann", HERE)).await, Err(Barred::Busy)));
+}
+
+/// THREATS 40: whoever makes counters by the thousand keeps nobody out who has some, or is known.
+#[tokio::test]
+async fn threat_40_counters_that_are_new_are_bounded_for_strangers_alone() {
+    let scene = Scene::new().await;
+    scene.wrong(by("bob", HERE)).await;
+    scene.right(by("ann", HERE)).await;
+    let share = |address: &str| scene.regulation.fresh.made(address.parse().ok(), 1_000);
+    share("198.51.100.1");
+    assert_eq!(scene.wrong(by("carl", "198.51.100.1")).await, 1, "an address that had its share");
+    assert_eq!(scene.rows().await, 5, "and left nothing");
+    assert_eq!(scene.wrong(by("carl", "198.51.100.2")).await, 0, "another");
+    for number in 0..50 {
+        share(&format!("203.0.113.{number}"));
+    }
+    assert!(matches!(scene.regulation.admit(by("dora", "192.0.2.99")).await, Err(Barred::Busy)));
+    for user in ["bob", "ann"] {
+        assert_eq!(scene.wrong(by(user, HERE)).await, 0, "who has counters, also such as count nothing");
+    }
+    let device = TokenHash::of("dora's");
+    scene.right(Try { known: Known::Device(&device), ..by("dora", "192.0.2.99") }).await;
+    scene.right(Try { known: Known::Place, provider: "basic", ..by("dora", "192.0.2.99") }).await;
     scene.regulation.clean().await.unwrap();
-    assert_eq!(scene.wrong(by("ann", HERE)).await, 0);
+    assert_eq!(scene.wrong(by("dora", "192.0.2.98")).await, 0);
+}
+
+/// THREATS 40: neither those who wait, nor those who wait for their turn at the database.
+#[tokio::test]
+async fn threat_40_a_crowd_at_one_name_is_sent_away_and_a_known_device_is_not() {
+    let scene = Scene::new().await;
+    let mut places = Vec::new();
+    for _ in 0..5 {
+        places.push(scene.regulation.admit(by("bob", HERE)).await.unwrap());
+    }
+    let mut crowd: FuturesUnordered<_> = (0..60).map(|_| scene.regulation.admit(by("bob", HERE))).collect();
+    for _ in 8..60 {
+        let sent_away = crowd.next().await.unwrap();
+        assert!(matches!(sent_away, Err(Barred::SlowDown(LATER))), "{sent_away:?}");
+    }
+    drop(crowd);
+    let counted = "postern_auth_login_delayed_total{by=\"address_and_name\"} 52";
+    assert!(scene.regulation.metrics.render().contains(counted));
+    // Strangers have all turns all the while.
+    let turns = scene.regulation.turns.acquire_many(2).await.unwrap();
+    let device = TokenHash::of("bob's");
+    scene.right(Try { known: Known::Device(&device), ..by("bob", HERE) }).await;
+    drop(turns);
+    for admitted in places {
+        scene.regulation.settle(admitted, false).await.unwrap();
+    }
+    assert_eq!(scene.wrong(by("bob", HERE)).await, 0);
+}
+
+#[tokio::test]
+async fn a_reload_that_loosens_frees_whom_memory_bars() {
+    let scene = Scene::new().await;
+    scene.pressed(by("bob", HERE), 5).await;
+    assert_eq!(scene.wrong(by("bob", HERE)).await, 5);
+    scene.regulation.configure(Some(Budgets { max_retries: 10, ..Budgets::default() }));
+    assert!(scene.regulation.bars(by("bob", HERE)).is_none());
+    assert_eq!(scene.wrong(by("bob", HERE)).await, 0);
 }
 
 /// What was typed as a name may be a password.
@@ -395,6 +453,7 @@ async fn a_clock_that_was_ahead_bars_nobody_for_longer() {
     scene.pass(MINUTE * 60 * 24 * 365);
     scene.pressed(by("bob", HERE), 5).await;
     scene.clock.0.store(START, Ordering::SeqCst);
+    assert_eq!(scene.wrong(by("bob", HERE)).await, 5, "nor the memory of the node that was there");
     let other = node(&scene.folder, &scene.clock).await;
     let wait = |outcome: Result<Admitted, Barred>| match outcome {
         Err(Barred::SlowDown(wait)) => wait.as_secs(),

@@ -1,0 +1,208 @@
+//! How many may stand at the counters at once, and how many new counters one address may make a node keep: so that whoever sends a flood is sent away
+//! without a question, and nobody else waits behind it (THREATS 40). Of this node alone, in memory. Asked by [`super::DatabaseRegulation`].
+//!
+//! Must never let anybody in: it only sends away, and only for a moment.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::Counter;
+use crate::core::{client_ip::bucket_of, regulation::By};
+
+/// Tries that wait for a place on this node.
+const MOST_WAITING: usize = 256;
+/// Those of known devices, which no stranger may fill.
+const MOST_KNOWN_WAITING: usize = 64;
+/// Of an address that ask the database or wait for a place.
+const MOST_ASKING: usize = 64;
+/// New counters of a node between two cleanings.
+const MOST_FRESH: u64 = 50_000;
+/// Of these for one address, so that it takes as many as fifty to make a newcomer elsewhere feel it.
+const MOST_FRESH_OF_ONE: u64 = 1_000;
+
+/// Whoever stands somewhere, by where that is.
+#[derive(Default)]
+pub(super) struct Crowd(Mutex<HashMap<String, usize>>);
+
+/// A place in the crowd; free again when it is dropped, also half-way.
+pub(super) struct Standing<'c> {
+    crowd: &'c Crowd,
+    at: Vec<String>,
+}
+
+impl Crowd {
+    /// At the database, or before it.
+    pub(super) fn asks(&self, counters: &[Counter]) -> Result<Standing<'_>, By> {
+        let of_address = counters.iter().filter(|counter| counter.by == By::Address);
+        self.enter(of_address.map(|counter| (format!("asks {}", counter.id), MOST_ASKING, counter.by)).collect())
+    }
+
+    /// For a place at these.
+    pub(super) fn waits(&self, counters: &[Counter]) -> Result<Standing<'_>, By> {
+        let mut at: Vec<_> =
+            counters.iter().map(|counter| (counter.id.clone(), most_at(counter.by), counter.by)).collect();
+        at.push(match counters {
+            [Counter { by: By::Device, .. }] => ("known".to_owned(), MOST_KNOWN_WAITING, By::Device),
+            _ => ("all".to_owned(), MOST_WAITING, By::Address),
+        });
+        self.enter(at)
+    }
+
+    /// Everywhere or nowhere; or where there is no room.
+    fn enter(&self, at: Vec<(String, usize, By)>) -> Result<Standing<'_>, By> {
+        let mut crowd = locked(&self.0);
+        if let Some((.., by)) = at.iter().find(|(id, most, _)| crowd.get(id).is_some_and(|there| there >= most)) {
+            return Err(*by);
+        }
+        for (id, ..) in &at {
+            let there = crowd.entry(id.clone()).or_default();
+            *there = there.saturating_add(1);
+        }
+        Ok(Standing { crowd: self, at: at.into_iter().map(|(id, ..)| id).collect() })
+    }
+}
+
+impl Drop for Standing<'_> {
+    fn drop(&mut self) {
+        let mut crowd = locked(&self.crowd.0);
+        for id in &self.at {
+            let left = crowd.get(id).copied().unwrap_or(0).saturating_sub(1);
+            if left == 0 {
+                crowd.remove(id);
+            } else if let Some(there) = crowd.get_mut(id) {
+                *there = left;
+            }
+        }
+    }
+}
+
+/// So many may wait at one counter.
+const fn most_at(by: By) -> usize {
+    match by {
+        By::AddressAndName | By::Device => 8,
+        By::Name | By::Address => 32,
+    }
+}
+
+/// Counters of this node that are new since the last cleaning.
+#[derive(Default)]
+pub(super) struct Fresh(Mutex<Share>);
+
+#[derive(Default)]
+struct Share {
+    all: u64,
+    /// As many as there are counters at most.
+    by: HashMap<Option<IpAddr>, u64>,
+}
+
+/// Why a try that needs new counters is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    Node,
+    Address,
+}
+
+impl Fresh {
+    /// Whether whoever comes from there may have more of them.
+    pub(super) fn admits(&self, from: Option<IpAddr>) -> Result<(), Full> {
+        let share = locked(&self.0);
+        if share.by.get(&from.map(network_of)).is_some_and(|made| *made >= MOST_FRESH_OF_ONE) {
+            Err(Full::Address)
+        } else if share.all >= MOST_FRESH {
+            Err(Full::Node)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn made(&self, from: Option<IpAddr>, count: u64) {
+        let mut share = locked(&self.0);
+        share.all = share.all.saturating_add(count);
+        let of_one = share.by.entry(from.map(network_of)).or_default();
+        *of_one = of_one.saturating_add(count);
+    }
+
+    pub(super) fn clear(&self) {
+        *locked(&self.0) = Share::default();
+    }
+}
+
+/// Whoever has one /64 may have a /48 full of them.
+fn network_of(address: IpAddr) -> IpAddr {
+    match bucket_of(address) {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80))),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::regulation::Budget;
+
+    fn counter(id: &str, by: By) -> Counter {
+        let budget = Budget { tries: 5, find_time: Duration::from_secs(1), ban_time: Duration::from_secs(1) };
+        Counter { id: id.to_owned(), by, budget }
+    }
+
+    fn of(address: usize, name: &str) -> [Counter; 3] {
+        let pair = counter(&format!("{name} at {address}"), By::AddressAndName);
+        [counter(&format!("{address}"), By::Address), pair, counter(name, By::Name)]
+    }
+
+    #[test]
+    fn threat_40_who_waits_fills_no_more_than_a_share_and_no_stranger_that_of_known_devices() {
+        let crowd = Crowd::default();
+        let filled = |counters: &dyn Fn(usize) -> Vec<Counter>| {
+            let mut all = Vec::new();
+            loop {
+                match crowd.waits(&counters(all.len())) {
+                    Ok(standing) => all.push(standing),
+                    Err(by) => return (all, by),
+                }
+            }
+        };
+        let (pair, by) = filled(&|_| of(1, "bob").to_vec());
+        assert_eq!((pair.len(), by), (8, By::AddressAndName));
+        let (address, by) = filled(&|number| of(1, &format!("user{number}")).to_vec());
+        assert_eq!((pair.len() + address.len(), by), (32, By::Address));
+        let (name, by) = filled(&|number| of(100 + number, "bob").to_vec());
+        assert_eq!((pair.len() + name.len(), by), (32, By::Name));
+        let (node, _) = filled(&|number| of(1000 + number, &format!("another{number}")).to_vec());
+        assert_eq!(pair.len() + address.len() + name.len() + node.len(), MOST_WAITING);
+        let (device, by) = filled(&|_| vec![counter("bob's", By::Device)]);
+        assert_eq!((device.len(), by), (8, By::Device));
+        drop((pair, address, name, node, device));
+        assert!(locked(&crowd.0).is_empty());
+        let asking: Vec<_> = (0..MOST_ASKING).map_while(|_| crowd.asks(&of(1, "bob")).ok()).collect();
+        assert_eq!((asking.len(), crowd.asks(&of(1, "ann")).err()), (MOST_ASKING, Some(By::Address)));
+        assert!(crowd.asks(&of(2, "bob")).is_ok() && crowd.asks(&[counter("bob's", By::Device)]).is_ok());
+    }
+
+    #[test]
+    fn threat_40_57_one_network_makes_no_more_than_its_share() {
+        let fresh = Fresh::default();
+        for number in 0..MOST_FRESH_OF_ONE {
+            let address = format!("2001:db8:0:{number:x}::1").parse().unwrap();
+            assert_eq!(fresh.admits(Some(address)), Ok(()));
+            fresh.made(Some(address), 1);
+        }
+        assert_eq!(fresh.admits("2001:db8:0:ffff::1".parse().ok()), Err(Full::Address));
+        for other in ["2001:db8:1::1", "192.0.2.7"] {
+            assert_eq!(fresh.admits(other.parse().ok()), Ok(()), "{other}");
+        }
+        fresh.made(None, MOST_FRESH);
+        assert_eq!(fresh.admits("192.0.2.7".parse().ok()), Err(Full::Node));
+        fresh.clear();
+        assert_eq!(fresh.admits(None), Ok(()));
+    }
+}
