@@ -33,6 +33,7 @@ mod redis_cluster;
 mod redis_losses;
 mod redis_records;
 mod redis_server;
+mod regulation;
 mod sessions;
 mod sessions_damaged;
 mod sign_in;
