@@ -308,7 +308,7 @@ impl Stores {
     async fn reach(&self) -> Result<(), OpenError> {
         if let Some(counters) = &self.background.counters {
             let told = |error: Unavailable| OpenError::Counters { name: counters.name().to_owned(), why: error.detail };
-            counters.beat().await.map_err(told)?;
+            let _ = counters.beat().await.map_err(told)?;
         }
         let Some(heart) = &self.background.heart else { return Ok(()) };
         let reached = heart.redis.reach().await;

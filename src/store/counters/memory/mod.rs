@@ -4,7 +4,7 @@
 //! that two requests never wait for each other. Nothing else waits, and nothing ever walks more than one part (about a thousand keys).
 //!
 //! **Bounded whatever keys come.** A key that holds nothing any more is forgotten: when its part grows, and part by part by whoever takes. Where [`MOST_KEYS`] are
-//! alive, a new key counts together with others in one of [`SHARED`] buckets of its limit: stricter for them, and nobody's count is forgotten for theirs. When there is room
+//! alive, or three quarters of them are of its limit (a flood of keys of one limit leaves room for the others), a new key counts together with others in one of [`SHARED`] buckets of its limit: stricter for them, and nobody's count is forgotten for theirs. When there is room
 //! again, such a key begins with all that its bucket holds. Where windows of busy keys hold more than [`MOST_HEAP`], their stamps are made coarser as they are used.
 
 #[cfg(test)]
@@ -30,7 +30,8 @@ use crate::{
 
 /// So many that with [`MOST_KEYS`] a part is a bit smaller than what its table holds before it doubles.
 const SHARDS: usize = 1_200;
-/// Measured: 1,000,000 keys of one window, in each of which one was taken, took 98 MB of resident memory (glibc, debug build, beside the 27 MB of the process).
+/// Measured: 1,000,000 keys of one window, in each of which one was taken, took 98 MB of resident memory (glibc, debug build, beside the 27 MB of the process);
+/// that each remembers its limit, which came later, is reckoned to add 10 MB.
 const MOST_KEYS: usize = 1_000_000;
 /// In bytes, beside the tables.
 const MOST_HEAP: usize = 512 << 20;
@@ -47,8 +48,20 @@ const CLEANED_WHERE_FULL: Duration = Duration::from_secs(1);
 /// How long keys may count in shared buckets after the last one did: as long as the longest window.
 const SHARED_LIFE: Duration = Duration::from_secs(90_000);
 
+/// Limits are told apart by their names' hashes; those that share a number share what one may hold. The first is of keys whose limit is not known.
+const LIMITS: usize = 256;
+
+/// How many keys there are of each limit.
+type OfLimits = [AtomicUsize; LIMITS];
+
+#[derive(Default)]
+struct Held {
+    limit: usize,
+    tally: Tally,
+}
+
 struct Shard {
-    tallies: HashMap<CounterKey, Tally, RandomState>,
+    tallies: HashMap<CounterKey, Held, RandomState>,
     /// At so many keys it is cleaned.
     clean_at: usize,
     cleaned_at: Duration,
@@ -62,12 +75,13 @@ impl Default for Shard {
 
 impl Shard {
     /// How many keys, and bytes beside the table, are forgotten.
-    fn clean(&mut self, now: Duration) -> (usize, usize) {
+    fn clean(&mut self, now: Duration, of_limits: &OfLimits) -> (usize, usize) {
         let (keys, mut bytes) = (self.tallies.len(), 0);
-        self.tallies.retain(|_, tally| {
-            let is_idle = tally.is_idle(now);
+        self.tallies.retain(|_, held| {
+            let is_idle = held.tally.is_idle(now);
             if is_idle {
-                bytes += tally.heap();
+                bytes += held.tally.heap();
+                leave(of_limits, held.limit);
             }
             !is_idle
         });
@@ -80,6 +94,12 @@ impl Shard {
     }
 }
 
+fn leave(of_limits: &OfLimits, limit: usize) {
+    if let Some(keys) = of_limits.get(limit) {
+        keys.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 pub(in crate::store) struct MemoryCounters {
     shards: Box<[Mutex<Shard>]>,
     /// Of keys to parts: nobody outside can choose one.
@@ -87,6 +107,7 @@ pub(in crate::store) struct MemoryCounters {
     most_keys: usize,
     most_heap: usize,
     keys: AtomicUsize,
+    of_limits: OfLimits,
     /// Bytes beside the tables.
     heap: AtomicUsize,
     takes: AtomicUsize,
@@ -101,6 +122,8 @@ pub(in crate::store) struct MemoryCounters {
 /// Where an ask is counted.
 struct Place {
     key: CounterKey,
+    /// Of [`OfLimits`].
+    limit: usize,
     shard: usize,
     /// Where it would be counted if there were no room for its key; absent while nobody is.
     shared: Option<(CounterKey, usize)>,
@@ -112,7 +135,7 @@ struct Locks<'m>(Vec<(usize, MutexGuard<'m, Shard>)>);
 impl Locks<'_> {
     fn tally(&self, (key, shard): (CounterKey, usize)) -> Option<&Tally> {
         let (_, guard) = self.0.iter().find(|(locked, _)| *locked == shard)?;
-        guard.tallies.get(&key)
+        guard.tallies.get(&key).map(|held| &held.tally)
     }
 
     fn shard(&mut self, shard: usize) -> Option<&mut Shard> {
@@ -138,6 +161,7 @@ impl MemoryCounters {
             most_keys,
             most_heap,
             keys: AtomicUsize::new(0),
+            of_limits: std::array::from_fn(|_| AtomicUsize::new(0)),
             heap: AtomicUsize::new(0),
             takes: AtomicUsize::new(0),
             shared_until: AtomicU64::new(0),
@@ -152,8 +176,10 @@ impl MemoryCounters {
     }
 
     fn place(&self, ask: &Ask<'_>, now: Duration) -> Place {
-        let is_full = self.is_full();
-        let shared = (is_full || now.as_millis() < u128::from(self.shared_until.load(Ordering::Acquire))).then(|| {
+        let limit = self.limit_of(ask);
+        let shared = (self.is_full_for(limit)
+            || now.as_millis() < u128::from(self.shared_until.load(Ordering::Acquire)))
+        .then(|| {
             let mut bytes = [0; 16];
             let limit = self.hasher.hash_one((ask.limit, "shared")).to_le_bytes();
             let bucket = (self.hasher.hash_one(ask.key) % SHARED).to_le_bytes();
@@ -163,11 +189,28 @@ impl MemoryCounters {
             let key = CounterKey(bytes);
             (key, self.shard_of(key))
         });
-        Place { key: ask.key, shard: self.shard_of(ask.key), shared }
+        Place { key: ask.key, limit, shard: self.shard_of(ask.key), shared }
     }
 
-    fn is_full(&self) -> bool {
-        self.keys.load(Ordering::Relaxed) >= self.most_keys
+    /// Never the first, and the same as long as the limit keeps its name.
+    fn limit_of(&self, ask: &Ask<'_>) -> usize {
+        let number = self.hasher.hash_one((ask.limit, "limit")) % (LIMITS as u64 - 1);
+        usize::try_from(number).unwrap_or(0) + 1
+    }
+
+    const fn most_of_a_limit(&self) -> usize {
+        self.most_keys - self.most_keys / 4
+    }
+
+    /// Whether there is no room for another key of this limit.
+    fn is_full_for(&self, limit: usize) -> bool {
+        let of_limit = self.of_limits.get(limit).map_or(0, |keys| keys.load(Ordering::Relaxed));
+        self.keys.load(Ordering::Relaxed) >= self.most_keys || of_limit >= self.most_of_a_limit()
+    }
+
+    /// Whether there may be some limit that is full.
+    fn is_scarce(&self) -> bool {
+        self.keys.load(Ordering::Relaxed) >= self.most_of_a_limit()
     }
 
     fn lock(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
@@ -193,7 +236,7 @@ impl MemoryCounters {
         let refusals: Vec<Option<Refused>> = asks
             .iter()
             .zip(&places)
-            .map(|(ask, place)| ask.rates.refusal(counted(&locks, place).unwrap_or(&empty), now))
+            .map(|(ask, place)| ask.rates.refusal(counted(&locks, place, now).unwrap_or(&empty), now))
             .collect();
         let refused = refusals
             .iter()
@@ -210,7 +253,7 @@ impl MemoryCounters {
             .zip(&places)
             .zip(refusals)
             .map(|((ask, place), refused)| {
-                let tally = counted(&locks, place).unwrap_or(&empty);
+                let tally = counted(&locks, place, now).unwrap_or(&empty);
                 Allowance { rates: ask.rates.remaining(tally, now), refused }
             })
             .collect();
@@ -221,16 +264,16 @@ impl MemoryCounters {
     fn add(&self, locks: &mut Locks<'_>, ask: &Ask<'_>, place: &Place, now: Duration) {
         let is_known = locks.tally((place.key, place.shard)).is_some();
         if !is_known && let Some(shard) = locks.shard(place.shard) {
-            let is_due = now.saturating_sub(shard.cleaned_at) >= CLEANED_WHERE_FULL && self.is_full();
+            let is_due = now.saturating_sub(shard.cleaned_at) >= CLEANED_WHERE_FULL && self.is_full_for(place.limit);
             if is_due || shard.tallies.len() >= shard.clean_at {
-                let forgotten = shard.clean(now);
+                let forgotten = shard.clean(now, &self.of_limits);
                 self.forget(forgotten);
             }
         }
         // What it may have been counted in before.
         let shared = place.shared.filter(|_| !is_known);
         let (key, shard) = match shared {
-            Some(shared) if self.is_full() => {
+            Some(shared) if self.is_full_for(place.limit) => {
                 self.count_shared(now);
                 shared
             }
@@ -239,10 +282,11 @@ impl MemoryCounters {
         let begun = shared.and_then(|shared| locks.tally(shared)).cloned();
         let Some(shard) = locks.shard(shard) else { return };
         let mut is_new = false;
-        let tally = shard.tallies.entry(key).or_insert_with(|| {
+        let held = shard.tallies.entry(key).or_insert_with(|| {
             is_new = true;
-            begun.unwrap_or_default()
+            Held { limit: place.limit, tally: begun.unwrap_or_default() }
         });
+        let tally = &mut held.tally;
         let before = if is_new { 0 } else { tally.heap() };
         ask.rates.add(tally, now);
         if tally.heap() > FEW_BYTES && self.heap.load(Ordering::Relaxed) > self.most_heap {
@@ -252,7 +296,14 @@ impl MemoryCounters {
         self.heap.fetch_add(after, Ordering::Relaxed);
         self.heap.fetch_sub(before, Ordering::Relaxed);
         if is_new {
-            self.keys.fetch_add(1, Ordering::Relaxed);
+            self.arrived(place.limit);
+        }
+    }
+
+    fn arrived(&self, limit: usize) {
+        self.keys.fetch_add(1, Ordering::Relaxed);
+        if let Some(keys) = self.of_limits.get(limit) {
+            keys.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -262,7 +313,8 @@ impl MemoryCounters {
         self.metrics.limit_key_shared();
         if !self.is_full.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                keys = self.most_keys,
+                most = self.most_keys,
+                keys = self.keys.load(Ordering::Relaxed),
                 "limits count as many keys as memory may hold: new ones count together until others are idle"
             );
         }
@@ -275,7 +327,7 @@ impl MemoryCounters {
             self.metrics.limit_keys(left);
         }
         // Said anew only after there was room for a while.
-        if left < self.most_keys / 10 * 9 {
+        if left < self.most_keys / 2 {
             self.is_full.store(false, Ordering::Relaxed);
         }
     }
@@ -283,16 +335,16 @@ impl MemoryCounters {
     /// Of one part, the next each time; oftener where there seems to be no room. With no lock held.
     fn clean_some(&self, now: Duration) {
         let takes = self.takes.fetch_add(1, Ordering::Relaxed);
-        let is_full = self.is_full();
-        let between = if is_full { 1 } else { TAKES_BETWEEN_CLEANINGS };
+        let is_scarce = self.is_scarce();
+        let between = if is_scarce { 1 } else { TAKES_BETWEEN_CLEANINGS };
         if !takes.is_multiple_of(between) {
             return;
         }
         let Some(mut shard) = self.lock(takes / between % SHARDS) else { return };
-        if is_full && now.saturating_sub(shard.cleaned_at) < CLEANED_WHERE_FULL {
+        if is_scarce && now.saturating_sub(shard.cleaned_at) < CLEANED_WHERE_FULL {
             return;
         }
-        let forgotten = shard.clean(now);
+        let forgotten = shard.clean(now, &self.of_limits);
         drop(shard);
         self.forget(forgotten);
     }
@@ -340,9 +392,10 @@ impl MemoryCounters {
     pub(in crate::store) fn export(&self, shard: usize, forgets: bool) -> Vec<(CounterKey, Tally)> {
         let Some(mut shard) = self.lock(shard) else { return Vec::new() };
         if !forgets {
-            return shard.tallies.iter().map(|(key, tally)| (*key, tally.clone())).collect();
+            return shard.tallies.iter().map(|(key, held)| (*key, held.tally.clone())).collect();
         }
-        let tallies: Vec<(CounterKey, Tally)> = shard.tallies.drain().collect();
+        let forgotten = shard.tallies.drain().inspect(|(_, held)| leave(&self.of_limits, held.limit));
+        let tallies: Vec<(CounterKey, Tally)> = forgotten.map(|(key, held)| (key, held.tally)).collect();
         drop(shard);
         self.forget((tallies.len(), tallies.iter().map(|(_, tally)| tally.heap()).sum()));
         tallies
@@ -353,9 +406,9 @@ impl MemoryCounters {
         let Some(mut shard) = self.lock(self.shard_of(key)) else { return };
         let known = shard.tallies.entry(key);
         if matches!(known, Entry::Vacant(_)) {
-            self.keys.fetch_add(1, Ordering::Relaxed);
+            self.arrived(0);
         }
-        let later = known.or_default();
+        let later = &mut known.or_default().tally;
         let before = later.heap();
         later.merge_earlier(tally);
         self.heap.fetch_add(later.heap(), Ordering::Relaxed);
@@ -377,13 +430,14 @@ impl MemoryCounters {
         let place = self.place(ask, now);
         let locks = self.locks(std::slice::from_ref(&place));
         let empty = Tally::default();
-        ask.rates.look(counted(&locks, &place).unwrap_or(&empty), now)
+        ask.rates.look(counted(&locks, &place, now).unwrap_or(&empty), now)
     }
 }
 
-/// Where its key is not known, what it shares with others counts for it.
-fn counted<'l>(locks: &'l Locks<'_>, place: &Place) -> Option<&'l Tally> {
-    locks.tally((place.key, place.shard)).or_else(|| locks.tally(place.shared?))
+/// Where its key is not known, what it shares with others counts for it. What is idle is none: so old, its stamps' numbers may mean another moment.
+fn counted<'l>(locks: &'l Locks<'_>, place: &Place, now: Duration) -> Option<&'l Tally> {
+    let tally = locks.tally((place.key, place.shard)).or_else(|| locks.tally(place.shared?));
+    tally.filter(|tally| !tally.is_idle(now))
 }
 
 #[async_trait]

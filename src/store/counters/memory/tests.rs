@@ -43,6 +43,10 @@ fn ask(rates: &Rates, number: u64) -> Ask<'_> {
     Ask { limit: "chat", rates, key: key(number), reports_only: false }
 }
 
+fn ask_other(rates: &Rates, number: u64) -> Ask<'_> {
+    Ask { limit: "files", ..ask(rates, number) }
+}
+
 fn granted(counters: &MemoryCounters, asks: &[Ask<'_>]) -> bool {
     counters.try_take(asks).unwrap().refused.is_none()
 }
@@ -110,7 +114,7 @@ fn idle_keys_are_forgotten_by_whoever_takes() {
     let heap: usize = counters
         .shards
         .iter()
-        .flat_map(|shard| shard.lock().unwrap().tallies.values().map(Tally::heap).collect::<Vec<_>>())
+        .flat_map(|shard| shard.lock().unwrap().tallies.values().map(|held| held.tally.heap()).collect::<Vec<_>>())
         .sum();
     assert_eq!(counters.heap.load(Ordering::Relaxed), heap);
 }
@@ -118,7 +122,9 @@ fn idle_keys_are_forgotten_by_whoever_takes() {
 #[test]
 fn whatever_keys_come_memory_is_bounded_and_the_gate_stays_shut() {
     const MOST: usize = 5_000;
-    let (counters, clock) = counters(MOST);
+    // That one limit may hold no more.
+    let (counters, clock) = counters(6_666);
+    assert_eq!(counters.most_of_a_limit(), MOST);
     let rates = rates(&["4/minute"]);
     // Living keys, one of them used up.
     while granted(&counters, &[ask(&rates, 0)]) {}
@@ -143,7 +149,8 @@ fn whatever_keys_come_memory_is_bounded_and_the_gate_stays_shut() {
 
 #[test]
 fn a_key_that_was_counted_with_others_begins_with_what_they_took() {
-    let (counters, clock) = counters(100);
+    let (counters, clock) = counters(133);
+    assert_eq!(counters.most_of_a_limit(), 100);
     let (short, long) = (rates(&["100/second"]), rates(&["3/hour"]));
     for number in 0..100 {
         assert!(granted(&counters, &[ask(&short, number)]));
@@ -151,10 +158,10 @@ fn a_key_that_was_counted_with_others_begins_with_what_they_took() {
     assert!(granted(&counters, &[ask(&long, 7_000)]));
     clock.pass(Duration::from_secs(2));
     for shard in &counters.shards {
-        let forgotten = shard.lock().unwrap().clean(counters.clock.monotonic());
+        let forgotten = shard.lock().unwrap().clean(counters.clock.monotonic(), &counters.of_limits);
         counters.forget(forgotten);
     }
-    assert!(!counters.is_full());
+    assert!(!counters.is_scarce());
     assert!(granted(&counters, &[ask(&long, 7_000)]) && granted(&counters, &[ask(&long, 7_000)]));
     assert!(!granted(&counters, &[ask(&long, 7_000)]));
 }
@@ -198,7 +205,7 @@ fn many_at_once_are_never_granted_more_and_never_wait_for_each_other() {
 fn size(counters: &MemoryCounters) -> usize {
     let of_shard = |shard: &Mutex<Shard>| {
         let shard = shard.lock().unwrap();
-        shard.tallies.capacity() * 8 / 7 * (size_of::<(CounterKey, Tally)>() + 1) + shard.tallies.len() * 32
+        shard.tallies.capacity() * 8 / 7 * (size_of::<(CounterKey, Held)>() + 1) + shard.tallies.len() * 32
     };
     counters.shards.iter().map(of_shard).sum()
 }
@@ -210,9 +217,36 @@ fn a_million_keys_take_little_and_more_take_no_more() {
     let take =
         |numbers: std::ops::Range<u64>| numbers.for_each(|number| drop(counters.take_now(&[ask(&rates, number)])));
     take(0..1_000_000);
+    let others = 750_000..1_000_000;
+    others.for_each(|number| drop(counters.take_now(&[ask_other(&rates, number)])));
     let full = size(&counters);
     assert!(full < 120 << 20, "{full}");
     take(1_000_000..1_200_000);
     assert!(size(&counters) <= full + (1 << 20));
+    // The shared ones of the first limit came before the last of the other's.
     assert_eq!(counters.keys.load(Ordering::Relaxed), MOST_KEYS + usize::try_from(SHARED).unwrap());
+}
+
+#[test]
+fn a_flood_of_one_limit_leaves_room_for_the_others() {
+    let (counters, _) = counters(4_000);
+    let rates = rates(&["2/hour"]);
+    for number in 0..20_000 {
+        counters.take_now(&[ask(&rates, number)]);
+    }
+    assert_eq!(counters.keys.load(Ordering::Relaxed), 3_000 + usize::try_from(SHARED).unwrap());
+    for number in 100_000..100_700 {
+        assert!(granted(&counters, &[ask_other(&rates, number)]) && granted(&counters, &[ask_other(&rates, number)]));
+        assert!(!granted(&counters, &[ask_other(&rates, number)]));
+    }
+}
+
+#[test]
+fn what_was_taken_days_ago_never_counts_as_taken_now() {
+    let (counters, clock) = counters(1_000);
+    let rates = rates(&["1/second"]);
+    assert!(granted(&counters, &[ask(&rates, 1)]));
+    // So that the numbers of a second's slots have begun anew: it seems to lie a bit ahead.
+    clock.pass(Duration::from_millis((1 << 28) * 4 - 400));
+    assert!(granted(&counters, &[ask(&rates, 1)]));
 }

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -50,11 +50,11 @@ pub(super) struct Away {
     standing: AtomicU64,
     /// Nodes, and the number of the beat that last told of each.
     seen: Mutex<(u64, BTreeMap<String, u64>)>,
-    /// Redis forgot what was counted, and has not been told of all.
-    owes_all: AtomicBool,
+    /// Redis forgot what was counted, and has not been told of the parts of `granted` from this one on.
+    owes_from: AtomicUsize,
     /// All that this node granted, wherever it was counted.
     granted: MemoryCounters,
-    /// What it granted while Redis was away.
+    /// What it granted while Redis was away, and what Redis could not be told.
     owed: MemoryCounters,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
@@ -78,12 +78,16 @@ impl Away {
             is_away: AtomicBool::new(false),
             standing: AtomicU64::new(1),
             seen: Mutex::default(),
-            owes_all: AtomicBool::new(false),
+            owes_from: AtomicUsize::new(MemoryCounters::shards()),
             granted,
             owed: MemoryCounters::untold(clock.clone(), metrics.clone()),
             metrics: metrics.clone(),
             clock: clock.clone(),
         }
+    }
+
+    pub(super) fn node(&self) -> &str {
+        &self.node
     }
 
     pub(super) fn is_away(&self) -> bool {
@@ -169,11 +173,11 @@ impl Away {
 }
 
 impl RedisCounters {
-    /// One beat: for a server that is about to start, too, which must know how many share a limit before Redis goes away.
+    /// One beat: for a server that is about to start, too, which must know how many share a limit before Redis goes away. Whether Redis knew this node still.
     ///
     /// # Errors
     /// Redis does not answer, or nobody can write there.
-    pub(in crate::store) async fn beat(&self) -> Result<(), Unavailable> {
+    pub(in crate::store) async fn beat(&self) -> Result<bool, Unavailable> {
         let away = &self.away;
         let arguments = vec![away.node.clone(), LIVES.as_millis().to_string()];
         let call = Call { script: &away.beat, keys: vec![NODES.to_owned()], arguments };
@@ -185,51 +189,73 @@ impl RedisCounters {
                 redis = self.redis.name(),
                 "Redis forgot what limits had counted: it is told what this node granted"
             );
-            away.owes_all.store(true, Ordering::Release);
             away.is_away.store(true, Ordering::Release);
-        }
-        if away.owes_all.load(Ordering::Acquire) {
-            self.tell(&away.granted, false).await?;
+            // Before it is told anything: all until here is in `granted`, and what is granted from here on is owed.
             away.owed.clear();
-            away.owes_all.store(false, Ordering::Release);
+            away.owes_from.store(0, Ordering::Release);
+        }
+        loop {
+            let shard = away.owes_from.load(Ordering::Acquire);
+            if shard >= MemoryCounters::shards() {
+                break;
+            }
+            let tallies = away.granted.export(shard, false);
+            away.owes_from.store(shard + 1, Ordering::Release);
+            self.tell(tallies).await?;
         }
         if away.is_away() {
-            self.tell(&away.owed, true).await?;
+            self.tell_owed().await?;
             away.is_away.store(false, Ordering::Release);
             tracing::info!(redis = self.redis.name(), "limits are counted in Redis again");
         }
         // What was granted while it was told, and by whoever was at it.
-        self.tell(&away.owed, true).await?;
+        self.tell_owed().await?;
         away.metrics.store_up(STORE, true);
         away.metrics.limit_by_share(false);
-        Ok(())
+        Ok(was_known)
     }
 
-    /// Step by step: no lock is held while Redis is asked.
-    async fn tell(&self, of: &MemoryCounters, forgets: bool) -> Result<(), Unavailable> {
-        if of.is_empty() {
+    async fn tell_owed(&self) -> Result<(), Unavailable> {
+        let owed = &self.away.owed;
+        if owed.is_empty() {
             return Ok(());
         }
         for shard in 0..MemoryCounters::shards() {
-            let tallies = of.export(shard, forgets);
-            for step in tallies.chunks(STEP) {
-                let now = self.away.clock.monotonic();
-                let calls: Vec<Call<'_>> = step
-                    .iter()
-                    .filter(|(_, tally)| !tally.is_idle(now))
-                    .map(|(key, tally)| self.restoring(*key, tally, now))
-                    .collect();
-                let told: Result<Vec<i64>, Unavailable> = self.redis.run_each(STORE, "restore", &calls).await;
-                if let Err(error) = told {
-                    if forgets {
-                        // To be told again; twice where some arrived, which is stricter.
-                        tallies.into_iter().for_each(|(key, tally)| of.import(key, tally));
-                    }
-                    return Err(error);
-                }
-            }
+            self.tell(owed.export(shard, true)).await?;
         }
         Ok(())
+    }
+
+    /// Step by step: no lock is held while Redis is asked. What it could not be told is owed; of a step that failed all, which is twice where some arrived, and stricter.
+    async fn tell(&self, tallies: Vec<(CounterKey, Tally)>) -> Result<(), Unavailable> {
+        let mut told = 0;
+        for step in tallies.chunks(STEP) {
+            let now = self.away.clock.monotonic();
+            let calls: Vec<Call<'_>> = step
+                .iter()
+                .filter(|(_, tally)| !tally.is_idle(now))
+                .map(|(key, tally)| self.restoring(*key, tally, now))
+                .collect();
+            let done: Result<Vec<i64>, Unavailable> = self.redis.run_each(STORE, "restore", &calls).await;
+            if let Err(error) = done {
+                tallies.into_iter().skip(told).for_each(|(key, tally)| self.away.owed.import(key, tally));
+                return Err(error);
+            }
+            told += step.len();
+        }
+        Ok(())
+    }
+
+    /// A beat, and gives back what leases hold that nobody spent: where Redis was there all the while and knows of it.
+    async fn beat_and_give_back(&self, all: bool) -> Result<(), Unavailable> {
+        let was_away = self.away.is_away();
+        match self.beat().await {
+            Ok(true) if !was_away => self.give_back(all).await,
+            done => {
+                self.drop_leases();
+                done.map(drop)
+            }
+        }
     }
 
     fn restoring(&self, key: CounterKey, tally: &Tally, now: Duration) -> Call<'_> {
@@ -262,10 +288,7 @@ impl RedisCounters {
             }
             let done = tokio::select! {
                 () = stopped(&mut shutdown) => break,
-                done = async {
-                    self.beat().await?;
-                    self.give_back(false).await
-                } => done,
+                done = self.beat_and_give_back(false) => done,
             };
             match done {
                 Ok(()) => readiness.change(|report| drop(report.stores_down.remove(STORE))),
@@ -276,7 +299,7 @@ impl RedisCounters {
             }
         }
         // Others need not wait until it leaves the window.
-        if let Err(error) = self.give_back(true).await {
+        if let Err(error) = self.beat_and_give_back(true).await {
             tracing::debug!(%error, "what was reserved of limits comes back by itself");
         }
     }

@@ -9,7 +9,8 @@
 //!
 //! A lease that is nearly spent is followed by another before it is needed.
 //!
-//! What is not spent is given back when the lease has ended, by [`RedisCounters::give_back`]; that of a node that died leaves the window by itself.
+//! What is not spent is given back when the lease has ended, by [`RedisCounters::give_back`]; that of a node that died leaves the window by itself, and so does all where Redis was away or has forgotten: what
+//! it does not know of must not be given back.
 
 use std::{
     collections::HashMap,
@@ -23,7 +24,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Call, Mode, RedisCounters, STORE};
+use super::{Call, Mode, RedisCounters, STORE, given_of_windows};
 use crate::{
     core::limit::{Allowance, Rates, Remaining},
     ports::{Ask, Clock, CounterKey, Unavailable},
@@ -222,12 +223,20 @@ impl RedisCounters {
         }
     }
 
-    /// What ended leases hold still; of all, where nobody spends any more.
+    /// What windows' ended leases hold still; of all, where nobody spends any more. What is reserved of a bucket runs out of it by itself: it may have been empty meanwhile.
     pub(super) async fn give_back(&self, all: bool) -> Result<(), Unavailable> {
-        let ended = self.leases.ended(all);
-        let giving: Vec<Call<'_>> =
-            ended.iter().map(|(key, lease)| self.giving(*key, &lease.rates, lease.left, lease.stamped_at)).collect();
+        let mut of_keys: HashMap<CounterKey, Vec<String>> = HashMap::new();
+        for (key, lease) in self.leases.ended(all) {
+            of_keys.entry(key).or_default().extend(given_of_windows(&lease.rates, lease.left, lease.stamped_at));
+        }
+        of_keys.retain(|_, given| !given.is_empty());
+        let giving: Vec<Call<'_>> = of_keys.into_iter().map(|(key, given)| self.giving(key, given)).collect();
         let _: Vec<i64> = self.redis.run_each(STORE, "give", &giving).await?;
         Ok(())
+    }
+
+    /// Where Redis may know nothing of them any more: what is given back would be taken from what others took.
+    pub(super) fn drop_leases(&self) {
+        drop(self.leases.ended(true));
     }
 }

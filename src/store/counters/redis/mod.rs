@@ -17,7 +17,13 @@ mod lease;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 
@@ -46,6 +52,8 @@ pub(in crate::store) struct RedisCounters {
     redis: Redis,
     take: Script,
     give: Script,
+    /// How often something was given back.
+    given: AtomicU64,
     leases: Leases,
     away: Away,
     clock: Arc<dyn Clock>,
@@ -140,6 +148,17 @@ fn arguments_of(rate: Rate) -> [String; 3] {
     [unit.to_string(), rate.count().to_string(), rate.burst().unwrap_or(0).to_string()]
 }
 
+/// What was taken or reserved at this moment of Redis' clock.
+fn given_of_windows(rates: &Rates, count: u32, stamped_at: Duration) -> Vec<String> {
+    let windows = rates.iter().filter(|rate| rate.burst().is_none());
+    let given = windows.flat_map(|rate| {
+        let [unit, ..] = arguments_of(rate);
+        let slot = rate.unit().slot_at(stamped_at).to_string();
+        ["w".to_owned(), unit, count.to_string(), slot, "0".to_owned()]
+    });
+    given.collect()
+}
+
 impl RedisCounters {
     /// Asks nothing yet.
     pub(in crate::store) fn at(
@@ -153,6 +172,7 @@ impl RedisCounters {
             redis: Redis::at(url, metrics.clone(), clock.clone()),
             take: Script::new(include_str!("scripts/take.lua")),
             give: Script::new(include_str!("scripts/give.lua")),
+            given: AtomicU64::new(0),
             leases: Leases::new(clock.clone()),
             away: Away::new(on_failure, MemoryCounters::new(clock.clone(), metrics.clone()), metrics, clock, entropy),
             clock: clock.clone(),
@@ -224,16 +244,19 @@ impl RedisCounters {
         for left in &mut answer.allowance.rates {
             left.remaining = left.remaining.saturating_add(1).min(left.rate.limit());
         }
-        self.giving(ask.key, ask.rates, 1, answer.now)
+        let mut given = given_of_windows(ask.rates, 1, answer.now);
+        for rate in ask.rates.iter().filter(|rate| rate.burst().is_some()) {
+            let [unit, count, _] = arguments_of(rate);
+            given.extend(["b".to_owned(), unit, "1".to_owned(), answer.now.as_micros().to_string(), count]);
+        }
+        self.giving(ask.key, given)
     }
 
-    /// What was reserved at this moment of Redis' clock.
-    fn giving(&self, key: CounterKey, rates: &Rates, count: u32, stamped_at: Duration) -> Call<'_> {
-        let mut arguments = vec![count.to_string()];
-        for rate in rates.iter() {
-            let [unit, _, burst] = arguments_of(rate);
-            arguments.extend([unit, burst, rate.unit().slot_at(stamped_at).to_string()]);
-        }
+    /// Given once, however often it is sent.
+    fn giving(&self, key: CounterKey, given: Vec<String>) -> Call<'_> {
+        let number = self.given.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut arguments = vec![self.away.node().to_owned(), number.to_string()];
+        arguments.extend(given);
         Call { script: &self.give, keys: vec![name_of(key)], arguments }
     }
 

@@ -14,9 +14,12 @@ mod server;
 
 /// With the time as its last two arguments.
 fn script() -> ::redis::Script {
-    let text = include_str!("scripts/take.lua");
+    timed(include_str!("scripts/take.lua"), "{ ARGV[#ARGV - 1], ARGV[#ARGV] }")
+}
+
+fn timed(text: &str, time: &str) -> ::redis::Script {
     assert!(text.contains("redis.call('TIME')"));
-    ::redis::Script::new(&text.replace("redis.call('TIME')", "{ ARGV[#ARGV - 1], ARGV[#ARGV] }"))
+    ::redis::Script::new(&text.replace("redis.call('TIME')", time))
 }
 
 fn some_rates() -> impl Strategy<Value = Rates> {
@@ -93,4 +96,79 @@ fn the_script_counts_as_the_core_does() {
             Ok(())
         })
         .unwrap();
+}
+
+const NOW: Duration = Duration::from_secs(1_790_000_000);
+const AT_NOW: &str = "{ 1790000000, 0 }";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_far_apart_are_never_walked_and_what_is_dead_is_dropped() {
+    let server = server::Redis::start().await;
+    let client = ::redis::Client::open(server.url()).unwrap();
+    let connection = client.get_multiplexed_async_connection().await.unwrap();
+    let rates = Rates::new(vec!["10/second".parse().unwrap()]).unwrap();
+    let at = NOW.as_millis() / 4;
+    let fill = async |key: &str, newest: u128| {
+        let (one, two) = (format!("1:{}", at - 400_000_000_000), format!("1:{newest}"));
+        let (oldest, newest) = ((at - 400_000_000_000).to_string(), newest.to_string());
+        let fields = ["HSET", key, &one, "4", &two, "3", "1s", "7", "1o", &oldest, "1n", &newest, "1l", "5"];
+        server.command(&fields).await;
+        server.command(&["PEXPIRE", key, "100000"]).await;
+    };
+    // By walking this would take hours.
+    fill("wide", at).await;
+    let answer = run(connection.clone(), "wide", &rates, true, NOW).await;
+    assert_eq!(answer[3..6], [4, i64::try_from(at).unwrap(), i64::try_from(at).unwrap()]);
+    // A clock that stepped back by years.
+    fill("ahead", at + 300_000_000_000).await;
+    let answer = run(connection.clone(), "ahead", &rates, true, NOW).await;
+    assert_eq!(answer[3], 4);
+
+    let restore = timed(include_str!("scripts/restore.lua"), AT_NOW);
+    let restored = async |key: &str, arguments: &[&str]| {
+        let mut call = restore.key(key);
+        arguments.iter().for_each(|argument| drop(call.arg(argument)));
+        let _: i64 = call.invoke_async(&mut connection.clone()).await.unwrap();
+    };
+    fill("dead", at - 399_000_000_000).await;
+    restored("dead", &["2000", "w", "1", "2", "5"]).await;
+    let slot = (at - 2).to_string();
+    let held = server.command(&["HMGET", "dead", "1s", "1o", "1n"]).await;
+    assert_eq!(held.lines().collect::<Vec<_>>(), ["5", &slot, &slot]);
+    assert_eq!(server.command(&["HLEN", "dead"]).await, "5");
+    // Two buckets run out one after the other, and so long the key must live.
+    restored("bucket", &["50000", "b", "60", "0", "3000000"]).await;
+    restored("bucket", &["50000", "b", "60", "0", "3000000"]).await;
+    let lives: u64 = server.command(&["PTTL", "bucket"]).await.parse().unwrap();
+    assert!((90_000..=100_000).contains(&lives), "{lives}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_given_back_twice_is_given_once_and_never_more_than_was_taken() {
+    let server = server::Redis::start().await;
+    let client = ::redis::Client::open(server.url()).unwrap();
+    let connection = client.get_multiplexed_async_connection().await.unwrap();
+    let give = timed(include_str!("scripts/give.lua"), AT_NOW);
+    let given = async |arguments: &[&str]| {
+        let mut call = give.key("key");
+        arguments.iter().for_each(|argument| drop(call.arg(argument)));
+        let given: i64 = call.invoke_async(&mut connection.clone()).await.unwrap();
+        given
+    };
+    let window = ["node", "7", "w", "60", "3", "100", "0"];
+    assert_eq!(given(&window).await, 0, "no key");
+    assert_eq!(server.command(&["EXISTS", "key"]).await, "0");
+    server.command(&["HSET", "key", "60:100", "8", "60s", "9", "60l", "100000000", "60t", "1"]).await;
+    server.command(&["PEXPIRE", "key", "100000"]).await;
+    assert_eq!((given(&window).await, given(&window).await), (1, 0));
+    let held = server.command(&["HMGET", "key", "60:100", "60s"]).await;
+    assert_eq!(held.lines().collect::<Vec<_>>(), ["5", "6"]);
+    // Another node's; and no more than there is.
+    assert_eq!(given(&["other", "1", "w", "60", "30", "100", "0"]).await, 1);
+    assert_eq!(server.command(&["HEXISTS", "key", "60:100"]).await, "0");
+    assert_eq!(server.command(&["HGET", "key", "60s"]).await, "1");
+    // Of one that was poured in a second ago at 10 a minute, 10 seconds' worth may have run out of nothing.
+    let second_ago = (NOW - Duration::from_secs(1)).as_micros().to_string();
+    assert_eq!(given(&["other", "2", "b", "60", "1", &second_ago, "10"]).await, 1);
+    assert_eq!(server.command(&["HGET", "key", "60l"]).await, "50000000");
 }

@@ -1,20 +1,31 @@
--- Gives back what was reserved and never granted. KEYS: one. ARGV: how many, then of each rate unit (seconds), burst (0: a window), and the slot it was stamped in.
-local count = tonumber(ARGV[1])
-for argument = 2, #ARGV, 3 do
-  local name, slot = ARGV[argument], ARGV[argument + 2]
-  if ARGV[argument + 1] == '0' then
-    local field = name .. ':' .. slot
-    local given = math.min(count, tonumber(redis.call('HGET', KEYS[1], field) or '0'))
+-- Gives back what was reserved or taken and never granted. KEYS: one. ARGV: the node, the number of what it gives (each larger than the one before), then of each
+-- rate kind (w, b), unit (seconds), how many, and of a window the slot it was stamped in and 0, of a bucket when it was poured in (microseconds) and the rate's count.
+-- Answers whether it was given. What is sent twice is given once, and what comes behind a later one not at all: that is only stricter.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local key, given_by = KEYS[1], 'g' .. ARGV[1]
+-- A key that is gone must not come back, and with no end.
+if redis.call('PTTL', key) < 0 then return 0 end
+if tonumber(redis.call('HGET', key, given_by) or '0') >= tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', key, given_by, ARGV[2])
+for argument = 3, #ARGV, 5 do
+  local name, count = ARGV[argument + 1], tonumber(ARGV[argument + 2])
+  if ARGV[argument] == 'w' then
+    local field = name .. ':' .. ARGV[argument + 3]
+    local held = tonumber(redis.call('HGET', key, field) or '0')
+    local given = math.min(count, held)
     if given > 0 then
-      redis.call('HINCRBY', KEYS[1], field, -given)
-      redis.call('HINCRBY', KEYS[1], name .. 's', -given)
+      if given == held then redis.call('HDEL', key, field) else redis.call('HINCRBY', key, field, -given) end
+      redis.call('HINCRBY', key, name .. 's', -given)
     end
   else
-    local level = redis.call('HGET', KEYS[1], name .. 'l')
-    if level then
-      local left = math.max(0, tonumber(level) - count * tonumber(name) * 1000000)
-      redis.call('HSET', KEYS[1], name .. 'l', string.format('%.0f', left))
+    -- The bucket may have been empty meanwhile: then what ran out since would have run out of nothing.
+    local passed = now - tonumber(ARGV[argument + 3])
+    local given = count * tonumber(name) * 1000000 - passed * tonumber(ARGV[argument + 4])
+    local level = tonumber(redis.call('HGET', key, name .. 'l') or '0')
+    if passed >= 0 and given > 0 and level > 0 then
+      redis.call('HSET', key, name .. 'l', string.format('%.0f', math.max(0, level - given)))
     end
   end
 end
-return 0
+return 1

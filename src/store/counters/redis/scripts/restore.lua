@@ -3,26 +3,56 @@
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local key = KEYS[1]
+local LIFE = 253
 
 local function text(value) return string.format('%.0f', value) end
 
+-- Drops what counts no more, by the fields that there are: those who take walk from the oldest slot to the newest, which must not lie far apart.
+local function sweep(name, dead)
+  local fields = redis.call('HGETALL', key)
+  local used, oldest, newest = 0, -1, -1
+  for place = 1, #fields, 2 do
+    local slot = tonumber(string.match(fields[place], '^' .. name .. ':(%d+)$'))
+    if slot then
+      if slot <= dead then
+        redis.call('HDEL', key, fields[place])
+      else
+        used = used + tonumber(fields[place + 1])
+        oldest = oldest < 0 and slot or math.min(oldest, slot)
+        newest = math.max(newest, slot)
+      end
+    end
+  end
+  return { used = used, oldest = oldest, newest = newest }
+end
+
+local lives, had = tonumber(ARGV[1]), redis.call('PTTL', key)
+local ends = math.max(lives, had)
+local windows = {}
 for argument = 2, #ARGV, 4 do
   local name, ago, count = ARGV[argument + 1], tonumber(ARGV[argument + 2]), tonumber(ARGV[argument + 3])
   if ARGV[argument] == 'w' then
-    local slot = math.floor(now / (tonumber(name) * 4000)) - ago
-    local held = redis.call('HMGET', key, name .. 's', name .. 'o', name .. 'n')
-    local used = tonumber(held[1] or '0')
-    local oldest = used > 0 and math.min(tonumber(held[2]), slot) or slot
-    local newest = used > 0 and math.max(tonumber(held[3]), slot) or slot
-    redis.call('HINCRBY', key, name .. ':' .. text(slot), text(count))
-    redis.call('HSET', key, name .. 's', text(used + count), name .. 'o', text(oldest), name .. 'n', text(newest))
+    local at = math.floor(now / (tonumber(name) * 4000))
+    local window = windows[name] or sweep(name, at - LIFE)
+    windows[name] = window
+    if ago < LIFE then
+      local slot = at - ago
+      redis.call('HINCRBY', key, name .. ':' .. text(slot), text(count))
+      window.used = window.used + count
+      window.oldest = window.oldest < 0 and slot or math.min(window.oldest, slot)
+      window.newest = math.max(window.newest, slot)
+    end
   else
     -- Nothing runs out of the one while the other was poured into: a bit stricter.
     local held = redis.call('HMGET', key, name .. 't', name .. 'l')
     local since = math.max(tonumber(held[1] or '0'), now - ago)
     redis.call('HSET', key, name .. 't', text(since), name .. 'l', text(tonumber(held[2] or '0') + count))
+    -- One runs out after the other.
+    ends = lives + math.max(had, 0)
   end
 end
-local lives = tonumber(ARGV[1])
-if lives > redis.call('PTTL', key) then redis.call('PEXPIRE', key, text(lives)) end
+for name, window in pairs(windows) do
+  redis.call('HSET', key, name .. 's', text(window.used), name .. 'o', text(window.oldest), name .. 'n', text(window.newest))
+end
+if ends > had then redis.call('PEXPIRE', key, text(ends)) end
 return 0

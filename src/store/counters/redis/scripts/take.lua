@@ -7,6 +7,8 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local takes, hold = ARGV[1], tonumber(ARGV[2])
 local SLOTS, LIFE = 250, 253
+-- In slots: living ones, and those that leases reach ahead (of a second's window half of it), are never so far apart.
+local WIDE = 1000
 local argument = 2
 
 local function number()
@@ -27,6 +29,23 @@ local function look_at_window(key, rate)
   rate.at = math.floor(now / rate.slot)
   rate.field = field
   local ahead, dead = rate.at + math.ceil(hold / rate.slot), rate.at - LIFE
+  if used > 0 and newest - oldest > WIDE then
+    -- Never walked slot by slot: whatever brought it here, what there is are few fields.
+    used, oldest, newest, rate.changed = 0, -1, -1, true
+    local fields = redis.call('HGETALL', key)
+    for place = 1, #fields, 2 do
+      local slot, count = tonumber(string.match(fields[place], '^' .. name .. ':(%d+)$')), tonumber(fields[place + 1])
+      if slot and (slot <= dead or slot > ahead) then redis.call('HDEL', key, fields[place]) end
+      if slot and slot > dead then
+        if slot > ahead then
+          slot = ahead
+          redis.call('HINCRBY', key, field(slot), text(count))
+        end
+        used, newest = used + count, math.max(newest, slot)
+        oldest = oldest < 0 and slot or math.min(oldest, slot)
+      end
+    end
+  end
   if used > 0 and newest > ahead then
     -- The clock stepped back: it counts as if it were taken now.
     local moved = 0
