@@ -127,7 +127,9 @@ async fn slots_far_apart_are_never_walked_and_what_is_dead_is_dropped() {
     let restore = timed(include_str!("scripts/restore.lua"), AT_NOW);
     let restored = async |key: &str, arguments: &[&str]| {
         let mut call = restore.key(key);
-        arguments.iter().for_each(|argument| drop(call.arg(argument)));
+        for argument in arguments {
+            call.arg(argument);
+        }
         let _: i64 = call.invoke_async(&mut connection.clone()).await.unwrap();
     };
     fill("dead", at - 399_000_000_000).await;
@@ -151,7 +153,9 @@ async fn what_is_given_back_twice_is_given_once_and_never_more_than_was_taken() 
     let give = timed(include_str!("scripts/give.lua"), AT_NOW);
     let given = async |arguments: &[&str]| {
         let mut call = give.key("key");
-        arguments.iter().for_each(|argument| drop(call.arg(argument)));
+        for argument in arguments {
+            call.arg(argument);
+        }
         let given: i64 = call.invoke_async(&mut connection.clone()).await.unwrap();
         given
     };
