@@ -245,8 +245,10 @@ async fn far_from_the_limit_redis_is_seldom_asked_and_what_nobody_spent_comes_ba
     let grants = hammer(std::slice::from_ref(&node.stores.counters), &rates, key, 2 * SECOND).await.len();
     let [asked] = place.asked_since([("counters", "take")], asked);
     assert!(grants > 200 && asked * 10 < grants as u64, "asked {asked} times for {grants}");
-    eventually("what was reserved is given back", 5 * SECOND, || async {
-        remaining(&node, &rates, key).await[0] as usize == 10_000_000 - grants
+    // What the node cannot be sure of stays counted: that is only stricter.
+    eventually("what was reserved is given back, but for a thousandth", 5 * SECOND, || async {
+        let kept = 10_000_000 - grants - remaining(&node, &rates, key).await[0] as usize;
+        kept * 1_000 <= grants
     })
     .await;
     node.stop().await;
