@@ -79,9 +79,10 @@ fn the_script_counts_as_the_core_does() {
                 now = if *gap < 0 { now - passed } else { now + passed };
                 let is_second = place >= steps.len() / 2;
                 let rates = if is_second { &second } else { &first };
-                // A bucket that was empty by the rate before: memory may have forgotten it, and Redis goes on with the new rate.
+                // A bucket that was empty by the rate before: memory has forgotten it, and Redis may go on with the new rate.
                 if is_second && !is_changed && tally.is_idle(now) {
                     key = format!("case:{}:{place}", number.get());
+                    tally = Tally::default();
                 }
                 // The script keeps what a clock that stepped back makes of it, also where it only looks.
                 let only_looks = &(*only_looks && *gap >= 0);
