@@ -149,7 +149,7 @@ async fn a_node_follows_the_log_while_requests_have_every_connection() {
         sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut connection).await.unwrap() == 10
     })
     .await;
-    assert!(node.knows(&made));
+    eventually("memory is believed", Duration::from_secs(5), || async { node.knows(&made) }).await;
     let change = format!(
         "UPDATE change_counter SET seq = seq + 2; \
          INSERT INTO changes SELECT seq - 1, 'key', 'some', 4102444800000 FROM change_counter; \
