@@ -187,7 +187,10 @@ impl Tally {
 
     /// Counts what another counted too, all of it before this one began.
     pub fn merge_earlier(&mut self, earlier: Self) {
-        self.idle_at = self.idle_at.max(earlier.idle_at);
+        // Of buckets one runs out after the other.
+        let both = self.levels.is_some() && earlier.levels.is_some();
+        let runs_on = if both { self.runs().max(earlier.runs()) } else { 0 };
+        self.idle_at = self.idle_at.max(earlier.idle_at).saturating_add(runs_on);
         let later = std::mem::replace(&mut self.taken, earlier.taken);
         self.taken.extend(later);
         let Some(levels) = earlier.levels else { return };
@@ -195,6 +198,12 @@ impl Tally {
             // Nothing runs out of the one while the other was poured into: a bit stricter.
             *level = Level { at: level.at.max(earlier.at), level: level.level.saturating_add(earlier.level) };
         }
+    }
+
+    /// How long at most until its buckets are empty, from when they were last poured into.
+    fn runs(&self) -> u64 {
+        let levels = self.levels.iter().flat_map(|levels| levels.iter()).filter(|level| level.level > 0);
+        levels.map(|level| self.idle_at.saturating_sub(level.at)).max().unwrap_or(0)
     }
 
     pub(super) fn pour(&mut self, unit: Unit, now: u64, count: u32) {

@@ -154,3 +154,28 @@ fn what_two_counted_one_after_the_other_is_counted_together() {
     assert!((4..=9).contains(&together[1].remaining), "{}", together[1].remaining);
     assert!(!later.is_idle(now));
 }
+
+/// What is idle is forgotten: not before the last of it has run out.
+#[test]
+fn buckets_that_were_counted_apart_run_out_one_after_the_other() {
+    let rates = rates(&["60/minute burst 30"]);
+    let start = Duration::from_secs(1_000);
+    for apart in [0, 5, 20] {
+        let (mut earlier, mut later) = (Tally::default(), Tally::default());
+        let since = start + Duration::from_secs(apart);
+        for _ in 0..30 {
+            rates.take(&mut earlier, start);
+            rates.take(&mut later, since);
+        }
+        for mut both in [(earlier.clone(), later.clone()), (later, earlier)].map(|(earlier, mut later)| {
+            later.merge_earlier(earlier);
+            later
+        }) {
+            for second in 0..60 {
+                let now = since + Duration::from_secs(second);
+                assert!(!both.is_idle(now), "{apart} apart, after {second} of 60 seconds");
+            }
+            assert!(rates.take(&mut both, since + Duration::from_secs(61)).is_granted());
+        }
+    }
+}
