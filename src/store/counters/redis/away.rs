@@ -38,6 +38,8 @@ const SILENT_BEATS: u64 = 10;
 const NODES: &str = "postern:limit-nodes";
 /// Keys told at once.
 const STEP: usize = 200;
+/// How often Redis is told what was granted while it was told, before requests ask it: each time there is less.
+const PASSES: usize = 8;
 
 pub(super) struct Away {
     on_failure: OnFailure,
@@ -173,7 +175,8 @@ impl Away {
 }
 
 impl RedisCounters {
-    /// One beat: for a server that is about to start, too, which must know how many share a limit before Redis goes away. Whether Redis knew this node still.
+    /// One beat: for a server that is about to start, too, which must know how many share a limit before Redis goes away. Whether Redis was there all the while, and
+    /// has forgotten nothing since the beat before.
     ///
     /// # Errors
     /// Redis does not answer, or nobody can write there.
@@ -184,7 +187,8 @@ impl RedisCounters {
         let mut answers = self.redis.run_each::<Vec<String>>(STORE, "beat", &[call]).await?;
         let mut nodes = answers.pop().unwrap_or_default();
         let was_known = !nodes.is_empty() && nodes.remove(0) == "1";
-        if away.saw(nodes) && !was_known {
+        let has_forgotten = away.saw(nodes) && !was_known;
+        if has_forgotten {
             tracing::warn!(
                 redis = self.redis.name(),
                 "Redis forgot what limits had counted: it is told what this node granted"
@@ -203,8 +207,15 @@ impl RedisCounters {
             away.owes_from.store(shard + 1, Ordering::Release);
             self.tell(tallies).await?;
         }
-        if away.is_away() {
-            self.tell_owed().await?;
+        let was_away = away.is_away();
+        if was_away {
+            for _ in 0..PASSES {
+                if !self.tell_owed().await? {
+                    break;
+                }
+            }
+            // Nobody spends them while it is away, and Redis may know nothing of them any more.
+            self.drop_leases();
             away.is_away.store(false, Ordering::Release);
             tracing::info!(redis = self.redis.name(), "limits are counted in Redis again");
         }
@@ -212,18 +223,19 @@ impl RedisCounters {
         self.tell_owed().await?;
         away.metrics.store_up(STORE, true);
         away.metrics.limit_by_share(false);
-        Ok(was_known)
+        Ok(!was_away)
     }
 
-    async fn tell_owed(&self) -> Result<(), Unavailable> {
+    /// Whether there was anything to tell.
+    async fn tell_owed(&self) -> Result<bool, Unavailable> {
         let owed = &self.away.owed;
         if owed.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         for shard in 0..MemoryCounters::shards() {
             self.tell(owed.export(shard, true)).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Step by step: no lock is held while Redis is asked. What it could not be told is owed; of a step that failed all, which is twice where some arrived, and stricter.
@@ -248,9 +260,8 @@ impl RedisCounters {
 
     /// A beat, and gives back what leases hold that nobody spent: where Redis was there all the while and knows of it.
     async fn beat_and_give_back(&self, all: bool) -> Result<(), Unavailable> {
-        let was_away = self.away.is_away();
         match self.beat().await {
-            Ok(true) if !was_away => self.give_back(all).await,
+            Ok(true) => self.give_back(all).await,
             done => {
                 self.drop_leases();
                 done.map(drop)
@@ -286,11 +297,8 @@ impl RedisCounters {
                 }
                 _ = ticks.tick() => {}
             }
-            let done = tokio::select! {
-                () = stopped(&mut shutdown) => break,
-                done = self.beat_and_give_back(false) => done,
-            };
-            match done {
+            // Not cut short where the server stops: what was taken out of memory to be told would be lost. Each question has its time limit.
+            match self.beat_and_give_back(false).await {
                 Ok(()) => readiness.change(|report| drop(report.stores_down.remove(STORE))),
                 Err(error) => {
                     self.away.failed(&error.detail);

@@ -177,4 +177,10 @@ async fn what_is_given_back_twice_is_given_once_and_never_more_than_was_taken() 
     let second_ago = (NOW - Duration::from_secs(1)).as_micros().to_string();
     assert_eq!(given(&["other", "2", "b", "60", "1", &second_ago, "10"]).await, 1);
     assert_eq!(server.command(&["HGET", "key", "60l"]).await, "50000000");
+    // Nodes that gave something long ago and are gone leave nothing, and those that were there a moment ago cannot give it twice.
+    server.command(&["HSET", "key", "ggone", "9 1789990000000000"]).await;
+    assert_eq!(given(&["newest", "1", "w", "60", "1", "100", "0"]).await, 1);
+    assert_eq!(server.command(&["HEXISTS", "key", "ggone"]).await, "0");
+    assert_eq!(given(&window).await, 0);
+    assert_eq!(given(&["other", "2", "w", "60", "1", "100", "0"]).await, 0);
 }

@@ -6,8 +6,17 @@ local now = clock[1] * 1000000 + clock[2]
 local key, given_by = KEYS[1], 'g' .. ARGV[1]
 -- A key that is gone must not come back, and with no end.
 if redis.call('PTTL', key) < 0 then return 0 end
-if tonumber(redis.call('HGET', key, given_by) or '0') >= tonumber(ARGV[2]) then return 0 end
-redis.call('HSET', key, given_by, ARGV[2])
+local held = redis.call('HGET', key, given_by)
+if tonumber(string.match(held or '0', '^%d+')) >= tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', key, given_by, ARGV[2] .. ' ' .. string.format('%.0f', now))
+if not held then
+  -- Each start of a node has a name of its own. What they gave minutes ago nobody sends again.
+  local fields = redis.call('HGETALL', key)
+  for place = 1, #fields, 2 do
+    local at = string.sub(fields[place], 1, 1) == 'g' and string.match(fields[place + 1], ' (%d+)$')
+    if at and tonumber(at) < now - 600000000 then redis.call('HDEL', key, fields[place]) end
+  end
+end
 for argument = 3, #ARGV, 5 do
   local name, count = ARGV[argument + 1], tonumber(ARGV[argument + 2])
   if ARGV[argument] == 'w' then
