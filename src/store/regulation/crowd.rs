@@ -9,15 +9,17 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::Counter;
+use super::{Counter, Origin};
 use crate::core::{client_ip::bucket_of, regulation::By};
 
 /// Tries that wait for a place on this node.
 const MOST_WAITING: usize = 256;
-/// Those of known devices, which no stranger may fill.
+/// Those of known devices and places, which no stranger may fill.
 const MOST_KNOWN_WAITING: usize = 64;
 /// Of an address that ask the database or wait for a place.
 const MOST_ASKING: usize = 64;
+/// Of a known device: whoever has one must not be in the way of the others, which have few turns of their own.
+const MOST_ASKING_OF_DEVICE: usize = 8;
 /// New counters of a node between two cleanings.
 const MOST_FRESH: u64 = 50_000;
 /// Of these for one address, so that it takes as many as fifty to make a newcomer elsewhere feel it.
@@ -36,17 +38,24 @@ pub(super) struct Standing<'c> {
 impl Crowd {
     /// At the database, or before it.
     pub(super) fn asks(&self, counters: &[Counter]) -> Result<Standing<'_>, By> {
-        let of_address = counters.iter().filter(|counter| counter.by == By::Address);
-        self.enter(of_address.map(|counter| (format!("asks {}", counter.id), MOST_ASKING, counter.by)).collect())
+        let asking = counters.iter().filter_map(|counter| {
+            let most = match counter.by {
+                By::Address => MOST_ASKING,
+                By::Device => MOST_ASKING_OF_DEVICE,
+                By::Name | By::AddressAndName => return None,
+            };
+            Some((format!("asks {}", counter.id), most, counter.by))
+        });
+        self.enter(asking.collect())
     }
 
     /// For a place at these.
-    pub(super) fn waits(&self, counters: &[Counter]) -> Result<Standing<'_>, By> {
+    pub(super) fn waits(&self, counters: &[Counter], from: Origin) -> Result<Standing<'_>, By> {
         let mut at: Vec<_> =
             counters.iter().map(|counter| (counter.id.clone(), most_at(counter.by), counter.by)).collect();
-        at.push(match counters {
-            [Counter { by: By::Device, .. }] => ("known".to_owned(), MOST_KNOWN_WAITING, By::Device),
-            _ => ("all".to_owned(), MOST_WAITING, By::Address),
+        at.push(match from {
+            Origin::Known => ("known".to_owned(), MOST_KNOWN_WAITING, By::Device),
+            Origin::Stranger(_) => ("all".to_owned(), MOST_WAITING, By::Address),
         });
         self.enter(at)
     }
@@ -165,7 +174,10 @@ mod tests {
         let filled = |counters: &dyn Fn(usize) -> Vec<Counter>| {
             let mut all = Vec::new();
             loop {
-                match crowd.waits(&counters(all.len())) {
+                let counters = counters(all.len());
+                let is_device = counters.iter().any(|counter| counter.by == By::Device);
+                let from = if is_device { Origin::Known } else { Origin::Stranger(None) };
+                match crowd.waits(&counters, from) {
                     Ok(standing) => all.push(standing),
                     Err(by) => return (all, by),
                 }
@@ -181,11 +193,19 @@ mod tests {
         assert_eq!(pair.len() + address.len() + name.len() + node.len(), MOST_WAITING);
         let (device, by) = filled(&|_| vec![counter("bob's", By::Device)]);
         assert_eq!((device.len(), by), (8, By::Device));
+        let place = [counter("1", By::Address), counter("alice at 1000000", By::AddressAndName)];
+        assert!(crowd.waits(&place, Origin::Known).is_err(), "strangers wait at the same address");
+        let elsewhere = [counter("1000000", By::Address), counter("alice at 1000000", By::AddressAndName)];
+        assert!(crowd.waits(&elsewhere, Origin::Known).is_ok(), "a place that somebody is known at waits behind no stranger");
         drop((pair, address, name, node, device));
         assert!(locked(&crowd.0).is_empty());
         let asking: Vec<_> = (0..MOST_ASKING).map_while(|_| crowd.asks(&of(1, "bob")).ok()).collect();
         assert_eq!((asking.len(), crowd.asks(&of(1, "ann")).err()), (MOST_ASKING, Some(By::Address)));
-        assert!(crowd.asks(&of(2, "bob")).is_ok() && crowd.asks(&[counter("bob's", By::Device)]).is_ok());
+        assert!(crowd.asks(&of(2, "bob")).is_ok());
+        let ask_by = |device: &str| crowd.asks(&[counter(device, By::Device)]);
+        let of_device: Vec<_> = (0..MOST_ASKING).map_while(|_| ask_by("bob's").ok()).collect();
+        assert_eq!((of_device.len(), ask_by("bob's").err()), (8, Some(By::Device)), "one device is not in the way");
+        assert!(ask_by("alice's").is_ok(), "of another");
     }
 
     #[test]

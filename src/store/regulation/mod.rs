@@ -364,7 +364,7 @@ impl DatabaseRegulation {
                 return Ok(until);
             }
             if waiting.is_none() {
-                waiting = Some(self.crowd.waits(&counters.all).map_err(|by| self.barred(LATER, by))?);
+                waiting = Some(self.crowd.waits(&counters.all, counters.from).map_err(|by| self.barred(LATER, by))?);
             }
             let _ = tokio::time::timeout(AGAIN, heard(&mut freed, counters)).await;
         }
