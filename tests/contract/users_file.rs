@@ -26,6 +26,7 @@ crate::for_every_store!(
     a_faulty_file_keeps_the_old_users,
     threat_36_a_reading_that_fails_takes_no_token_version_back,
     a_file_is_not_written_by_us,
+    threat_38_an_address_in_the_file_counts_for_its_user,
 );
 
 fn with_users(mut place: Place) -> (Place, PathBuf) {
@@ -182,4 +183,18 @@ async fn a_file_is_not_written_by_us(place: Place) {
     assert!(matches!(stores.users.insert(user("dora"), None).await, Err(UserError::ReadOnly(_))));
     assert!(matches!(stores.users.delete("ann").await, Err(UserError::ReadOnly(_))));
     stores.close().await;
+}
+
+async fn threat_38_an_address_in_the_file_counts_for_its_user(place: Place) {
+    let (place, path) = with_users(place);
+    let entry = |name: &str, more: &str| format!("  {name}:\n    displayname: {name}\n    password: '{HASH}'\n{more}");
+    let (bob, carl) = (entry("Bob", "    email: Bob@example.com\n"), entry("carl", "    email: bob@EXAMPLE.com\n"));
+    fs::write(&path, format!("users:\n{carl}{bob}{}", entry("ann", ""))).unwrap();
+    let node = place.node().await;
+    let owner = async |email: &str| node.stores.credentials.owner_of(email).await.unwrap();
+    assert_eq!(owner("BOB@example.com").await.as_deref(), Some("bob"), "of several, of one and the same");
+    for nobody in ["nobody@example.com", "", "%@example.com"] {
+        assert_eq!(owner(nobody).await, None, "{nobody:?}");
+    }
+    node.stop().await;
 }
