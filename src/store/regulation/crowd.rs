@@ -196,7 +196,10 @@ mod tests {
         let place = [counter("1", By::Address), counter("alice at 1000000", By::AddressAndName)];
         assert!(crowd.waits(&place, Origin::Known).is_err(), "strangers wait at the same address");
         let elsewhere = [counter("1000000", By::Address), counter("alice at 1000000", By::AddressAndName)];
-        assert!(crowd.waits(&elsewhere, Origin::Known).is_ok(), "a place that somebody is known at waits behind no stranger");
+        assert!(
+            crowd.waits(&elsewhere, Origin::Known).is_ok(),
+            "a place that somebody is known at waits behind no stranger"
+        );
         drop((pair, address, name, node, device));
         assert!(locked(&crowd.0).is_empty());
         let asking: Vec<_> = (0..MOST_ASKING).map_while(|_| crowd.asks(&of(1, "bob")).ok()).collect();

@@ -56,7 +56,8 @@ async fn remembered(stores: &Stores, id: &str) {
 async fn scene(place: &Place) -> (Node, Session) {
     let node = place.node().await;
     // A node cleans when it starts, and tokens of a session that is over go then: their second use tells nothing any more, and nothing is left to end.
-    eventually("the first cleaning is done", 10 * SECOND, || async { place.asked([("changes", "clean")])[0] > 0 }).await;
+    eventually("the first cleaning is done", 10 * SECOND, || async { place.asked([("changes", "clean")])[0] > 0 })
+        .await;
     node.add_user("ann").await;
     let made = node.sign_in("ann").await;
     node.stores.tokens.insert_refresh(token("1", made.id.as_str())).await.unwrap();
