@@ -20,6 +20,7 @@ import tempfile
 from issuer import Issuer
 
 import fleet
+import limits
 import sessions
 from programs import APP, Machine, Postern, free_port, load
 
@@ -109,6 +110,8 @@ def main():
             issuer = Issuer(machine.folder)
             few, many, most = (Postern(machine, options.binary, f"postern_{count}", count, upstream)
                                for count in (50, 1_000, 10_000))
+            # Limits that are far away.
+            limited = Postern(machine, options.binary, "postern_limited", 50, upstream, limits=limits.POLICIES)
             logged = Postern(machine, options.binary, "postern_logged", 50, upstream, access=machine.folder / "access.log")
             trusting = Postern(machine, options.binary, "postern_issuer", 50, upstream, more=issuer.setting())
             haproxy, envoy = free_port(), free_port()
@@ -170,6 +173,7 @@ def main():
                 "bare pingora, passing through": (f"http://127.0.0.1:{through}/dashboards/home?panel=3", headers),
                 "nginx + auth_request to postern": (f"http://127.0.0.1:{auth_request}/dashboards/home?panel=3", headers),
                 "postern, 50 rules": (url, headers),
+                "postern, 50 rules and a limit": limited.proxied(),
                 "postern, 1,000 rules": many.proxied(),
                 "postern, 10,000 rules": most.proxied(),
                 "postern, 50 rules, JWT (RS256)": trusting.proxied(issuer.rs256),
@@ -177,9 +181,11 @@ def main():
                 "envoy, jwt_authn RS256 with its cache": (f"http://127.0.0.1:{envoy}/dashboards/home?panel=3", trusting.proxied(issuer.rs256)[1]),
             }, options.rounds, options.seconds)
             fifty = proxied["postern, 50 rules"]
-            row(table, "edge, session + 50 rules + header injection / bare pingora passing through", fifty,
+            with_limit = proxied["postern, 50 rules and a limit"]
+            row(table, "edge, session + 50 rules + a limit + header injection / bare pingora passing through", with_limit,
                 proxied["bare pingora, passing through"], 0.92, 1.2)
-            row(table, "the same / nginx proxy_pass + auth_request to Postern, all on one core", fifty,
+            row(table, "the same without the limit / bare pingora passing through", fifty, proxied["bare pingora, passing through"], 0.92, 1.2)
+            row(table, "edge, session + 50 rules + header injection / nginx proxy_pass + auth_request to Postern, all on one core", fifty,
                 proxied["nginx + auth_request to postern"], 1.00)
             row(table, "edge, 1,000 rules / 50 rules", proxied["postern, 1,000 rules"], fifty, 0.95)
             row(table, "edge, 10,000 rules / 50 rules", proxied["postern, 10,000 rules"], fifty, 0.90)
@@ -187,6 +193,10 @@ def main():
             row(table, "edge, JWT (RS256) + 50 rules + header injection / HAProxy jwt_verify", by_token, proxied["haproxy, jwt_verify RS256"], 1.00)
             row(table, "the same / Envoy jwt_authn with its cache", by_token, proxied["envoy, jwt_authn RS256 with its cache"], 2.00)
             ready = many.until_ready
+            machine.stop()
+
+            print("limits")
+            limiting = limits.measure(machine, options.binary, upstream, options.rounds, options.seconds)
             machine.stop()
 
             print("sessions")
@@ -215,6 +225,12 @@ Sessions, many and of a fleet (a node each on a core of its own, the store and t
 | what | measured | goal | met |
 |---|---|---|---|
 """ + "\n".join(scale) + f"""
+
+Limits (the server on a core of its own, Redis beside the client and the upstream; where it is about three nodes they share their core):
+
+| what | measured | goal | met |
+|---|---|---|---|
+""" + "\n".join(limiting) + f"""
 
 The decision alone (criterion, `benches/decide.rs`; the last rule of each set matches; warm, medians):
 

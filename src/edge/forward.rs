@@ -275,11 +275,16 @@ pub(super) async fn failure(session: &mut Session, error: &Error, context: &mut 
     tell(error, context, status);
     let Some(status) = status else { return 0 };
     session.set_keepalive(None);
-    let response = if status.is_server_error() && status != StatusCode::INTERNAL_SERVER_ERROR {
+    let mut response = if status.is_server_error() && status != StatusCode::INTERNAL_SERVER_ERROR {
         portal::render_upstream_failure(&context.site, status, context.request_id(), context.is_page_load)
     } else {
         respond::plain(context, status, if status.is_client_error() { "bad_request" } else { "internal_error" }, None)
     };
+    // The limits counted it, whatever became of it.
+    if let Some(standing) = &context.standing {
+        let headers = response.headers_mut();
+        standing.each_header(context.site.rules.limit_headers(), |name, value| drop(headers.insert(name, value)));
+    }
     match respond::write(session, context, response).await {
         Ok(()) => status.as_u16(),
         Err(_) => 0,

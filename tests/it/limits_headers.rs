@@ -7,6 +7,7 @@ use sfv::{BareItem, List, ListEntry, Parser};
 
 use crate::{
     harness::{
+        breaker::Breaker,
         eventually,
         server::{POLICIES, Role, Server, Setup},
         upstream::{Seen, Upstream},
@@ -158,6 +159,22 @@ async fn the_applications_own_limits_are_replaced_only_where_ours_are_told() {
     assert_eq!(theirs, ["9", "8"], "no limit of ours is about it");
     assert_eq!(reply.header("RateLimit"), Some("\"theirs\";r=1"));
     assert_eq!(upstream.seen().len(), 2);
+}
+
+/// It was counted all the same, and says what is left.
+#[tokio::test]
+async fn what_the_application_could_not_answer_was_counted_and_says_so() {
+    let upstream = Upstream::start().await;
+    let breaker = Breaker::before(upstream.port()).await;
+    let server = Setup::with_upstream_at(breaker.port()).policies(&with_limits(BY_HEADER)).start().await;
+    breaker.cut();
+    let request = api("/public/x", "somebody");
+    for left in [1, 0] {
+        let reply = server.ask(Role::Edge, &request).await;
+        assert_eq!((reply.status, number(&reply, "X-RateLimit-Remaining")), (502, left), "{reply:?}");
+        assert_eq!(items(reply.header("RateLimit").expect("ours"))["chat-hour"]["r"], left);
+    }
+    assert_eq!(server.ask(Role::Edge, &request).await.status, 429);
 }
 
 #[tokio::test]
