@@ -1,4 +1,4 @@
-//! What is remembered of one key of a limit. Kept small, since there may be a million: 40 bytes, 8 more for each slot in which something was taken, and 64 more where a
+//! What is remembered of one key of a limit. Kept small, since there may be a million: 40 bytes, 8 more for each slot in which something was taken, and 96 more where a
 //! rate has a burst.
 //!
 //! It is kept by unit and kind, and not by rate: `50/minute` that becomes `100/minute` by a reload goes on with what was taken. A kind that the limit did not
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{LIFE, rate::Unit, slot_length};
 
-/// Bits of a slot's number that are kept. A tally that was not touched for a day holds nothing that counts, and for a second's window, whose slots are
-/// shortest, the numbers begin anew after 12 days.
+/// Bits of a slot's number that are kept. No window counts for longer than a day, and for a second's, whose slots are shortest, the numbers begin anew after
+/// 12 days. What counts no more is not asked for its age.
 const SLOT_BITS: u32 = 28;
 const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 
@@ -51,6 +51,8 @@ impl Taken {
 pub(super) struct Level {
     at: u64,
     level: u64,
+    /// By the rate that it was poured into.
+    empty_at: u64,
 }
 
 impl Level {
@@ -58,6 +60,10 @@ impl Level {
     pub(super) fn now(self, now: u64, count: u32) -> u64 {
         let run_out = now.saturating_sub(self.at).saturating_mul(u64::from(count));
         self.level.saturating_sub(run_out)
+    }
+
+    const fn runs(self) -> u64 {
+        self.empty_at.saturating_sub(self.at)
     }
 }
 
@@ -79,8 +85,8 @@ pub enum Part {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Microseconds: nothing counts any more from here on.
-    idle_at: u64,
+    /// Microseconds: no window counts any more from here on. A bucket may run for longer.
+    windows_until: u64,
     /// Of each unit the oldest first.
     taken: Vec<Taken>,
     /// By unit.
@@ -91,7 +97,12 @@ impl Tally {
     /// Whether it may be forgotten without granting more. `now`: as it was told to [`super::Rates::take`].
     #[must_use]
     pub fn is_idle(&self, now: Duration) -> bool {
-        self.idle_at <= super::micros(now)
+        self.idle_at() <= super::micros(now)
+    }
+
+    fn idle_at(&self) -> u64 {
+        let empty_at = self.levels.iter().flat_map(|levels| levels.iter()).map(|level| level.empty_at).max();
+        self.windows_until.max(empty_at.unwrap_or(0))
     }
 
     /// What it takes beside itself, in bytes.
@@ -103,7 +114,9 @@ impl Tally {
     /// The living of a unit, the oldest first.
     pub(super) fn taken(&self, unit: Unit, now: u64) -> impl Iterator<Item = (u64, Taken)> {
         let now_slot = now / slot_length(unit);
-        self.taken
+        // Where none counts any more their numbers may mean another moment.
+        let counts = if self.windows_until > now { self.taken.as_slice() } else { &[] };
+        counts
             .iter()
             .filter(move |taken| taken.is_of(unit))
             .map(move |taken| (taken.age(now_slot), *taken))
@@ -134,14 +147,16 @@ impl Tally {
     /// How long until it [is idle](Tally::is_idle).
     #[must_use]
     pub fn lives(&self, now: Duration) -> Duration {
-        Duration::from_micros(self.idle_at.saturating_sub(super::micros(now)))
+        Duration::from_micros(self.idle_at().saturating_sub(super::micros(now)))
     }
 
     /// Forgets what counts no more.
     pub(super) fn prune(&mut self, now: u64) {
-        if self.idle_at <= now {
-            self.taken.clear();
+        if self.idle_at() <= now {
             self.levels = None;
+        }
+        if self.windows_until <= now {
+            self.taken.clear();
             return;
         }
         self.taken.retain_mut(|taken| {
@@ -156,7 +171,7 @@ impl Tally {
 
     pub(super) fn add(&mut self, unit: Unit, now: u64) {
         let slot = now / slot_length(unit);
-        self.counts_until((slot + LIFE) * slot_length(unit));
+        self.windows_until = self.windows_until.max((slot + LIFE) * slot_length(unit));
         let newest = self.taken.iter_mut().rev().find(|taken| taken.is_of(unit));
         if let Some(newest) = newest.filter(|newest| newest.age(slot) == 0) {
             *newest = Taken::new(unit, slot, newest.count().saturating_add(1));
@@ -186,24 +201,33 @@ impl Tally {
     }
 
     /// Counts what another counted too, all of it before this one began.
-    pub fn merge_earlier(&mut self, earlier: Self) {
-        // Of buckets one runs out after the other.
-        let both = self.levels.is_some() && earlier.levels.is_some();
-        let runs_on = if both { self.runs().max(earlier.runs()) } else { 0 };
-        self.idle_at = self.idle_at.max(earlier.idle_at).saturating_add(runs_on);
-        let later = std::mem::replace(&mut self.taken, earlier.taken);
-        self.taken.extend(later);
+    pub fn merge_earlier(&mut self, mut earlier: Self, now: Duration) {
+        let now = super::micros(now);
+        self.prune(now);
+        earlier.prune(now);
+        self.windows_until = self.windows_until.max(earlier.windows_until);
+        self.taken.append(&mut earlier.taken);
+        self.taken.sort_by_key(|taken| {
+            let unit = taken.unit();
+            (unit.index(), std::cmp::Reverse(taken.age(now / slot_length(unit))))
+        });
+        self.taken.dedup_by(|taken, kept| {
+            let is_same = taken.0 >> 32 == kept.0 >> 32;
+            if is_same {
+                *kept = kept.with_count(kept.count().saturating_add(taken.count()));
+            }
+            is_same
+        });
+        self.taken.shrink_to_fit();
         let Some(levels) = earlier.levels else { return };
+        let counts = |level: &&Level| level.empty_at > now;
         for (level, earlier) in self.levels.get_or_insert_default().iter_mut().zip(levels.iter()) {
-            // Nothing runs out of the one while the other was poured into: a bit stricter.
-            *level = Level { at: level.at.max(earlier.at), level: level.level.saturating_add(earlier.level) };
+            let Some(earlier) = Some(earlier).filter(counts) else { continue };
+            // Nothing runs out of the one while the other was poured into, and one runs out after the other: a bit stricter.
+            let at = level.at.max(earlier.at);
+            let empty_at = at.saturating_add(level.runs()).saturating_add(earlier.runs());
+            *level = Level { at, level: level.level.saturating_add(earlier.level), empty_at };
         }
-    }
-
-    /// How long at most until its buckets are empty, from when they were last poured into.
-    fn runs(&self) -> u64 {
-        let levels = self.levels.iter().flat_map(|levels| levels.iter()).filter(|level| level.level > 0);
-        levels.map(|level| self.idle_at.saturating_sub(level.at)).max().unwrap_or(0)
     }
 
     pub(super) fn pour(&mut self, unit: Unit, now: u64, count: u32) {
@@ -211,12 +235,7 @@ impl Tally {
         let Some(kept) = levels.get_mut(unit.index() as usize) else { return };
         let level = kept.now(now, count).saturating_add(unit.micros());
         // Not back with the clock: what has run out would run out twice.
-        *kept = Level { at: now.max(kept.at), level };
-        let empty_at = kept.at.saturating_add(level.div_ceil(u64::from(count.max(1))));
-        self.counts_until(empty_at);
-    }
-
-    fn counts_until(&mut self, moment: u64) {
-        self.idle_at = self.idle_at.max(moment);
+        let at = now.max(kept.at);
+        *kept = Level { at, level, empty_at: at.saturating_add(level.div_ceil(u64::from(count.max(1)))) };
     }
 }

@@ -148,7 +148,7 @@ fn what_two_counted_one_after_the_other_is_counted_together() {
     }
     let now = start + Duration::from_secs(5);
     let next = rates.remaining(&earlier, now)[0].next;
-    later.merge_earlier(earlier);
+    later.merge_earlier(earlier, now);
     let together = rates.remaining(&later, now);
     assert_eq!((together[0].remaining, together[0].next), (4, next));
     assert!((4..=9).contains(&together[1].remaining), "{}", together[1].remaining);
@@ -168,7 +168,7 @@ fn buckets_that_were_counted_apart_run_out_one_after_the_other() {
             rates.take(&mut later, since);
         }
         for mut both in [(earlier.clone(), later.clone()), (later, earlier)].map(|(earlier, mut later)| {
-            later.merge_earlier(earlier);
+            later.merge_earlier(earlier, since);
             later
         }) {
             for second in 0..60 {
@@ -177,5 +177,43 @@ fn buckets_that_were_counted_apart_run_out_one_after_the_other() {
             }
             assert!(rates.take(&mut both, since + Duration::from_secs(61)).is_granted());
         }
+    }
+}
+
+/// As where the same is told to a store that does not answer, over and over.
+#[test]
+fn what_is_merged_again_and_again_grows_by_no_more_than_itself() {
+    let rates = rates(&["60/minute burst 30", "10/hour"]);
+    let now = Duration::from_secs(1_000);
+    let mut once = Tally::default();
+    rates.take(&mut once, now);
+    let mut all = Tally::default();
+    for _ in 0..30 {
+        let mut newest = once.clone();
+        newest.merge_earlier(all, now);
+        all = newest;
+    }
+    assert!(all.lives(now) <= Duration::from_secs(2 * 3_600), "{:?}", all.lives(now));
+    assert_eq!(all.heap(), once.heap(), "one slot stays one");
+    let left = rates.look(&all, now);
+    assert_eq!(left.rates.iter().map(|left| left.remaining).collect::<Vec<_>>(), [0, 0]);
+}
+
+/// A bucket that takes longer to empty than the numbers of a second's slots go round keeps nothing of that window.
+#[test]
+fn a_bucket_that_empties_for_days_keeps_no_window_alive() {
+    let rates = rates(&["2/second", "1/day burst 10"]);
+    let mut tally = Tally::default();
+    let mut now = Duration::from_secs(1_000);
+    for _ in 0..5 {
+        assert!(rates.take(&mut tally, now).is_granted() && rates.take(&mut tally, now).is_granted());
+        now += Duration::from_secs(2);
+    }
+    assert!(!rates.take(&mut tally, now).is_granted(), "the bucket is empty");
+    for day in [1, 5, 7, 9] {
+        let later = now + Duration::from_secs(day * 86_400);
+        assert!(!tally.is_idle(later));
+        assert_eq!(rates.refusal(&tally, later), None, "after {day} days");
+        assert_eq!(rates.look(&tally, later).rates[0].remaining, 2, "after {day} days");
     }
 }
