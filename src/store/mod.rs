@@ -211,7 +211,7 @@ pub async fn open_with(
         CountersPlace::Memory => None,
         CountersPlace::Redis(url) => {
             let on_failure = options.storage.counters_on_failure;
-            Some(Arc::new(RedisCounters::at(url, on_failure, &metrics, &clock, &*entropy)))
+            Some(Arc::new(RedisCounters::at(url, on_failure, &metrics, &clock, &entropy)))
         }
     };
     let of_counts = keys.of_counts();

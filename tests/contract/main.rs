@@ -6,6 +6,7 @@
 mod api_tokens;
 mod changes;
 mod counters;
+mod counters_far;
 mod devices;
 mod emergency;
 mod emergency_many;

@@ -57,6 +57,8 @@ type OfLimits = [AtomicUsize; LIMITS];
 #[derive(Default)]
 struct Held {
     limit: usize,
+    /// Of several keys together: nobody elsewhere knows it by this name.
+    is_shared: bool,
     tally: Tally,
 }
 
@@ -272,19 +274,19 @@ impl MemoryCounters {
         }
         // What it may have been counted in before.
         let shared = place.shared.filter(|_| !is_known);
-        let (key, shard) = match shared {
+        let ((key, shard), is_shared) = match shared {
             Some(shared) if self.is_full_for(place.limit) => {
                 self.count_shared(now);
-                shared
+                (shared, true)
             }
-            _ => (place.key, place.shard),
+            _ => ((place.key, place.shard), false),
         };
         let begun = shared.and_then(|shared| locks.tally(shared)).cloned();
         let Some(shard) = locks.shard(shard) else { return };
         let mut is_new = false;
         let held = shard.tallies.entry(key).or_insert_with(|| {
             is_new = true;
-            Held { limit: place.limit, tally: begun.unwrap_or_default() }
+            Held { limit: place.limit, is_shared, tally: begun.unwrap_or_default() }
         });
         let tally = &mut held.tally;
         let before = if is_new { 0 } else { tally.heap() };
@@ -388,21 +390,23 @@ impl MemoryCounters {
         SHARDS
     }
 
-    /// All that one part counts.
+    /// All that one part counts, but for what keys count together: that is no key's alone.
     pub(in crate::store) fn export(&self, shard: usize, forgets: bool) -> Vec<(CounterKey, Tally)> {
         let Some(mut shard) = self.lock(shard) else { return Vec::new() };
         if !forgets {
-            return shard.tallies.iter().map(|(key, held)| (*key, held.tally.clone())).collect();
+            let of_one = shard.tallies.iter().filter(|(_, held)| !held.is_shared);
+            return of_one.map(|(key, held)| (*key, held.tally.clone())).collect();
         }
-        let forgotten = shard.tallies.drain().inspect(|(_, held)| leave(&self.of_limits, held.limit));
-        let tallies: Vec<(CounterKey, Tally)> = forgotten.map(|(key, held)| (key, held.tally)).collect();
+        let forgotten: Vec<(CounterKey, Held)> = shard.tallies.drain().collect();
         drop(shard);
-        self.forget((tallies.len(), tallies.iter().map(|(_, tally)| tally.heap()).sum()));
-        tallies
+        forgotten.iter().for_each(|(_, held)| leave(&self.of_limits, held.limit));
+        self.forget((forgotten.len(), forgotten.iter().map(|(_, held)| held.tally.heap()).sum()));
+        forgotten.into_iter().filter(|(_, held)| !held.is_shared).map(|(key, held)| (key, held.tally)).collect()
     }
 
     /// What was exported and could not be told.
     pub(in crate::store) fn import(&self, key: CounterKey, tally: Tally) {
+        let now = self.clock.monotonic();
         let Some(mut shard) = self.lock(self.shard_of(key)) else { return };
         let known = shard.tallies.entry(key);
         if matches!(known, Entry::Vacant(_)) {
@@ -410,7 +414,7 @@ impl MemoryCounters {
         }
         let later = &mut known.or_default().tally;
         let before = later.heap();
-        later.merge_earlier(tally);
+        later.merge_earlier(tally, now);
         self.heap.fetch_add(later.heap(), Ordering::Relaxed);
         self.heap.fetch_sub(before, Ordering::Relaxed);
     }

@@ -250,3 +250,23 @@ fn what_was_taken_days_ago_never_counts_as_taken_now() {
     clock.pass(Duration::from_millis((1 << 28) * 4 - 400));
     assert!(granted(&counters, &[ask(&rates, 1)]));
 }
+
+/// Nobody elsewhere knows keys that count together by the name that they have here.
+#[test]
+fn what_is_told_elsewhere_is_only_what_counts_for_one_key() {
+    let (counters, _) = counters(4);
+    let rates = rates(&["10/minute"]);
+    for number in 0..8 {
+        counters.note(&ask(&rates, number));
+    }
+    let told = |forgets| {
+        let mut keys: Vec<_> =
+            (0..SHARDS).flat_map(|shard| counters.export(shard, forgets)).map(|(key, _)| key.0).collect();
+        keys.sort_unstable();
+        keys
+    };
+    let alone = told(false);
+    assert!((1..8).contains(&alone.len()) && alone.iter().all(|told| (0..8).any(|number| key(number).0 == *told)));
+    assert_eq!(told(true), alone);
+    assert!(counters.is_empty(), "nor does it stay");
+}

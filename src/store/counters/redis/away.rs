@@ -15,9 +15,10 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::{sync::watch, time::MissedTickBehavior};
 
-use super::{RedisCounters, STORE, name_of};
+use super::{MOST_WAIT, RedisCounters, STORE, name_of};
 use crate::{
     config::OnFailure,
     core::limit::{Allowance, Part, Rates, Tally},
@@ -36,10 +37,19 @@ const LIVES: Duration = Duration::from_secs(5);
 /// So it is where Redis itself was away or has forgotten it.
 const SILENT_BEATS: u64 = 10;
 const NODES: &str = "postern:limit-nodes";
-/// Keys told at once.
+/// Keys told at once, at least where there are so many.
 const STEP: usize = 200;
 /// How often Redis is told what was granted while it was told, before requests ask it: each time there is less.
 const PASSES: usize = 8;
+
+#[derive(Default)]
+struct Seen {
+    beats: u64,
+    /// The name of the set of nodes: where it is another one, Redis has forgotten.
+    set: String,
+    /// Nodes, and the number of the beat that last told of each.
+    nodes: BTreeMap<String, u64>,
+}
 
 pub(super) struct Away {
     on_failure: OnFailure,
@@ -50,8 +60,9 @@ pub(super) struct Away {
     is_away: AtomicBool,
     /// The rank of this node, and how many there are.
     standing: AtomicU64,
-    /// Nodes, and the number of the beat that last told of each.
-    seen: Mutex<(u64, BTreeMap<String, u64>)>,
+    seen: Mutex<Seen>,
+    /// Microseconds: when Redis was last told that this node is there.
+    beaten_at: AtomicU64,
     /// Redis forgot what was counted, and has not been told of the parts of `granted` from this one on.
     owes_from: AtomicUsize,
     /// All that this node granted, wherever it was counted.
@@ -60,6 +71,7 @@ pub(super) struct Away {
     owed: MemoryCounters,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
 }
 
 impl Away {
@@ -68,7 +80,7 @@ impl Away {
         granted: MemoryCounters,
         metrics: &Arc<Metrics>,
         clock: &Arc<dyn Clock>,
-        entropy: &dyn Entropy,
+        entropy: &Arc<dyn Entropy>,
     ) -> Self {
         let mut name = [0; 16];
         entropy.fill(&mut name);
@@ -80,11 +92,13 @@ impl Away {
             is_away: AtomicBool::new(false),
             standing: AtomicU64::new(1),
             seen: Mutex::default(),
+            beaten_at: AtomicU64::new(0),
             owes_from: AtomicUsize::new(MemoryCounters::shards()),
             granted,
             owed: MemoryCounters::untold(clock.clone(), metrics.clone()),
             metrics: metrics.clone(),
             clock: clock.clone(),
+            entropy: entropy.clone(),
         }
     }
 
@@ -130,16 +144,19 @@ impl Away {
         }
     }
 
-    /// Whether there was a beat before. Nodes that a Redis started anew has not heard of yet are not gone: it is beats that count.
-    fn saw(&self, nodes: Vec<String>) -> bool {
+    /// Whether Redis has forgotten what it held at the beat before, however often that was asked. Nodes that a Redis started anew has not heard of yet are not gone:
+    /// it is beats that count.
+    fn saw(&self, set: String, nodes: Vec<String>) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.0 += 1;
-        let beat = seen.0;
-        seen.1.extend(nodes.into_iter().map(|node| (node, beat)));
-        seen.1.retain(|_, last| beat - *last <= SILENT_BEATS);
-        let rank = seen.1.keys().position(|node| *node == self.node).unwrap_or(0);
-        self.standing.store((rank as u64) << 32 | seen.1.len().max(1) as u64, Ordering::Release);
-        beat > 1
+        let Seen { beats, set: before, nodes: known } = &mut *seen;
+        *beats += 1;
+        known.extend(nodes.into_iter().map(|node| (node, *beats)));
+        known.retain(|_, last| *beats - *last <= SILENT_BEATS);
+        let rank = known.keys().position(|node| *node == self.node).unwrap_or(0);
+        self.standing.store((rank as u64) << 32 | known.len().max(1) as u64, Ordering::Release);
+        let has_forgotten = *beats > 1 && *before != set;
+        *before = set;
+        has_forgotten
     }
 
     fn standing(&self) -> (u32, u32) {
@@ -174,6 +191,10 @@ impl Away {
     }
 }
 
+fn micros(now: Duration) -> u64 {
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+}
+
 impl RedisCounters {
     /// One beat: for a server that is about to start, too, which must know how many share a limit before Redis goes away. Whether Redis was there all the while, and
     /// has forgotten nothing since the beat before.
@@ -182,13 +203,57 @@ impl RedisCounters {
     /// Redis does not answer, or nobody can write there.
     pub(in crate::store) async fn beat(&self) -> Result<bool, Unavailable> {
         let away = &self.away;
-        let arguments = vec![away.node.clone(), LIVES.as_millis().to_string()];
+        let began = away.clock.monotonic();
+        self.say_here().await?;
+        let took = away.clock.monotonic().saturating_sub(began);
+        if away.is_away() && took > MOST_WAIT {
+            let detail = format!("beat: an answer after {took:?}, and no request waits for longer than {MOST_WAIT:?}");
+            return Err(Unavailable { store: STORE, detail });
+        }
+        let mut was_away = false;
+        loop {
+            self.tell_granted().await?;
+            if !away.is_away() {
+                break;
+            }
+            was_away = true;
+            for _ in 0..PASSES {
+                if !self.tell_owed().await? {
+                    break;
+                }
+            }
+            if away.owes_from.load(Ordering::Acquire) < MemoryCounters::shards() {
+                // It forgot once more.
+                continue;
+            }
+            // Nobody spends them while it is away, and Redis may know nothing of them any more.
+            self.drop_leases();
+            away.is_away.store(false, Ordering::Release);
+            tracing::info!(redis = self.redis.name(), "limits are counted in Redis again");
+            break;
+        }
+        // What was granted while it was told, and by whoever was at it.
+        self.tell_owed().await?;
+        away.metrics.store_up(STORE, true);
+        away.metrics.limit_by_share(false);
+        Ok(!was_away)
+    }
+
+    async fn say_here(&self) -> Result<(), Unavailable> {
+        let away = &self.away;
+        let mut name = [0; 16];
+        away.entropy.fill(&mut name);
+        let set = format!("{:032x}", u128::from_be_bytes(name));
+        let arguments = vec![away.node.clone(), LIVES.as_millis().to_string(), set];
         let call = Call { script: &away.beat, keys: vec![NODES.to_owned()], arguments };
         let mut answers = self.redis.run_each::<Vec<String>>(STORE, "beat", &[call]).await?;
+        away.beaten_at.store(micros(away.clock.monotonic()), Ordering::Relaxed);
         let mut nodes = answers.pop().unwrap_or_default();
-        let was_known = !nodes.is_empty() && nodes.remove(0) == "1";
-        let has_forgotten = away.saw(nodes) && !was_known;
-        if has_forgotten {
+        if nodes.is_empty() {
+            return Err(Unavailable { store: STORE, detail: "beat: an answer that cannot be read".to_owned() });
+        }
+        let set = nodes.remove(0);
+        if away.saw(set, nodes) {
             tracing::warn!(
                 redis = self.redis.name(),
                 "Redis forgot what limits had counted: it is told what this node granted"
@@ -198,32 +263,32 @@ impl RedisCounters {
             away.owed.clear();
             away.owes_from.store(0, Ordering::Release);
         }
+        Ok(())
+    }
+
+    /// While much is told, or the others would take this node's part.
+    async fn still_here(&self) -> Result<(), Unavailable> {
+        let beaten_at = Duration::from_micros(self.away.beaten_at.load(Ordering::Relaxed));
+        if self.away.clock.monotonic().saturating_sub(beaten_at) < BEAT { Ok(()) } else { self.say_here().await }
+    }
+
+    /// From where it was told last; what fails is owed.
+    async fn tell_granted(&self) -> Result<(), Unavailable> {
+        let away = &self.away;
         loop {
-            let shard = away.owes_from.load(Ordering::Acquire);
+            let mut shard = away.owes_from.load(Ordering::Acquire);
             if shard >= MemoryCounters::shards() {
-                break;
+                return Ok(());
             }
-            let tallies = away.granted.export(shard, false);
-            away.owes_from.store(shard + 1, Ordering::Release);
-            self.tell(tallies).await?;
-        }
-        let was_away = away.is_away();
-        if was_away {
-            for _ in 0..PASSES {
-                if !self.tell_owed().await? {
-                    break;
-                }
+            let mut step = Vec::new();
+            while step.len() < STEP && shard < MemoryCounters::shards() {
+                step.extend(away.granted.export(shard, false));
+                shard += 1;
             }
-            // Nobody spends them while it is away, and Redis may know nothing of them any more.
-            self.drop_leases();
-            away.is_away.store(false, Ordering::Release);
-            tracing::info!(redis = self.redis.name(), "limits are counted in Redis again");
+            away.owes_from.store(shard, Ordering::Release);
+            self.tell(step).await?;
+            self.still_here().await?;
         }
-        // What was granted while it was told, and by whoever was at it.
-        self.tell_owed().await?;
-        away.metrics.store_up(STORE, true);
-        away.metrics.limit_by_share(false);
-        Ok(!was_away)
     }
 
     /// Whether there was anything to tell.
@@ -232,30 +297,42 @@ impl RedisCounters {
         if owed.is_empty() {
             return Ok(false);
         }
-        for shard in 0..MemoryCounters::shards() {
-            self.tell(owed.export(shard, true)).await?;
+        let mut shards = 0..MemoryCounters::shards();
+        loop {
+            let mut step = Vec::new();
+            while step.len() < STEP {
+                let Some(shard) = shards.next() else { break };
+                step.extend(owed.export(shard, true));
+            }
+            if step.is_empty() {
+                return Ok(true);
+            }
+            self.tell(step).await?;
+            self.still_here().await?;
         }
-        Ok(true)
     }
 
-    /// Step by step: no lock is held while Redis is asked. What it could not be told is owed; of a step that failed all, which is twice where some arrived, and stricter.
+    /// No lock is held while Redis is asked. What it could not be told is owed: where an answer was lost that is told twice, which is stricter.
     async fn tell(&self, tallies: Vec<(CounterKey, Tally)>) -> Result<(), Unavailable> {
-        let mut told = 0;
-        for step in tallies.chunks(STEP) {
-            let now = self.away.clock.monotonic();
-            let calls: Vec<Call<'_>> = step
-                .iter()
-                .filter(|(_, tally)| !tally.is_idle(now))
-                .map(|(key, tally)| self.restoring(*key, tally, now))
-                .collect();
-            let done: Result<Vec<i64>, Unavailable> = self.redis.run_each(STORE, "restore", &calls).await;
+        let now = self.away.clock.monotonic();
+        let told: Vec<_> = tallies.into_iter().filter(|(_, tally)| !tally.is_idle(now)).collect();
+        let calls: Vec<Call<'_>> = told.iter().map(|(key, tally)| self.restoring(*key, tally, now)).collect();
+        let tell = async |calls: &[Call<'_>]| self.redis.run_each::<i64>(STORE, "restore", calls).await.map(drop);
+        let done: Vec<Result<(), Unavailable>> = if self.redis.is_cluster() {
+            // Each lies on a server of its own, and what has arrived at one is not told again since another one is away.
+            join_all(calls.iter().map(|call| tell(std::slice::from_ref(call)))).await
+        } else {
+            vec![tell(&calls).await; calls.len()]
+        };
+        drop(calls);
+        let mut all = Ok(());
+        for ((key, tally), done) in told.into_iter().zip(done) {
             if let Err(error) = done {
-                tallies.into_iter().skip(told).for_each(|(key, tally)| self.away.owed.import(key, tally));
-                return Err(error);
+                self.away.owed.import(key, tally);
+                all = Err(error);
             }
-            told += step.len();
         }
-        Ok(())
+        all
     }
 
     /// A beat, and gives back what leases hold that nobody spent: where Redis was there all the while and knows of it.

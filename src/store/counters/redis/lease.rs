@@ -182,7 +182,10 @@ impl Leases {
     fn unspend(&self, ask: &Ask<'_>, now: Duration) {
         self.with_key(ask.key, |leases| {
             // Where it has ended meanwhile, it is lost until it leaves the window.
-            let lease = leases.get_mut(&ask.key).and_then(|of_key| of_key.iter_mut().find(|lease| lease.ends_at > now));
+            let lease = leases.get_mut(&ask.key).and_then(|of_key| {
+                // It may just have lost its last one.
+                of_key.iter_mut().find(|lease| lease.ends_at > now && lease.rates == *ask.rates)
+            });
             if let Some(lease) = lease {
                 lease.left += 1;
             }

@@ -166,7 +166,7 @@ impl RedisCounters {
         on_failure: OnFailure,
         metrics: &Arc<Metrics>,
         clock: &Arc<dyn Clock>,
-        entropy: &dyn Entropy,
+        entropy: &Arc<dyn Entropy>,
     ) -> Self {
         Self {
             redis: Redis::at(url, metrics.clone(), clock.clone()),
@@ -200,8 +200,7 @@ impl RedisCounters {
         let asked_at = self.clock.monotonic();
         let operation = mode.operation();
         let running = self.redis.run_each::<Vec<i64>>(STORE, operation, &calls);
-        let late = || Unavailable { store: STORE, detail: format!("{operation}: no answer within {MOST_WAIT:?}") };
-        let numbers = tokio::time::timeout(MOST_WAIT, running).await.map_err(|_| late())??;
+        let numbers = in_time(operation, running).await?;
         let strange = || Unavailable { store: STORE, detail: format!("{operation}: an answer that cannot be read") };
         let read: Option<Vec<Answers>> =
             numbers.iter().zip(groups).map(|(numbers, asks)| read(numbers, asks)).collect();
@@ -267,7 +266,8 @@ impl RedisCounters {
         let of_enforced = async {
             match enforced.is_empty() {
                 true => Ok(Answers { is_granted: true, of_asks: Vec::new() }),
-                false => self.take_all(&enforced).await,
+                // All of them together: in a cluster one is asked for after the other.
+                false => in_time("take", self.take_all(&enforced)).await,
             }
         };
         let (of_enforced, of_reporting) = tokio::join!(of_enforced, self.run(&reporting, Mode::Take));
@@ -294,6 +294,15 @@ impl RedisCounters {
         }
         self.away.take(asks)
     }
+}
+
+/// No request waits for longer.
+async fn in_time<T>(
+    operation: &'static str,
+    asking: impl Future<Output = Result<T, Unavailable>>,
+) -> Result<T, Unavailable> {
+    let late = || Unavailable { store: STORE, detail: format!("{operation}: no answer within {MOST_WAIT:?}") };
+    tokio::time::timeout(MOST_WAIT, asking).await.map_err(|_| late())?
 }
 
 fn refused_by(asks: &[Ask<'_>], allowances: &[Allowance]) -> Option<RefusedBy> {

@@ -4,7 +4,10 @@ use ::redis::aio::MultiplexedConnection;
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
-use crate::core::limit::{Tally, Unit};
+use crate::{
+    core::limit::{Tally, Unit},
+    ports::fakes::Stopped,
+};
 
 #[path = "../../../../tests/support/port.rs"]
 mod port;
@@ -183,4 +186,40 @@ async fn what_is_given_back_twice_is_given_once_and_never_more_than_was_taken() 
     assert_eq!(server.command(&["HEXISTS", "key", "ggone"]).await, "0");
     assert_eq!(given(&window).await, 0);
     assert_eq!(given(&["other", "2", "w", "60", "1", "100", "0"]).await, 0);
+}
+
+/// An answer may be lost, and a question sent twice: who asks again finds out all the same that Redis has forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_forgot_says_so_until_it_was_heard() {
+    let server = server::Redis::start().await;
+    let client = ::redis::Client::open(server.url()).unwrap();
+    let connection = client.get_multiplexed_async_connection().await.unwrap();
+    let beat = ::redis::Script::new(include_str!("scripts/beat.lua"));
+    let asked = async |node: &str, set: &str| -> Vec<String> {
+        beat.key("nodes").arg(node).arg(5_000).arg(set).invoke_async(&mut connection.clone()).await.unwrap()
+    };
+    assert_eq!(asked("a", "first").await, ["first", "a"]);
+    assert_eq!(asked("b", "second").await, ["first", "a", "b"]);
+    server.command(&["DEL", "nodes"]).await;
+    // This answer is lost.
+    asked("a", "third").await;
+    assert_eq!(asked("a", "fourth").await, ["third", "a"]);
+    assert_eq!(asked("b", "fifth").await, ["third", "a", "b"]);
+}
+
+#[test]
+fn what_was_spent_of_a_lease_goes_back_to_the_same_one() {
+    let leases = Leases::new(Arc::new(Stopped));
+    let plans = ["50000/minute", "100000/minute"].map(|rate| Rates::new(vec![rate.parse().unwrap()]).unwrap());
+    let [free, pro] =
+        [&plans[0], &plans[1]].map(|rates| Ask { limit: "chat", rates, key: CounterKey([1; 16]), reports_only: false });
+    let elsewhere = Ask { key: CounterKey([2; 16]), ..pro };
+    for ask in [&free, &pro] {
+        leases.hold(ask, Lease::new(ask.rates, 1, NOW, Duration::ZERO, Vec::new()));
+    }
+    assert!(leases.spend(&[free]).is_some());
+    assert!(leases.spend(&[pro, elsewhere]).is_none(), "there is no lease of the other limit");
+    assert!(leases.spend(&[free]).is_none(), "this one is used up");
+    assert!(leases.spend(&[pro]).is_some());
+    assert!(leases.spend(&[pro]).is_none());
 }
