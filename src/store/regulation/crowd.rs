@@ -6,8 +6,10 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Counter, Origin};
 use crate::core::{client_ip::bucket_of, regulation::By};
@@ -18,7 +20,7 @@ const MOST_WAITING: usize = 256;
 const MOST_KNOWN_WAITING: usize = 64;
 /// Of an address that ask the database or wait for a place.
 const MOST_ASKING: usize = 64;
-/// Of a known device: whoever has one must not be in the way of the others, which have few turns of their own.
+/// Of a known device.
 const MOST_ASKING_OF_DEVICE: usize = 8;
 /// New counters of a node between two cleanings.
 const MOST_FRESH: u64 = 50_000;
@@ -84,6 +86,42 @@ impl Drop for Standing<'_> {
             } else if let Some(there) = crowd.get_mut(id) {
                 *there = left;
             }
+        }
+    }
+}
+
+/// Known devices and places of one account, which ask the database one after the other: whoever has an account, and devices of their own, is in nobody's way but
+/// their own. Accounts that nobody asks for are not kept.
+#[derive(Default)]
+pub(super) struct Queues(Mutex<HashMap<String, Arc<Semaphore>>>);
+
+/// A place in an account's queue; whoever is at its head has the permit.
+pub(super) struct Queued<'q> {
+    queues: &'q Queues,
+    account: String,
+    head: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Queues {
+    /// Waits until nobody of this account is before them.
+    pub(super) async fn head_of(&self, account: &str) -> Queued<'_> {
+        let head = locked(&self.0).entry(account.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
+        // Before the wait: who goes away in it leaves nothing behind.
+        let mut queued = Queued { queues: self, account: account.to_owned(), head, permit: None };
+        // It is never closed.
+        queued.permit = queued.head.clone().acquire_owned().await.ok();
+        queued
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        let mut queues = locked(&self.queues.0);
+        drop(self.permit.take());
+        // Others are found by the same lock: this one and the map.
+        if Arc::strong_count(&self.head) <= 2 {
+            queues.remove(&self.account);
         }
     }
 }
@@ -154,6 +192,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use futures_util::FutureExt as _;
 
     use super::*;
     use crate::core::regulation::Budget;
@@ -227,5 +267,27 @@ mod tests {
         assert_eq!(fresh.admits("192.0.2.7".parse().ok()), Err(Full::Node));
         fresh.clear();
         assert_eq!(fresh.admits(None), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn threat_40_who_has_an_account_stands_in_the_way_of_that_account_alone() {
+        let queues = Queues::default();
+        let mallory = queues.head_of("mallory").await;
+        let mut behind: Vec<_> = (0..100).map(|_| Box::pin(queues.head_of("mallory"))).collect();
+        for one in &mut behind {
+            assert!(futures_util::poll!(one).is_pending());
+        }
+        let alice = Box::pin(queues.head_of("alice")).now_or_never();
+        assert!(alice.is_some(), "nobody of hers is before her");
+        drop(alice);
+        assert_eq!(locked(&queues.0).len(), 1);
+        // One who went away in between is waited for by nobody.
+        drop(behind.remove(0));
+        drop(mallory);
+        let next = behind.remove(0).now_or_never();
+        assert!(next.is_some() && futures_util::poll!(&mut behind[0]).is_pending());
+        drop(next);
+        drop(behind);
+        assert!(locked(&queues.0).is_empty(), "nothing is left of them");
     }
 }

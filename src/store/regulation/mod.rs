@@ -29,7 +29,7 @@ use tokio::sync::{
 };
 
 use self::{
-    crowd::{Crowd, Fresh, Full},
+    crowd::{Crowd, Fresh, Full, Queued, Queues},
     memory::Memory,
 };
 use super::database::{Database, Dialect, Guard};
@@ -71,8 +71,9 @@ pub(super) struct DatabaseRegulation {
     memory: Memory,
     /// Of the database: those who guess a name at once wait for each other there, and must leave connections to everybody else.
     turns: Semaphore,
-    /// Those of known devices and places, which wait behind no stranger.
+    /// Those of known devices and places, which wait behind no stranger; of one account one after the other.
     turns_of_known: Semaphore,
+    queues: Queues,
     crowd: Crowd,
     fresh: Fresh,
     /// Told the counters of a try that is settled.
@@ -199,6 +200,7 @@ impl DatabaseRegulation {
             memory: Memory::default(),
             turns: Semaphore::new(turns),
             turns_of_known: Semaphore::new(turns_of_known),
+            queues: Queues::default(),
             crowd: Crowd::default(),
             fresh: Fresh::default(),
             freed: broadcast::Sender::new(UNHEARD),
@@ -237,20 +239,27 @@ impl DatabaseRegulation {
         Barred::SlowDown(wait)
     }
 
-    async fn turn(&self, from: Origin) -> Result<SemaphorePermit<'_>, Barred> {
-        let turns = match from {
-            Origin::Known => &self.turns_of_known,
-            Origin::Stranger(_) => &self.turns,
+    /// The turns go first.
+    async fn turn(&self, counters: &Counters) -> Result<(SemaphorePermit<'_>, Option<Queued<'_>>), Barred> {
+        let (turns, account) = match counters.from {
+            Origin::Known => (&self.turns_of_known, counters.account.as_deref()),
+            Origin::Stranger(_) => (&self.turns, None),
+        };
+        let queued = match account {
+            Some(account) => {
+                Some(tokio::time::timeout(PLACE, self.queues.head_of(account)).await.map_err(|_| Barred::Busy)?)
+            }
+            None => None,
         };
         match tokio::time::timeout(TURN, turns.acquire()).await {
-            Ok(Ok(turn)) => Ok(turn),
+            Ok(Ok(turn)) => Ok((turn, queued)),
             Ok(Err(_)) | Err(_) => Err(Barred::Busy),
         }
     }
 
     /// A place at all counters or at none; `None`: others have them all, of whom nobody knows yet what they are.
     async fn take(&self, counters: &Counters) -> Result<Option<Timestamp>, Barred> {
-        let _turn = self.turn(counters.from).await?;
+        let _turn = self.turn(counters).await?;
         match self.database.run(STORE, "take", self.taken(counters)).await? {
             Took::Place(until) => Ok(Some(until)),
             Took::NoPlace => Ok(None),
