@@ -167,6 +167,7 @@ pub struct Server {
     pub drain: Duration,
     pub drain_delay: Duration,
     pub source_limit: Option<SourceRate>,
+    pub connections: ConnectionBounds,
 }
 
 #[derive(Debug, Clone)]
@@ -187,6 +188,22 @@ pub struct TlsFiles {
 pub struct CertificateFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
+}
+
+/// How many connections are held at once, at all listeners but admin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionBounds {
+    pub all: u32,
+    /// `None`: one source may hold all.
+    pub per_source: Option<u32>,
+}
+
+impl ConnectionBounds {
+    /// Of one source where nothing is said: it takes eight to shut others out.
+    #[must_use]
+    pub fn share_of(all: u32) -> u32 {
+        (all / 8).max(1)
+    }
 }
 
 /// `N/unit burst B`.
