@@ -42,7 +42,10 @@ pub use self::{
     postgres_url::PostgresUrl,
     quantity::{duration, moment},
     redis_url::{RedisKind, RedisLogin, RedisUrl},
-    sections::notifier::{MailWay, Notifier, SmtpServer, SmtpTls},
+    sections::{
+        connections::ConnectionBounds,
+        notifier::{MailWay, Notifier, SmtpServer, SmtpTls},
+    },
 };
 
 mod cases_file;
@@ -188,22 +191,6 @@ pub struct TlsFiles {
 pub struct CertificateFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
-}
-
-/// How many connections are held at once, at all listeners but admin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionBounds {
-    pub all: u32,
-    /// `None`: one source may hold all.
-    pub per_source: Option<u32>,
-}
-
-impl ConnectionBounds {
-    /// Of one source where nothing is said: it takes eight to shut others out.
-    #[must_use]
-    pub fn share_of(all: u32) -> u32 {
-        (all / 8).max(1)
-    }
 }
 
 /// `N/unit burst B`.

@@ -94,10 +94,6 @@ fn faults_of_meaning() {
         "portal: { url: \"https://auth.example.com\" }\nsession: { cookies: [ { domain: example.com } ] }\nserver: { listeners: [ { address: \"127.0.0.1:1\", serves: forward_auth } ] }",
         "server: { trusted_proxies: [nobody], source_limit: 5, drain: 30 }",
         "server: { trusted_proxies: [nobody], source_limit: lots, drain: \"30\" }",
-        "server: { connections: 0, source_connections: 0 }",
-        "server: { connections: many, source_connections: many }",
-        "server: { connections: none, source_connections: -1 }",
-        "server: { connections: -1, source_connections: [1] }",
         "portal: { url: \"https://auth.example.com\", path: /_postern }",
         "portal: { url: \"https://auth.example.com\" }",
         "portal: { path: /_postern }\nsession: { cookies: [ { domain: example.com } ] }",
@@ -261,7 +257,6 @@ fn defaults_are_the_contracts() {
     assert_eq!(server.drain, Duration::from_secs(30));
     assert_eq!(server.drain_delay, Duration::ZERO);
     assert_eq!(server.source_limit, Some(SourceRate { count: 2000, per: Duration::from_secs(1), burst: 5000 }));
-    assert_eq!(server.connections, ConnectionBounds { all: 16_384, per_source: Some(2048) });
     assert_eq!(storage.database, DatabaseAddress::Sqlite("data/postern.db".into()));
     assert_eq!(storage.key_file, Path::new("data/postern.key"));
     assert_eq!(*users, UsersSource::Database);
@@ -287,25 +282,6 @@ fn defaults_are_the_contracts() {
             "postern_session",
         ]
     );
-}
-
-#[test]
-fn one_source_may_hold_an_eighth_of_all_connections_unless_it_is_said() {
-    let read = |keys: &str| {
-        let loaded =
-            load_text(&format!("{GOOD}server: {{ {keys} }}"), &[RULES]).unwrap_or_else(|fault| panic!("{fault}"));
-        let bounds = loaded.settings.server.connections;
-        (
-            bounds.all,
-            bounds.per_source,
-            loaded.warnings.iter().any(|warning| warning.message.contains("one source may")),
-        )
-    };
-    assert_eq!(read("connections: 800"), (800, Some(100), false));
-    assert_eq!(read("connections: 5"), (5, Some(1), false));
-    assert_eq!(read("source_connections: 7"), (16_384, Some(7), false));
-    assert_eq!(read("connections: 800, source_connections: none"), (800, None, false));
-    assert_eq!(read("connections: 800, source_connections: 800"), (800, Some(800), true));
 }
 
 #[test]

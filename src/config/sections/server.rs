@@ -6,10 +6,16 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{RawAuthorization, duration, headers::templates, origins};
+use super::{
+    RawAuthorization,
+    connections::{self, RawSourceConnections},
+    duration,
+    headers::templates,
+    origins,
+};
 use crate::{
     config::{
-        CertificateFiles, ConnectionBounds, Listener, NamedFile, Server, SourceRate, TlsFiles,
+        CertificateFiles, Listener, NamedFile, Server, SourceRate, TlsFiles,
         error::{Report, Trail},
         quantity,
     },
@@ -19,7 +25,6 @@ use crate::{
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9900);
 const EDGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 const SOURCE_LIMIT: SourceRate = SourceRate { count: 2000, per: Duration::from_secs(1), burst: 5000 };
-const CONNECTIONS: u32 = 16_384;
 
 /// Listeners, whom they believe, and how the program ends.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -48,14 +53,6 @@ pub(in crate::config) struct RawServer {
     /// Connections of one source address at once, IPv6 by /64 (default an eighth of `connections`), or `none`. Trusted proxies are exempt.
     #[schemars(example = &2048)]
     source_connections: Option<RawSourceConnections>,
-}
-
-/// A number, or `none`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum RawSourceConnections {
-    Number(i64),
-    Word(String),
 }
 
 /// One address to listen on.
@@ -152,42 +149,9 @@ pub(in crate::config) fn server(report: &mut Report, raw: &RawServer) -> (Server
     };
     let drain = duration(report, &at.key("drain"), raw.drain.as_deref(), Duration::from_secs(30), false);
     let drain_delay = duration(report, &at.key("drain_delay"), raw.drain_delay.as_deref(), Duration::ZERO, false);
-    let connections = connections(report, &at, raw);
+    let connections = connections::bounds(report, &at, raw.connections, raw.source_connections.as_ref());
     let server = Server { listeners: reading.listeners, admin, drain, drain_delay, source_limit, connections };
     (server, reading.sites)
-}
-
-fn connections(report: &mut Report, at: &Trail, raw: &RawServer) -> ConnectionBounds {
-    let all = raw.connections.unwrap_or(CONNECTIONS);
-    if all == 0 {
-        report.fault(&at.key("connections"), "0 connections let nobody in; write for example `16384`");
-    }
-    let at = at.key("source_connections");
-    let per_source = match &raw.source_connections {
-        None => Some(ConnectionBounds::share_of(all)),
-        Some(raw) => report.take(&at, source_connections(raw)).flatten(),
-    };
-    if raw.source_connections.is_some() && per_source.is_some_and(|per_source| per_source >= all) {
-        let message =
-            format!("one source may hold all {all} connections (`server.connections`); write a smaller number");
-        report.warn(&at, message);
-    }
-    ConnectionBounds { all, per_source }
-}
-
-fn source_connections(raw: &RawSourceConnections) -> Result<Option<u32>, String> {
-    let number = match raw {
-        RawSourceConnections::Number(number) => *number,
-        RawSourceConnections::Word(word) if word == "none" => return Ok(None),
-        RawSourceConnections::Word(word) => {
-            return Err(format!("`{word}` is no number of connections; write for example `2048`, or `none`"));
-        }
-    };
-    match u32::try_from(number) {
-        Ok(0) => Err("0 connections let nobody in; write for example `2048`, or `none` for no limit".to_owned()),
-        Ok(number) => Ok(Some(number)),
-        Err(_) => Err(format!("`{number}` is no number of connections; write for example `2048`, or `none`")),
-    }
 }
 
 struct Listeners {
