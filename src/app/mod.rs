@@ -1,5 +1,6 @@
 //! The composition root: the only place that picks adapters and puts the parts together. `lifecycle` runs what is built here.
 
+mod descriptors;
 pub mod echo;
 mod tls;
 
@@ -23,7 +24,7 @@ use crate::{
     core::{request::Role, site::CurrentSite, time::Timestamp, tokens::TokenSettings},
     edge::{self, Edge},
     forward_auth::{self, ForwardAuth},
-    gate::{Foreign, Gate, in_flight::InFlight},
+    gate::{Foreign, Gate, connections::Connections, in_flight::InFlight},
     identity::{hand_over::HandingOver, notice::Notices, passwords::PasswordDoor, sign_in::SignIn},
     lifecycle,
     observe::{access_log::AccessLog, metrics::Metrics, readiness::Readiness},
@@ -32,6 +33,8 @@ use crate::{
     store,
 };
 use tls::Certificates;
+
+pub(crate) use descriptors::bound;
 
 // What the commands use of the stores.
 pub use crate::{
@@ -63,6 +66,7 @@ pub struct Server {
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) access_log: Arc<AccessLog>,
     pub(crate) in_flight: InFlight,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) drain: std::time::Duration,
     pub(crate) drain_delay: std::time::Duration,
     /// Listeners stop accepting.
@@ -268,6 +272,8 @@ impl Server {
         let portal = portal::router(Arc::new(portal_of(&stores, &gate, &passwords, &metrics)));
 
         let in_flight = InFlight::default();
+        let connections = Arc::new(Connections::new(Arc::clone(&stores.clock), Arc::clone(&metrics)));
+        bound(&connections, settings.server.connections);
         let (stop_listening, stopping) = watch::channel(false);
         let (stop_all, ending) = watch::channel(false);
         let edge = Arc::new(Edge {
@@ -277,6 +283,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             access_log: Arc::clone(&access_log),
             in_flight: in_flight.clone(),
+            connections: Arc::clone(&connections),
             streams: edge::Streams::default(),
         });
         let forward_auth = Arc::new(ForwardAuth {
@@ -286,6 +293,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             access_log: Arc::clone(&access_log),
             in_flight: in_flight.clone(),
+            connections: Arc::clone(&connections),
             stranger_logged_at: AtomicI64::new(0),
         });
         let mut background = vec![
@@ -328,6 +336,7 @@ impl Server {
             readiness,
             access_log,
             in_flight,
+            connections,
             drain,
             drain_delay,
             stop_listening,

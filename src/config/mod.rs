@@ -42,7 +42,10 @@ pub use self::{
     postgres_url::PostgresUrl,
     quantity::{duration, moment},
     redis_url::{RedisKind, RedisLogin, RedisUrl},
-    sections::notifier::{MailWay, Notifier, SmtpServer, SmtpTls},
+    sections::{
+        connections::ConnectionBounds,
+        notifier::{MailWay, Notifier, SmtpServer, SmtpTls},
+    },
 };
 
 mod cases_file;
@@ -167,6 +170,7 @@ pub struct Server {
     pub drain: Duration,
     pub drain_delay: Duration,
     pub source_limit: Option<SourceRate>,
+    pub connections: ConnectionBounds,
 }
 
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! Accepts connections on our own runtime, without pingora's `Server` (which sleeps through its grace period and calls
 //! `process::exit`). Called by `serve` alone. Bounds what a connection may cost before a request is understood:
-//! how many there are, how long a header may take, how large it is on HTTP/2.
+//! how many there are (`places`), how long a header may take, how large it is on HTTP/2.
 
 use std::{
     any::Any,
@@ -27,7 +27,7 @@ use pingora::{
     services::{Service as _, listening::Service},
 };
 use tokio::{
-    sync::{Semaphore, oneshot, watch},
+    sync::{oneshot, watch},
     time::{Instant, Sleep, sleep, timeout},
 };
 
@@ -37,11 +37,10 @@ use super::{
     Edge, Tls,
     head::{self, Head},
     line::{Line, until_ended},
+    places::Places,
     service::Proxy,
 };
 
-/// Connections a listener holds at once; one more is closed at once, so that no flood takes every descriptor.
-const MAX_CONNECTIONS: usize = 16_384;
 /// From the connection to the end of the first request's header.
 const FIRST_HEADER: Duration = Duration::from_secs(30);
 /// From the last answer to the end of the next request's header: the idle time of a kept connection included. More than the
@@ -67,16 +66,25 @@ pub(super) async fn run(
         }
     };
     let names = tls.as_ref().map(|tls| Arc::clone(&tls.names));
-    let door = Door { proxy: Arc::new(proxy(edge, index, names)), free: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
-    let mut service = Service::new(format!("edge {address}"), door);
-    match tls.map(settings).transpose() {
-        Ok(Some(settings)) => service.add_tls_with_settings(&address, None, settings),
-        Ok(None) => service.add_tcp(&address),
+    let places = Places { edge: Arc::clone(&edge), listener: index };
+    let proxy = Arc::new(proxy(edge, index, names));
+    let mut service = match tls.map(settings).transpose() {
+        Ok(Some(settings)) => {
+            let mut service = Service::new(format!("edge {address}"), Door { proxy, places: None });
+            service.endpoints().set_pre_tls_callback(Arc::new(places));
+            service.add_tls_with_settings(&address, None, settings);
+            service
+        }
+        Ok(None) => {
+            let mut service = Service::new(format!("edge {address}"), Door { proxy, places: Some(places) });
+            service.add_tcp(&address);
+            service
+        }
         Err(error) => {
             tracing::error!(%error, %address, "TLS of a listener cannot be set up");
             return;
         }
-    }
+    };
     let mut sockets = Fds::new();
     sockets.add(address, socket.into_raw_fd());
     let sockets: ListenFds = Arc::new(sockets.into());
@@ -120,20 +128,23 @@ impl TlsAccept for NameKept {
     }
 }
 
-/// Counts connections, and reads the head of each HTTP/1 request under one deadline. On HTTP/2 the first request must come within
+/// Reads the head of each HTTP/1 request under one deadline. On HTTP/2 the first request must come within
 /// that time, and `h2_idle_timeout` bounds the rest.
 struct Door {
     proxy: Arc<HttpProxy<Proxy>>,
-    free: Arc<Semaphore>,
+    /// `None` over TLS, where each connection got its place before the handshake.
+    places: Option<Places>,
 }
 
 #[async_trait]
 impl ServerApp for Door {
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let Ok(_place) = Arc::clone(&self.free).try_acquire_owned() else {
-            tracing::debug!("too many connections: one was closed");
-            return None;
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _place = match &self.places {
+            Some(places) => Some(places.enter(stream.get_socket_digest().as_deref())?),
+            None => None,
         };
+        // Closed before its place is given back.
+        let mut stream = stream;
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             return self.http2(stream, shutdown).await;
         }

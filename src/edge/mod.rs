@@ -1,6 +1,6 @@
 //! The role `edge`: the reverse proxy itself, and the only folder that knows pingora.
 //!
-//! A request walks through it like this: `listener` accepts, `head` reads, `service` has the phases, `facts` reads what came, the gate decides,
+//! A request walks through it like this: `listener` accepts as many as `places` has room for, `head` reads, `service` has the phases, `facts` reads what came, the gate decides,
 //! `forward` passes it on or `respond` answers; `bridge` hands over to the portal. `streams` ends what is open once its session is over. Nothing here decides who may pass, and
 //! without a `Permit` from the gate no upstream is chosen.
 
@@ -12,6 +12,7 @@ mod head;
 mod line;
 mod listener;
 mod names;
+mod places;
 mod respond;
 mod service;
 mod streams;
@@ -24,7 +25,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     core::{certificate::CertificateNames, site::CurrentSite},
-    gate::{Gate, in_flight::InFlight},
+    gate::{Gate, connections::Connections, in_flight::InFlight},
     observe::{access_log::AccessLog, metrics::Metrics},
 };
 
@@ -38,6 +39,7 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
     pub in_flight: InFlight,
+    pub connections: Arc<Connections>,
     pub streams: Streams,
 }
 

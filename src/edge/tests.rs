@@ -22,7 +22,7 @@ use crate::{
         route::{Server, Upstream, UpstreamTimeouts},
         site::Site,
     },
-    gate::{Gate, in_flight::InFlight},
+    gate::{Gate, connections::Connections, in_flight::InFlight},
     observe::{
         access_log::{AccessLog, Sink},
         metrics::Metrics,
@@ -69,6 +69,7 @@ fn edge(stores: &Arc<Stores>, servers: Vec<Server>) -> Arc<Edge> {
         entropy: Arc::new(Zeroes),
         metrics: Arc::clone(&metrics),
     };
+    let connections = Arc::new(Connections::new(Arc::new(Stopped), Arc::clone(&metrics)));
     let portal = axum::Router::new()
         .route("/", axum::routing::get(|| async { "portal" }))
         .route("/auth/login", axum::routing::post(|body: String| async { body }));
@@ -79,6 +80,7 @@ fn edge(stores: &Arc<Stores>, servers: Vec<Server>) -> Arc<Edge> {
         metrics,
         access_log: Arc::new(AccessLog::open(&Sink::Off, true).unwrap()),
         in_flight: InFlight::default(),
+        connections,
         streams: Streams::default(),
     })
 }

@@ -22,7 +22,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{AcquireError, Semaphore, watch},
+    sync::watch,
     time,
 };
 use tokio_rustls::TlsAcceptor;
@@ -30,8 +30,6 @@ use tokio_rustls::TlsAcceptor;
 use super::{ForwardAuth, Tls, deadline::KeptTimer, service::Connection};
 use crate::core::certificate::CertificateNames;
 
-/// Connections at once; one more waits in the kernel's queue.
-const MOST_CONNECTIONS: usize = 16_384;
 /// Over the whole header section of a request; more is 431.
 const MOST_HEADER_BYTES: usize = 64 * 1024;
 const MOST_HEADERS: usize = 200;
@@ -60,19 +58,14 @@ pub(super) async fn run(
     };
     let server = Arc::new(server());
     let tls = tls.map(|tls| (TlsAcceptor::from(tls.config), tls.names));
-    let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     loop {
-        // The semaphore is never closed.
-        let accepting =
-            async { Ok::<_, AcquireError>((Arc::clone(&connections).acquire_owned().await?, listener.accept().await)) };
-        let (place, stream, peer) = tokio::select! {
+        let (stream, peer) = tokio::select! {
             biased;
             () = told_to_stop(&mut shutdown) => break,
-            accepted = accepting => match accepted {
-                Err(_) => break,
-                Ok((place, Ok((stream, peer)))) => (place, stream, peer),
-                Ok((_, Err(error))) => {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
                     // Out of file descriptors, most likely: accepting again at once would spin.
                     tracing::warn!(%error, "a connection could not be accepted");
                     time::sleep(Duration::from_millis(50)).await;
@@ -80,11 +73,14 @@ pub(super) async fn run(
                 }
             },
         };
+        let is_exempt = forward_auth.site.load().listener(index).is_some_and(|here| here.trusts(peer.ip()));
+        // Before the handshake: one too many is closed by being dropped.
+        let Some(place) = forward_auth.connections.enter(Some(peer.ip()), is_exempt) else { continue };
         let (forward_auth, server, tls, watcher) =
             (Arc::clone(&forward_auth), Arc::clone(&server), tls.clone(), graceful.watcher());
         tokio::spawn(async move {
+            let _place = place;
             connection(forward_auth, index, &server, tls, watcher, stream, peer).await;
-            drop(place);
         });
     }
     drop(listener);

@@ -17,7 +17,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     core::{certificate::CertificateNames, site::CurrentSite},
-    gate::{Gate, in_flight::InFlight},
+    gate::{Gate, connections::Connections, in_flight::InFlight},
     observe::{access_log::AccessLog, metrics::Metrics},
 };
 
@@ -29,6 +29,7 @@ pub struct ForwardAuth {
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
     pub in_flight: InFlight,
+    pub connections: Arc<Connections>,
     /// When a stranger was last told off in the log, in Unix milliseconds: a flood of them must not flood the log.
     pub stranger_logged_at: AtomicI64,
 }

@@ -4,6 +4,7 @@
 //! knows a framework or a driver, and on a cached session nothing here waits (DESIGN, invariant 3).
 
 mod basic;
+pub mod connections;
 mod credential;
 mod foreign;
 pub mod hold;

@@ -199,6 +199,7 @@ impl Server {
         }
         self.stores.geo.swap(countries);
         self.stores.configure(&settings);
+        crate::app::bound(&self.connections, settings.server.connections);
         self.drain = settings.server.drain;
         self.drain_delay = settings.server.drain_delay;
         self.sources = loaded.sources;

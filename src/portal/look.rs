@@ -1,6 +1,9 @@
 //! How pages look: the one style sheet, the accent colour of the configuration made readable, our mark. Pure; used for the
 //! portal's own pages and for those that the edge shows on an application's host, so everything is inline.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest as _, Sha256};
 
@@ -19,15 +22,54 @@ const READABLE: f64 = 4.5;
 /// The parts of a page's head.
 pub(super) struct Shell {
     pub(super) brand: String,
-    pub(super) style: String,
-    pub(super) mark: String,
+    pub(super) style: Arc<str>,
+    pub(super) mark: Arc<str>,
+    style_source: Arc<str>,
     /// URL of the icon; none on pages shown on an application's host.
     pub(super) icon: Option<String>,
 }
 
 impl Shell {
     pub(super) fn new(title: &str, accent: &str, icon: Option<String>) -> Self {
-        let accent = Colour::parse(accent).unwrap_or(FALLBACK);
+        let Dress { style, style_source, mark, .. } = &*Dress::of(Colour::parse(accent).unwrap_or(FALLBACK));
+        Self {
+            brand: title.to_owned(),
+            style: Arc::clone(style),
+            mark: Arc::clone(mark),
+            style_source: Arc::clone(style_source),
+            icon,
+        }
+    }
+
+    /// `'sha256-…'` of the inline style (CSP3 §6.7.3).
+    pub(super) fn style_source(&self) -> Arc<str> {
+        Arc::clone(&self.style_source)
+    }
+}
+
+/// What an accent makes of the style sheet and the mark. Worked out when it is first asked for, since it is the same on every page, and a flood of page
+/// loads that are told to slow down must not cost more than to let them pass.
+struct Dress {
+    accent: Colour,
+    style: Arc<str>,
+    style_source: Arc<str>,
+    mark: Arc<str>,
+}
+
+/// There is one accent, until a reload brings another.
+static LAST: ArcSwapOption<Dress> = ArcSwapOption::const_empty();
+
+impl Dress {
+    fn of(accent: Colour) -> Arc<Self> {
+        if let Some(last) = LAST.load_full().filter(|last| last.accent == accent) {
+            return last;
+        }
+        let made = Arc::new(Self::make(accent));
+        LAST.store(Some(Arc::clone(&made)));
+        made
+    }
+
+    fn make(accent: Colour) -> Self {
         let style = format!(
             ":root{{--accent:{};--on-accent:{};--link-light:{};--link-dark:{}}}{}",
             accent.css(),
@@ -36,12 +78,8 @@ impl Shell {
             accent.readable_on(DARK).css(),
             STYLE.trim()
         );
-        Self { brand: title.to_owned(), style, mark: drawn(accent, true), icon }
-    }
-
-    /// `'sha256-…'` of the inline style (CSP3 §6.7.3).
-    pub(super) fn style_source(&self) -> String {
-        format!("'sha256-{}'", STANDARD.encode(Sha256::digest(self.style.as_bytes())))
+        let style_source = format!("'sha256-{}'", STANDARD.encode(Sha256::digest(style.as_bytes())));
+        Self { accent, style: style.into(), style_source: style_source.into(), mark: drawn(accent, true).into() }
     }
 }
 
@@ -55,7 +93,7 @@ fn drawn(accent: Colour, is_inline: bool) -> String {
     if is_inline { mark.replacen("<svg ", "<svg aria-hidden=\"true\" focusable=\"false\" ", 1) } else { mark }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Colour([u8; 3]);
 
 impl Colour {
@@ -124,6 +162,16 @@ mod tests {
             assert!(colour.contrast(colour.ink()) >= 4.4, "{accent}");
             assert!(colour.readable_on(LIGHT).contrast(LIGHT) >= READABLE, "{accent}");
             assert!(colour.readable_on(DARK).contrast(DARK) >= READABLE, "{accent}");
+        }
+    }
+
+    #[test]
+    fn each_accent_has_its_own_style_and_the_hash_of_that() {
+        for accent in ["#000000", "#1f4f8f", "#1f4f8f", "#000000"] {
+            let shell = Shell::new("x", accent, None);
+            assert!(shell.style.contains(&format!("--accent:{accent};")) && shell.mark.contains(accent), "{accent}");
+            let hash = STANDARD.encode(Sha256::digest(shell.style.as_bytes()));
+            assert_eq!(*shell.style_source(), *format!("'sha256-{hash}'"), "{accent}");
         }
     }
 

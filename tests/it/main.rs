@@ -14,6 +14,7 @@ mod browser;
 mod cli;
 mod commands;
 mod config_errors;
+mod connections;
 mod cookie_domains;
 mod drain;
 mod fleet;

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::core::target::EncodedSlashes;
 
+pub(super) mod connections;
 pub(super) mod geo;
 pub(super) mod headers;
 pub(super) mod log;

@@ -6,7 +6,13 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{RawAuthorization, duration, headers::templates, origins};
+use super::{
+    RawAuthorization,
+    connections::{self, RawSourceConnections},
+    duration,
+    headers::templates,
+    origins,
+};
 use crate::{
     config::{
         CertificateFiles, Listener, NamedFile, Server, SourceRate, TlsFiles,
@@ -41,6 +47,12 @@ pub(in crate::config) struct RawServer {
     /// Requests from one source address, before any look-up (default `2000/second burst 5000`), or `none`.
     #[schemars(example = &"2000/second burst 5000")]
     source_limit: Option<String>,
+    /// Connections held at once, at all listeners but admin (default 16384); one more is closed at once.
+    #[schemars(example = &16_384)]
+    connections: Option<u32>,
+    /// Connections of one source address at once, IPv6 by /64 (default an eighth of `connections`), or `none`. Trusted proxies are exempt.
+    #[schemars(example = &2048)]
+    source_connections: Option<RawSourceConnections>,
 }
 
 /// One address to listen on.
@@ -137,7 +149,8 @@ pub(in crate::config) fn server(report: &mut Report, raw: &RawServer) -> (Server
     };
     let drain = duration(report, &at.key("drain"), raw.drain.as_deref(), Duration::from_secs(30), false);
     let drain_delay = duration(report, &at.key("drain_delay"), raw.drain_delay.as_deref(), Duration::ZERO, false);
-    let server = Server { listeners: reading.listeners, admin, drain, drain_delay, source_limit };
+    let connections = connections::bounds(report, &at, raw.connections, raw.source_connections.as_ref());
+    let server = Server { listeners: reading.listeners, admin, drain, drain_delay, source_limit, connections };
     (server, reading.sites)
 }
 

@@ -83,6 +83,7 @@ fn started_with(change: impl FnOnce(&mut Site), tls: Option<Tls>) -> Running {
         slowly.began.notify_one();
         slowly.may_end.notified().await;
     };
+    let connections = Arc::new(Connections::new(Arc::new(Stopped), Arc::clone(&metrics)));
     let portal = axum::Router::new()
         .route("/", get(|request: Request| async move { arrived(&request) }))
         .route("/.well-known/jwks.json", get(|| async { "keys" }))
@@ -96,6 +97,7 @@ fn started_with(change: impl FnOnce(&mut Site), tls: Option<Tls>) -> Running {
         metrics: Arc::clone(&metrics),
         access_log: Arc::new(AccessLog::open(&Sink::Off, true).unwrap()),
         in_flight: InFlight::default(),
+        connections,
         stranger_logged_at: AtomicI64::new(0),
     });
     let held = TcpSocket::new_v4().unwrap();

@@ -46,6 +46,8 @@ pub struct Metrics {
     cookie_conflicts: IntCounter,
     store_up: IntGaugeVec,
     store_duration: HistogramVec,
+    connections_open: IntGauge,
+    connections_refused: IntCounterVec,
     upstream_requests: IntCounterVec,
     headers_stripped: IntCounter,
     reloads: IntCounterVec,
@@ -137,6 +139,19 @@ impl Metrics {
                 "store_operation_duration_seconds",
                 "Time a store takes to answer.",
                 &["store", "operation"],
+            )?,
+            connections_open: registered(
+                to,
+                IntGauge::with_opts(opts(
+                    "connections_open",
+                    "Connections that clients hold, at all listeners but admin.",
+                ))?,
+            )?,
+            connections_refused: counters(
+                to,
+                "connections_refused_total",
+                "Connections closed at once, by what was full.",
+                &["why"],
             )?,
             upstream_requests: counters(
                 to,
@@ -271,6 +286,19 @@ impl Metrics {
 
     pub fn store_operation(&self, store: &'static str, operation: &'static str, took: Duration) {
         self.store_duration.with_label_values(&[store, operation]).observe(took.as_secs_f64());
+    }
+
+    pub fn connection_opened(&self) {
+        self.connections_open.inc();
+    }
+
+    pub fn connection_closed(&self) {
+        self.connections_open.dec();
+    }
+
+    /// `connections_refused_total{why}`; why: `source`, `all`.
+    pub fn connection_refused(&self, why: &'static str) {
+        self.connections_refused.with_label_values(&[why]).inc();
     }
 
     pub fn upstream_request(&self, upstream: &str, server: &str, status: StatusCode) {

@@ -20,6 +20,7 @@ fn names_and_labels_are_those_of_the_contract() {
     metrics.restart_needed(&["storage"]);
     metrics.audit_event("sign_in");
     metrics.stream_ended("session");
+    metrics.connection_refused("source");
     metrics.limits.counted("chat", "limited");
     let mut lines: Vec<String> = metrics
         .registry
@@ -42,6 +43,8 @@ fn names_and_labels_are_those_of_the_contract() {
     postern_config_last_reload_success_timestamp_seconds{}
     postern_config_reload_total{status}
     postern_config_restart_needed{setting}
+    postern_connections_open{}
+    postern_connections_refused_total{why}
     postern_decision_duration_seconds{}
     postern_decisions_total{rule,verdict}
     postern_headers_stripped_total{}
