@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, process::Output};
 use serde_json::{Value, json};
 
 use crate::harness::{
+    fleet::api_token,
     redis::Redis,
     server::{POLICIES, Role, Server, Setup, feed},
     upstream::Upstream,
@@ -134,6 +135,29 @@ async fn what_was_used_is_told_before_and_after_a_refusal() {
     );
     assert!(text(&server, "header:x-tenant=acme").contains("a request passes now, and is reported: by 1/hour"));
     assert_eq!(only(&server, &["header:X-Tenant"]).1, 1, "of all who sent none, and beyond the limit nothing is taken");
+}
+
+#[tokio::test]
+async fn sessions_and_tokens_are_named_as_lists_show_them() {
+    let upstream = Upstream::start().await;
+    let limits = "limits:\n  - { name: chat, match: { path: /members/** }, key: token, rates: [3/hour] }\n";
+    let server = Setup::with(&upstream).policies(&format!("{POLICIES}{limits}")).start().await;
+    let alice = server.sign_in("alice").await;
+    let token = api_token(&server, "bob");
+    let list: Value = serde_json::from_str(&server.run(&["token", "list", "--format", "json"])).expect("JSON");
+    let id = list[0]["id"].as_str().expect("an id");
+    let by_session = Request::get("/members/x").cookie(alice.gate.clone());
+    let by_token = Request::get("/members/x").header("Authorization", token);
+    for (request, times) in [(by_session, 1), (by_token, 2)] {
+        for _ in 0..times {
+            assert_eq!(server.ask(Role::ForwardAuth, &request).await.status, 200);
+        }
+    }
+    for (key, id, used) in [("session", alice.session_id.as_str(), 1), ("token", id, 2)] {
+        assert_eq!(only(&server, &[&format!("{key}:{id}")]), chat(used, false));
+        assert_eq!(only(&server, &[id]), chat(used, false), "whatever it may be");
+    }
+    assert_eq!(only(&server, &["user:bob"]), chat(0, false), "whoever has neither");
 }
 
 #[tokio::test]

@@ -90,8 +90,9 @@ fn counted(number: usize, one: &str, many: &str) -> String {
 
 impl Report {
     fn at(&self, wait: Duration) -> String {
-        let at = self.now.after(Duration::from_secs(seconds(wait)));
-        jiff::Timestamp::from_second(at.unix_seconds()).map(|at| at.to_string()).unwrap_or_default()
+        // Never before it is over.
+        let second = self.now.after(wait).unix_millis().saturating_add(999).div_euclid(1_000);
+        jiff::Timestamp::from_second(second).map(|at| at.to_string()).unwrap_or_default()
     }
 
     pub(super) fn json(&self) -> Value {
