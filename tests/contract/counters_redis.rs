@@ -16,8 +16,8 @@ use crate::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-const BY_SHARE: &str = "postern_rate_limit_by_share 1";
-const BY_REDIS: &str = "postern_rate_limit_by_share 0";
+const BY_SHARE: &str = "\npostern_rate_limit_by_share 1\n";
+const BY_REDIS: &str = "\npostern_rate_limit_by_share 0\n";
 
 /// How many are granted until one is refused.
 async fn all_there_is(node: &Node, rates: &Rates, key: CounterKey) -> usize {

@@ -4,8 +4,8 @@
 //! It must never change anything, and never tell a secret: a question names hashes of keys, an answer numbers. Whoever may open the socket (0600) asks as the
 //! server's own user.
 //!
-//! One connection is one question and one answer, each a line of JSON. Bounded by construction: so many connections at once ([`MOST_AT_ONCE`]), each so long
-//! ([`MOST_TIME`]), a question so large ([`MOST_BYTES`]), so many keys ([`MOST_ASKS`]).
+//! One connection is one question and one answer, each a line of JSON. Bounded by construction: so many connections at once (`MOST_AT_ONCE`), each so long
+//! (`MOST_TIME`), a question so large (`MOST_BYTES`), so many keys (`MOST_ASKS`).
 
 mod bind;
 #[cfg(test)]
