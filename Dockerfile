@@ -18,8 +18,8 @@ COPY --from=build /usr/local/bin/postern /usr/local/bin/postern
 # A user id, not a name: Kubernetes' runAsNonRoot can only verify a number.
 USER 10001:10001
 WORKDIR /var/lib/postern
-# Keep data/ (database, storage key) in a volume, and mount config/postern.yaml and policies/ beside it: files readable by 10001, data/
-# writable. No VOLUME: an anonymous one would swallow data/ of a folder that is mounted at /var/lib/postern. Listeners must not
+# Keep data/ (database, storage key, the socket of `postern limit show`) in a volume, and mount config/postern.yaml and policies/
+# beside it: files readable by 10001, data/ writable. No VOLUME: an anonymous one would swallow data/ of a folder that is mounted at /var/lib/postern. Listeners must not
 # be on 127.0.0.1 where ports are published: write 0.0.0.0:8080.
 EXPOSE 8080 8443 9091
 STOPSIGNAL SIGTERM

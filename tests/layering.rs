@@ -92,7 +92,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "admin",
         of_the_crate: &["core", "ports", "observe"],
-        of_the_world: &["axum", "hyper", "hyper_util", "tokio", "tower", "tracing"],
+        of_the_world: &["axum", "hyper", "hyper_util", "socket2", "tokio", "tower", "tracing"],
     },
     Layer {
         name: "app",

@@ -1,5 +1,7 @@
 //! The admin listener: `/metrics`, `/healthz`, `/readyz`, and nothing else. Started by `app`; it stops last of all, so that a
-//! drain can be watched. It must never show a secret or change anything.
+//! drain can be watched. It must never show a secret or change anything. [`control`] is the socket that commands ask.
+
+pub mod control;
 
 use std::sync::Arc;
 

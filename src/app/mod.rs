@@ -1,5 +1,6 @@
 //! The composition root: the only place that picks adapters and puts the parts together. `lifecycle` runs what is built here.
 
+mod counts;
 mod descriptors;
 pub mod echo;
 mod tls;
@@ -37,8 +38,11 @@ use tls::Certificates;
 pub(crate) use descriptors::bound;
 
 // What the commands use of the stores.
+pub use self::counts::{Counts, Look, open_counts};
 pub use crate::{
-    ports::{Clock, End, Entropy, Geo, KeyState, Revoke, Rotation, SigningKey, Takeover, UserChange, Whom},
+    ports::{
+        Clock, End, Entropy, Geo, KeyState, Revoke, Rotation, SigningKey, Takeover, UserChange, Waits, Whom, Whose,
+    },
     store::{Stores, system::SystemClock},
 };
 
@@ -97,6 +101,7 @@ impl Fixed {
         Self(vec![
             ("server.listeners", format!("{listeners:?}")),
             ("server.admin", format!("{:?}", settings.server.admin)),
+            ("server.control", format!("{:?}", settings.server.control)),
             ("storage", format!("{:?} {:?}", settings.storage, password_digests(&settings.storage))),
             ("users", format!("{:?}", settings.users)),
             ("log", format!("{:?}", settings.log)),
@@ -252,6 +257,7 @@ impl Server {
         adopt_algorithm(&stores, &settings.site.tokens).await?;
         metrics.config_in_force(stores.clock.now().unix_seconds());
 
+        let control_socket = counts::control_socket(server, &settings.storage);
         let (drain, drain_delay) = (server.drain, server.drain_delay);
         let listeners = settings.server.listeners.clone();
         let site = Arc::new(CurrentSite::from_pointee(settings.site));
@@ -302,7 +308,10 @@ impl Server {
             Arc::clone(&stores.mail).run(ending.clone()),
         ];
         if let Some(socket) = admin_socket {
-            background.push(admin::serve(Arc::clone(&metrics), Arc::clone(&readiness), socket, ending));
+            background.push(admin::serve(Arc::clone(&metrics), Arc::clone(&readiness), socket, ending.clone()));
+        }
+        if let Some(socket) = control_socket {
+            background.push(admin::control::serve(Arc::clone(&stores.counters), socket, ending));
         }
         let mut serving = Vec::new();
         for (index, ((listener, socket), certificates)) in listeners.iter().zip(sockets).zip(&certificates).enumerate()

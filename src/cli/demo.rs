@@ -110,6 +110,7 @@ fn write_files(
         "server:
   listeners: [{{ address: '127.0.0.1:{port}', serves: edge }}]
   admin: none
+  control: none
   drain: 2s
 log: {{ format: text, level: error, access: off }}
 portal: {{ url: '{portal}' }}

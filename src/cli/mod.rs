@@ -9,6 +9,7 @@ mod health;
 mod import;
 mod init;
 mod keys;
+mod limit;
 mod password;
 mod policy;
 mod serve;
@@ -53,6 +54,7 @@ enum Command {
     Session(session::Args),
     Token(token::Args),
     Keys(keys::Args),
+    Limit(limit::Args),
     Import(import::Args),
     Hash(hash::Args),
     Health(health::Args),
@@ -72,6 +74,7 @@ pub fn run() -> ExitCode {
         Command::Session(args) => session::run(args),
         Command::Token(args) => token::run(args),
         Command::Keys(args) => keys::run(args),
+        Command::Limit(args) => limit::run(args),
         Command::Import(args) => import::run(args),
         Command::Hash(args) => hash::run(args),
         Command::Health(args) => health::run(args),

@@ -167,6 +167,8 @@ pub struct Server {
     pub listeners: Vec<Listener>,
     /// `None`: no admin listener (`admin: none`).
     pub admin: Option<SocketAddr>,
+    /// Socket for commands that ask the running server; `None`: there is none (`control: none`).
+    pub control: Option<PathBuf>,
     pub drain: Duration,
     pub drain_delay: Duration,
     pub source_limit: Option<SourceRate>,

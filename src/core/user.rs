@@ -23,6 +23,15 @@ pub struct User {
 /// By name; the values are JSON.
 pub type Attributes = BTreeMap<String, serde_json::Value>;
 
+/// The attribute of a user, or the claim of a token, that says which plan they are on.
+const PLAN: &str = "plan";
+
+/// The plan, by which limits may give more or less.
+#[must_use]
+pub fn plan_of(attributes: &Attributes) -> Option<&str> {
+    attributes.get(PLAN).and_then(|plan| plan.as_str())
+}
+
 /// Why a user cannot be created or changed so. Said to the person at the command line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadUser {

@@ -31,7 +31,7 @@ pub use notices::{DEVICE_LIFE, Devices, MOST_AT_ONCE, Mail, Mailer, Seen};
 pub use passwords::{
     Barred, Lead, Mark, PasswordKey, PasswordTurn, Passwords, Presentation, Recognised, Told, VerifiedPasswords,
 };
-pub use regulation::{Admitted, Guess, Known, Regulation, Try};
+pub use regulation::{Admitted, Guess, Known, Regulation, Try, Waits, Whose};
 pub use sessions::{End, LiveSession, Peek, Sessions};
 pub use system::{AuditEvent, AuditSink, Clock, Entropy, Geo, SourceLimit};
 pub use tokens::{Exchange, Exchanged, RefreshToken, Revocation, Revoked, Tokens};

@@ -54,6 +54,23 @@ pub struct Admitted {
     pub until: Timestamp,
 }
 
+/// Whose sign-ins are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose<'w> {
+    /// By name.
+    Account(&'w str),
+    Address(IpAddr),
+}
+
+/// How long passwords have to wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// With this name from wherever it is not known; or with whatever name at this address.
+    pub everywhere: Option<Duration>,
+    /// With this name, at so many addresses or on so many known devices besides.
+    pub elsewhere: Vec<Duration>,
+}
+
 /// Regulation of sign-ins: asked before anything costs a hash. The sign-in form, the login API and Basic all go through it (THREATS 37).
 #[async_trait]
 pub trait Regulation: Send + Sync {
@@ -72,6 +89,8 @@ pub trait Regulation: Send + Sync {
     /// How long [`Regulation::admit`] would bar it now, as far as memory knows; never waits. What is remembered of the account is not used then: it
     /// would tell the right password from others. [`Try::known`] is not looked at: of places memory knows for itself.
     fn bars(&self, tried: Try<'_>) -> Option<Duration>;
+    /// What makes tries wait now, as the store has it; takes nothing.
+    async fn waits(&self, whose: Whose<'_>) -> Result<Waits, Unavailable>;
     /// Forgets what counts for a user: by name, at every address, on every device; on every node. What an address did stays. `false`: there was nothing.
     async fn unlock(&self, account: &str) -> Result<bool, Unavailable>;
 }

@@ -40,10 +40,12 @@ pub use mail::MailQueue;
 
 use crate::{
     config::{CountersPlace, SessionsPlace, Settings, SourceRate, Storage, UsersSource},
-    core::{issuer::TrustedIssuer, regulation::Budgets, session::Lifetimes, tokens::SigningAlgorithm},
+    core::{
+        issuer::TrustedIssuer, limit::Allowance, regulation::Budgets, session::Lifetimes, tokens::SigningAlgorithm,
+    },
     observe::metrics::Metrics,
     ports::{
-        ApiTokens, AuditSink, Changes, Clock, Counters, Credentials, Devices, Entropy, ForeignTokens, HandOvers,
+        ApiTokens, Ask, AuditSink, Changes, Clock, Counters, Credentials, Devices, Entropy, ForeignTokens, HandOvers,
         Hasher, IssuerKeys, Keys, Regulation, Sessions, Tokens, Unavailable, Users, VerifiedPasswords,
     },
 };
@@ -327,6 +329,20 @@ impl Stores {
     pub fn trust(&self, issuers: &[Arc<TrustedIssuer>]) {
         self.background.issuer_keys.configure(issuers);
         self.foreign_tokens.forget_all();
+    }
+
+    /// What is left of each, for a command, where limits are counted in Redis; `None`: each server counts in its own memory.
+    ///
+    /// # Errors
+    /// Redis does not answer.
+    pub async fn look_in_redis(&self, asks: &[Ask<'_>]) -> Option<Result<Vec<Allowance>, Unavailable>> {
+        Some(self.background.counters.as_ref()?.look_each(asks).await)
+    }
+
+    /// Where limits are counted, without passwords, if it is a Redis.
+    #[must_use]
+    pub fn counters_name(&self) -> Option<&str> {
+        self.background.counters.as_ref().map(|counters| counters.name())
     }
 
     /// Closes the database; for commands that do not [`Stores::follow`].

@@ -54,16 +54,16 @@ for_every_counter!(
     other_rates_go_on_with_what_was_taken,
 );
 
-fn at(url: &str) -> Place {
+pub(crate) fn at(url: &str) -> Place {
     Place::sqlite().with_counters_at(url, "share")
 }
 
-fn rates(texts: &[&str]) -> Rates {
+pub(crate) fn rates(texts: &[&str]) -> Rates {
     Rates::new(texts.iter().map(|text| text.parse().unwrap()).collect()).unwrap()
 }
 
 /// That no other test counts by.
-fn key() -> CounterKey {
+pub(crate) fn key() -> CounterKey {
     CounterKey(*uuid().as_bytes().first_chunk().unwrap())
 }
 
@@ -74,23 +74,23 @@ fn uuid() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn ask(rates: &Rates, key: CounterKey) -> Ask<'_> {
+pub(crate) fn ask(rates: &Rates, key: CounterKey) -> Ask<'_> {
     Ask { limit: "chat", rates, key, reports_only: false }
 }
 
 /// As the gate asks.
-async fn take(counters: &dyn Counters, asks: &[Ask<'_>]) -> Taken {
+pub(crate) async fn take(counters: &dyn Counters, asks: &[Ask<'_>]) -> Taken {
     match counters.try_take(asks) {
         Some(taken) => taken,
         None => counters.take(asks).await.unwrap(),
     }
 }
 
-async fn granted(node: &Node, asks: &[Ask<'_>]) -> bool {
+pub(crate) async fn granted(node: &Node, asks: &[Ask<'_>]) -> bool {
     take(&*node.stores.counters, asks).await.refused.is_none()
 }
 
-async fn remaining(node: &Node, rates: &Rates, key: CounterKey) -> Vec<u32> {
+pub(crate) async fn remaining(node: &Node, rates: &Rates, key: CounterKey) -> Vec<u32> {
     let allowance = node.stores.counters.look(&ask(rates, key)).await.unwrap();
     allowance.rates.iter().map(|rate| rate.remaining).collect()
 }
@@ -159,12 +159,12 @@ async fn other_rates_go_on_with_what_was_taken(place: Place) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test measures real time")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
 /// A request that was let through: when it was sent, and when it was answered.
-type Grant = (Instant, Instant);
+pub(crate) type Grant = (Instant, Instant);
 
 /// Hammers one key on each node for so long.
 async fn hammer(nodes: &[Arc<dyn Counters>], rates: &Rates, key: CounterKey, time: Duration) -> Vec<Grant> {
@@ -191,7 +191,7 @@ async fn hammer(nodes: &[Arc<dyn Counters>], rates: &Rates, key: CounterKey, tim
 }
 
 /// How many are most within any stretch of this length, wherever it begins: of those that were sent and answered within it.
-fn most_within(grants: &[Grant], length: Duration) -> usize {
+pub(crate) fn most_within(grants: &[Grant], length: Duration) -> usize {
     let mut by_answer = grants.to_vec();
     by_answer.sort_by_key(|(_, answered)| *answered);
     let most = by_answer.iter().map(|(from, _)| {
@@ -300,7 +300,7 @@ async fn redis_killed_each_node_goes_on_with_its_part_and_no_more_is_granted_in_
     redis.restart().await;
     for (place, node) in places.iter().zip(&nodes) {
         eventually("limits are counted in Redis again", 10 * SECOND, || async {
-            place.metrics_text().contains("postern_rate_limit_by_share 0")
+            place.metrics_text().contains("\npostern_rate_limit_by_share 0\n")
         })
         .await;
         eventually("it is ready", SECOND, || async { node.readiness.report().stores_down.is_empty() }).await;

@@ -248,6 +248,11 @@ impl Node {
         Self { stores, readiness, stop, background }
     }
 
+    /// As if it were killed.
+    pub(crate) fn die(self) {
+        self.background.abort();
+    }
+
     pub(crate) async fn stop(self) {
         self.stop.send(true).unwrap();
         self.background.await.unwrap();

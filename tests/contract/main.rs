@@ -7,6 +7,7 @@ mod api_tokens;
 mod changes;
 mod counters;
 mod counters_far;
+mod counters_redis;
 mod devices;
 mod emergency;
 mod emergency_many;
@@ -33,6 +34,9 @@ mod redis;
 mod redis_cluster;
 mod redis_losses;
 mod redis_records;
+#[expect(dead_code, clippy::indexing_slicing, reason = "the black-box suite uses the rest, and may index")]
+#[path = "../support/redis_sentinel.rs"]
+mod redis_sentinel;
 mod redis_server;
 mod regulation;
 mod sessions;

@@ -104,6 +104,8 @@ async fn a_closed_pipe_is_no_failure() {
         "user list",
         "user list --format json",
         "session list",
+        "limit show alice",
+        "limit show --help",
         "check",
         "check --print-schema config",
         "check --print-schema cases",

@@ -28,6 +28,7 @@ mod journeys;
 mod jupyter;
 mod kill;
 mod lifecycle;
+mod limit_show;
 mod limits;
 mod limits_headers;
 mod limits_proxies;

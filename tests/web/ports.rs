@@ -23,7 +23,7 @@ use postern::{
     ports::{
         Admitted, AuditEvent, AuditSink, Barred, Clock, End, HashError, Hasher, Keys, LiveSession, Mail, Mailer, Mark,
         PasswordKey, PasswordTurn, Peek, Presentation, Recognised, Regulation, Rotation, Sessions, SigningKeys, Try,
-        Unavailable, UserChange, UserError, Users, VerifiedPasswords, Whom,
+        Unavailable, UserChange, UserError, Users, VerifiedPasswords, Waits, Whom, Whose,
     },
     store::Stores,
 };
@@ -278,6 +278,10 @@ impl Strict {
 
 #[async_trait]
 impl Regulation for Strict {
+    async fn waits(&self, _whose: Whose<'_>) -> Result<Waits, Unavailable> {
+        Ok(Waits::default())
+    }
+
     async fn admit(&self, tried: Try<'_>) -> Result<Admitted, Barred> {
         self.tries.lock().unwrap().push((tried.account.to_owned(), tried.provider));
         if let Some(wait) = self.bars(tried) {

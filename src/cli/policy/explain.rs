@@ -174,7 +174,7 @@ fn write_json(out: &mut impl Write, answer: &Result<Explanation, Rejection>) -> 
     let json = match answer {
         Ok(explanation) => serde_json::to_value(explanation)?,
         Err(rejection) => json!({
-            "verdict": "reject", "policy": null, "rule": null, "trace": [], "because": rejection.to_string(),
+            "verdict": "reject", "policy": null, "rule": null, "trace": [], "limits": [], "because": rejection.to_string(),
         }),
     };
     writeln!(out, "{json:#}")?;
@@ -197,7 +197,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::core::policy::{Level, PolicyDraft, RuleDraft};
+    use crate::core::policy::{Level, LimitDraft, MatchDraft, Mode, PolicyDraft, RuleDraft};
 
     #[derive(clap::Parser)]
     struct Program {
@@ -238,6 +238,63 @@ mod tests {
         assert_eq!(printed(&flags, Some(Factor::One)).1["verdict"], json!("forward"));
     }
 
+    fn limited(flags: &[&str], factor: Option<Factor>) -> (String, serde_json::Value) {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let rule = RuleDraft { domain: texts(&["a.test"]), policy: Some(Level::OneFactor), ..RuleDraft::default() };
+        let limit = |name: &str, key: &str| LimitDraft {
+            name: name.to_owned(),
+            key: key.to_owned(),
+            rates: texts(&["50/minute", "500/hour"]),
+            matches: MatchDraft { domain: texts(&["a.test"]), ..MatchDraft::default() },
+            ..LimitDraft::default()
+        };
+        let health = MatchDraft { path: texts(&["/health"]), ..MatchDraft::default() };
+        let limits = vec![
+            LimitDraft {
+                bypass: vec![health],
+                plans: vec![("pro".to_owned(), texts(&["9/second burst 99"]))],
+                ..limit("people", "user")
+            },
+            LimitDraft { mode: Mode::Report, ..limit("flood", "ip") },
+            LimitDraft {
+                matches: MatchDraft { domain: texts(&["b.test"]), ..MatchDraft::default() },
+                ..limit("b", "ip")
+            },
+            limit("orgs", "string(user.claims.org)"),
+        ];
+        let draft = PolicyDraft { rules: vec![rule], limits, ..PolicyDraft::default() };
+        let (rules, _) = RuleSet::compile(&draft).unwrap();
+        let answer = answer(&parsed(flags).unwrap(), factor, &rules).unwrap();
+        let mut json = Vec::new();
+        write_json(&mut json, &answer).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let text = text(&answer, None);
+        (text.split_once("\nlimits:\n").map_or(String::new(), |(_, limits)| limits.to_owned()), json["limits"].clone())
+    }
+
+    #[test]
+    fn the_limits_of_a_request_are_told() {
+        let (one, bob) = (Some(Factor::One), ["--user", "bob", "--claim", "plan=pro"]);
+        let of = |url: &'static str, flags: &[&'static str]| [&["--url", url][..], flags].concat();
+        let (text, json) = limited(&of("https://a.test/x", &bob), one);
+        assert_eq!(
+            text,
+            " ~ flood   50/minute, 500/hour by ip; by address, before anybody is asked for; it only reports\n\
+             \x20+ people  9/second burst 99 by user (plan pro); the rules let it pass\n\
+             \x20- orgs    50/minute, 500/hour by string(user.claims.org); its key cannot be worked out: the answer is 403\n"
+        );
+        let people = json!({ "limit": "people", "key": "user", "rates": ["9/second burst 99"], "plan": "pro", "mode": "enforce",
+            "counted": true, "because": "the rules let it pass" });
+        assert_eq!((json.as_array().unwrap().len(), &json[1]), (3, &people));
+        let (text, json) = limited(&of("https://a.test/health", &bob), one);
+        assert!(text.contains(" - people  9/second burst 99 by user (plan pro); bypass: "), "{text}");
+        assert_eq!(json[1]["counted"], json!(false));
+        let (text, _) = limited(&of("https://a.test/x", &[]), None);
+        assert!(text.contains(" - people  50/minute, 500/hour by user; the rules do not let it pass\n"), "{text}");
+        assert!(text.starts_with(" ~ flood "), "counted whatever the rules say: {text}");
+        assert_eq!(limited(&of("https://c.test/x", &bob), one), (String::new(), json!([])));
+    }
+
     #[test]
     fn what_is_answered_with_400_is_a_reject() {
         for flags in [["--url", "gopher://a.test/", "--method", "GET"], ["--url", "https://a.test/", "--method", "get"]]
@@ -245,6 +302,7 @@ mod tests {
             let (text, json) = printed(&flags, None);
             assert!(text.starts_with("reject   "), "{text}");
             assert_eq!((&json["verdict"], &json["trace"]), (&json!("reject"), &json!([])));
+            assert_eq!(json["limits"], json!([]));
         }
     }
 

@@ -113,6 +113,19 @@ impl Terminal {
                 }
             }
         }
+        if !explanation.limits.is_empty() {
+            _ = writeln!(text, "\nlimits:");
+            let names = explanation.limits.iter().map(|line| line.limit.chars().count());
+            let column = names.max().unwrap_or_default().min(self.width / 3);
+            for line in &explanation.limits {
+                let paint = match (line.counted, line.only_reports()) {
+                    (true, false) => Paint::Plain,
+                    (true, true) => Paint::Yellow,
+                    (false, _) => Paint::Dim,
+                };
+                self.row(&mut text, line.mark(), paint, &line.limit, &line.told(), column);
+            }
+        }
         text
     }
 
@@ -143,9 +156,13 @@ impl Terminal {
             true => (" +", Paint::Plain),
             false => (" -", Paint::Dim),
         };
-        let name = printable(&line.rule);
+        self.row(text, mark, paint, &printable(&line.rule), &printable(&line.because), column);
+    }
+
+    /// A mark, a name, and what is said of it.
+    fn row(self, text: &mut String, mark: &str, paint: Paint, name: &str, said: &str, column: usize) {
         let indent = 3 + column + 2;
-        let mut reasons = broken(&printable(&line.because), self.width.saturating_sub(indent)).into_iter();
+        let mut reasons = broken(said, self.width.saturating_sub(indent)).into_iter();
         let head = if name.chars().count() > column {
             format!("{mark} {name}")
         } else {

@@ -24,6 +24,7 @@ use crate::{
 
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9900);
 const EDGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+const CONTROL: &str = "data/postern.sock";
 const SOURCE_LIMIT: SourceRate = SourceRate { count: 2000, per: Duration::from_secs(1), burst: 5000 };
 
 /// Listeners, whom they believe, and how the program ends.
@@ -35,6 +36,9 @@ pub(in crate::config) struct RawServer {
     /// Address of `/metrics`, `/healthz` and `/readyz` (default `127.0.0.1:9900`), or `none`.
     #[schemars(example = &"127.0.0.1:9900")]
     admin: Option<String>,
+    /// Socket on which `postern limit show` asks the running server for what it counts in memory (default `data/postern.sock`), or `none`.
+    #[schemars(example = &"data/postern.sock")]
+    control: Option<String>,
     /// Addresses and CIDRs whose `X-Forwarded-*` and `X-Original-*` are believed (default: nobody's).
     #[schemars(example = ["127.0.0.1/32"])]
     trusted_proxies: Vec<String>,
@@ -142,6 +146,7 @@ pub(in crate::config) fn server(report: &mut Report, raw: &RawServer) -> (Server
     if let Some(admin) = admin {
         reading.bind(report, &at.key("admin"), admin);
     }
+    let control = control(report, &at.key("control"), raw.control.as_deref());
     let limit_at = at.key("source_limit");
     let source_limit = match &raw.source_limit {
         Some(text) => report.take(&limit_at, quantity::source_rate(text)).flatten(),
@@ -150,7 +155,7 @@ pub(in crate::config) fn server(report: &mut Report, raw: &RawServer) -> (Server
     let drain = duration(report, &at.key("drain"), raw.drain.as_deref(), Duration::from_secs(30), false);
     let drain_delay = duration(report, &at.key("drain_delay"), raw.drain_delay.as_deref(), Duration::ZERO, false);
     let connections = connections::bounds(report, &at, raw.connections, raw.source_connections.as_ref());
-    let server = Server { listeners: reading.listeners, admin, drain, drain_delay, source_limit, connections };
+    let server = Server { listeners: reading.listeners, admin, control, drain, drain_delay, source_limit, connections };
     (server, reading.sites)
 }
 
@@ -257,6 +262,18 @@ fn admin(report: &mut Report, at: &Trail, text: Option<&str>) -> Option<SocketAd
         None => Some(ADMIN),
         Some("none") => None,
         Some(text) => report.take(at, socket(text)),
+    }
+}
+
+fn control(report: &mut Report, at: &Trail, text: Option<&str>) -> Option<PathBuf> {
+    match text {
+        None => Some(PathBuf::from(CONTROL)),
+        Some("none") => None,
+        Some("") => {
+            report.fault(at, format!("`server.control` is empty; write a path such as `{CONTROL}`, or `none`"));
+            None
+        }
+        Some(path) => Some(PathBuf::from(path)),
     }
 }
 

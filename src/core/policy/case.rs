@@ -1,11 +1,14 @@
 //! A made-up request, and what the rules should say to it: for `policy explain` and for the cases that stand beside the policies. It
 //! asks the very rules that the live path asks (invariant 6).
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use http::HeaderMap;
 
-use super::{Explanation, Question, RuleSet, Ruling};
+use super::{Explanation, Question, RuleSet, Ruling, Source};
 use crate::core::{
     client_ip::ClientAddress,
+    ground::Ground,
     identity::{Factor, Identity, Unsendable},
     request::is_method,
     target::{EncodedSlashes, Target},
@@ -71,7 +74,12 @@ impl RuleSet {
             headers: Some(&request.headers),
             route: request.route.as_deref(),
         };
-        Ok(self.explain(&question, request.client.as_deref()))
+        let client = request.client.as_deref();
+        let explained = self.explain(&question, client);
+        // Whoever asks in place of an unknown client is nobody in particular here.
+        let source = Source { peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ground: &Ground::Session };
+        let limits = self.limits_told(&question, client, source, explained.ruling);
+        Ok(Explanation { limits, ..explained })
     }
 }
 

@@ -35,7 +35,7 @@ use serde::Serialize;
 
 pub use self::{
     case::{Case, Expected, Failure, Imagined, ImaginedCaller},
-    limits::{Due, Source, Stage},
+    limits::{Count, Due, Holder, LimitLine, Source, Stage},
     query::{Operator, QueryDraft},
     reads::{Extent, Reads},
     record::{Parameter, Record, Recorded, Unrecorded},

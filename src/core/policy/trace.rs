@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Decided, Level, Mode, Question, RuleSet, Ruling, matcher::Answer};
+use super::{Decided, Level, LimitLine, Mode, Question, RuleSet, Ruling, matcher::Answer};
 use crate::core::printable::printable;
 
 /// The JSON of CONTRACT 2.
@@ -30,6 +30,8 @@ pub struct Explanation {
     pub roles: Vec<String>,
     /// Every rule in its order, under the reading that decided.
     pub trace: Vec<Line>,
+    /// The limits that are about a made-up request; of others they are not told.
+    pub limits: Vec<LimitLine>,
     /// Rules that are not in the trace, since it has become long enough.
     #[serde(skip)]
     pub untold: usize,
@@ -96,6 +98,7 @@ impl RuleSet {
                 self.roles_of(identity, client, question.now).iter().map(ToString::to_string).collect()
             }),
             trace,
+            limits: Vec::new(),
             untold,
         }
     }
@@ -170,9 +173,6 @@ impl fmt::Display for Explanation {
         if !self.roles.is_empty() {
             writeln!(f, "roles held: {}", printable(&self.roles.join(", ")))?;
         }
-        if self.trace.is_empty() {
-            return Ok(());
-        }
         let width = self.trace.iter().map(|line| line.rule.chars().count()).max().unwrap_or_default();
         let mut table = String::new();
         for (place, line) in self.trace.iter().enumerate() {
@@ -184,6 +184,17 @@ impl fmt::Display for Explanation {
             };
             writeln!(table, "{mark} {:width$}  {}", printable(&line.rule), printable(&line.because))?;
         }
-        write!(f, "\n{table}")
+        if !table.is_empty() {
+            write!(f, "\n{table}")?;
+        }
+        if self.limits.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nlimits:")?;
+        let width = self.limits.iter().map(|line| line.limit.chars().count()).max().unwrap_or_default();
+        for line in &self.limits {
+            writeln!(f, "{} {:width$}  {}", line.mark(), line.limit, line.told())?;
+        }
+        Ok(())
     }
 }

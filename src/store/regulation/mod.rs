@@ -41,7 +41,9 @@ use crate::{
         user::folded,
     },
     observe::metrics::Metrics,
-    ports::{Admitted, AuditEvent, AuditSink, Barred, ChangeKind, Guess, Known, Regulation, Try, Unavailable},
+    ports::{
+        Admitted, AuditEvent, AuditSink, Barred, ChangeKind, Guess, Known, Regulation, Try, Unavailable, Waits, Whose,
+    },
 };
 
 const STORE: &str = "regulation";
@@ -58,6 +60,9 @@ const PLACE: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(250);
 /// The wait of somebody who is sent away since too many wait already.
 const LATER: Duration = Duration::from_secs(1);
+/// Kinds of guesses, in the names of counters.
+const PASSWORD: &str = "password";
+const SECOND_FACTOR: &str = "second factor";
 /// Tries that are settled, of which somebody who waits has not heard yet; beyond them they look for themselves.
 const UNHEARD: usize = 256;
 
@@ -141,8 +146,8 @@ impl Names {
     fn counters(&self, tried: &Try<'_>, budgets: &Budgets) -> Counters {
         let Try { guess, account, address, known, .. } = *tried;
         let family = match guess {
-            Guess::Password => "password",
-            Guess::SecondFactor => "second factor",
+            Guess::Password => PASSWORD,
+            Guess::SecondFactor => SECOND_FACTOR,
             Guess::RefreshToken(_) => "refresh token",
         };
         let from = if known == Known::Nothing { Origin::Stranger(address) } else { Origin::Known };
@@ -442,6 +447,39 @@ impl Regulation for DatabaseRegulation {
             all.retain(|counter| counter.by != By::Name);
         }
         self.memory.wait(&all, now).map(|(wait, _)| wait)
+    }
+
+    async fn waits(&self, whose: Whose<'_>) -> Result<Waits, Unavailable> {
+        let Some(budgets) = self.budgets.load_full() else { return Ok(Waits::default()) };
+        let (by, id, held) = match whose {
+            Whose::Address(address) => {
+                let id = self.names.of(&[PASSWORD, By::Address.as_str(), &bucket_of(address).to_string()]);
+                let held = self.database.run(STORE, "waits", rows::find(&self.database, &id)).await?;
+                (By::Address, id, held)
+            }
+            Whose::Account(account) => {
+                let account = folded(account);
+                let id = self.names.of(&[PASSWORD, By::Name.as_str(), &account]);
+                let of_account = self.names.of_account(&account);
+                let held = self.database.run(STORE, "waits", rows::of_account(&self.database, &of_account)).await?;
+                (By::Name, id, held)
+            }
+        };
+        // Of the name's, all others have the same budget, but for that of second factors with this name.
+        let passed_over = match whose {
+            Whose::Address(_) => None,
+            Whose::Account(account) => Some(self.names.of(&[SECOND_FACTOR, By::Name.as_str(), &folded(account)])),
+        };
+        let (now, mut waits) = (self.now(), Waits::default());
+        for (found, entry) in held {
+            if found == id {
+                waits.everywhere = entry.count.wait(&budgets.of(by), now);
+            } else if Some(&found) != passed_over.as_ref() {
+                waits.elsewhere.extend(entry.count.wait(&budgets.of(By::AddressAndName), now));
+            }
+        }
+        waits.elsewhere.sort();
+        Ok(waits)
     }
 
     async fn unlock(&self, account: &str) -> Result<bool, Unavailable> {

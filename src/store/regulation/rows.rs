@@ -77,6 +77,18 @@ pub(super) async fn look(database: &Database, counters: &Counters) -> Result<Hel
     Ok(held(sqlx::query_as(look).bind(ids(counters)).fetch_all(&database.pool()).await?))
 }
 
+/// Those that count for this account, for a look.
+pub(super) async fn of_account(database: &Database, account: &str) -> Result<Held, sqlx::Error> {
+    let look = "SELECT id, failures, at, pending, ends_at FROM sign_in_counts WHERE account = $1";
+    Ok(held(sqlx::query_as(look).bind(account).fetch_all(&database.pool()).await?))
+}
+
+/// This one, if there is such.
+pub(super) async fn find(database: &Database, id: &str) -> Result<Held, sqlx::Error> {
+    let look = "SELECT id, failures, at, pending, ends_at FROM sign_in_counts WHERE id = $1";
+    Ok(held(sqlx::query_as(look).bind(id).fetch_all(&database.pool()).await?))
+}
+
 /// `entries` as they are held.
 pub(super) async fn write(write: &mut Write, counters: &Counters, entries: &Held) -> Result<(), sqlx::Error> {
     let row = |counter: &Counter| {

@@ -3,9 +3,11 @@
 //!
 //! Nothing here may take somebody out of a count for want of a fact: what cannot be worked out counts, and a key that cannot be is told as such.
 
+mod held;
 mod key;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -14,12 +16,10 @@ use super::{
     index::Index,
     matcher::{Answer, Clause, Reading},
 };
-use crate::core::{ground::Ground, identity::Identity, quota::Quota};
+use crate::core::{ground::Ground, identity::Identity, quota::Quota, user::plan_of};
 
+pub use self::{held::Count, key::Holder, told::LimitLine};
 pub(super) use key::{BadKey, Key};
-
-/// The attribute of a user that says which plan they are on.
-const PLAN: &str = "plan";
 
 /// When a limit is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,11 +124,17 @@ impl Staged {
 
 impl Limit {
     fn applies(&self, reading: &Reading<'_>) -> bool {
-        let answer =
-            |clauses: &[Clause]| clauses.iter().map(|clause| clause.answer(reading)).max().unwrap_or(Answer::Yes);
-        // What could not be worked out is counted. Of nobody, `{user}.example.com` is nobody's.
-        matches!(answer(&self.matches), Answer::Yes | Answer::Unknown)
-            && !self.bypass.iter().any(|clauses| answer(clauses) == Answer::Yes)
+        self.matches(reading) && self.bypassed_by(reading).is_none()
+    }
+
+    /// What could not be worked out is counted. Of nobody, `{user}.example.com` is nobody's.
+    fn matches(&self, reading: &Reading<'_>) -> bool {
+        matches!(answer(&self.matches, reading), Answer::Yes | Answer::Unknown)
+    }
+
+    /// The entry of `bypass` that takes it out.
+    fn bypassed_by(&self, reading: &Reading<'_>) -> Option<&[Clause]> {
+        self.bypass.iter().map(Vec::as_slice).find(|clauses| answer(clauses, reading) == Answer::Yes)
     }
 
     /// `None`: the key is a caller's, and there is none.
@@ -144,8 +150,16 @@ impl Limit {
     }
 
     fn quota_of(&self, identity: Option<&Identity>) -> &Arc<Quota> {
-        let plan = identity.and_then(|identity| identity.attributes.get(PLAN)).and_then(|plan| plan.as_str());
-        let listed = plan.and_then(|plan| self.plans.iter().find(|(name, _)| **name == *plan));
-        listed.map_or(&self.quota, |(_, quota)| quota)
+        self.quota_by(identity.and_then(|identity| plan_of(&identity.attributes))).1
     }
+
+    /// The rates of a plan with its name, or those of everybody else.
+    fn quota_by(&self, plan: Option<&str>) -> (Option<&str>, &Arc<Quota>) {
+        let listed = plan.and_then(|plan| self.plans.iter().find(|(name, _)| **name == *plan));
+        listed.map_or((None, &self.quota), |(name, quota)| (Some(&**name), quota))
+    }
+}
+
+fn answer(clauses: &[Clause], reading: &Reading<'_>) -> Answer {
+    clauses.iter().map(|clause| clause.answer(reading)).max().unwrap_or(Answer::Yes)
 }

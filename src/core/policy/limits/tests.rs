@@ -343,3 +343,78 @@ fn what_cannot_be_a_limit() {
     let twice = faults(vec![limit("user"), limit("ip")]);
     assert_eq!(twice[0].place, Place::Limit { limit: 1, part: LimitPart::Name });
 }
+
+#[test]
+fn a_holder_that_somebody_names_has_the_count_of_its_requests() {
+    let id = SessionId::new("one");
+    let (hash, tenant) = (TokenHash([7; 32]), HeaderName::from_static("x-tenant"));
+    let bob = || person("bob", None, json!({}));
+    let in_session = || by(person("bob", Some("one"), json!({})));
+    let with_token = || Asked { ground: Ground::ApiToken(hash), ..by(bob()) };
+    let of_tenant = || {
+        let headers = HeaderMap::from_iter([(tenant.clone(), HeaderValue::from_static("a"))]);
+        Asked { headers, ..Asked::default() }
+    };
+    let unknown = Asked { client: ClientAddress::Unknown, ..Asked::default() };
+    let address = |text: &str| Holder::Address(text.parse().unwrap());
+    let header = |value| Holder::Header { name: &tenant, value };
+    for (key, asked, holder) in [
+        ("ip", from("192.0.2.1"), address("192.0.2.1")),
+        ("ip", from("192.0.2.1"), address("::ffff:192.0.2.1")),
+        ("ip", from("2001:db8::1"), address("2001:db8::ffff:2")),
+        ("ip", unknown, Holder::Peer(PEER)),
+        ("user_or_ip", from("192.0.2.1"), address("192.0.2.1")),
+        ("user_or_ip", by(bob()), Holder::User("bob")),
+        ("user", by(bob()), Holder::User("bob")),
+        ("user", by(bob().as_service()), Holder::Service("bob")),
+        ("session", in_session(), Holder::Session(&id)),
+        ("session", by(bob()), Holder::User("bob")),
+        ("token", in_session(), Holder::Session(&id)),
+        ("token", with_token(), Holder::ApiToken(&hash)),
+        ("token", by(bob()), Holder::User("bob")),
+        ("header:X-Tenant", of_tenant(), header(Some(b"a"))),
+        ("header:X-Tenant", Asked::default(), header(None)),
+        (r#"user.name + "/x""#, by(bob()), Holder::Expression("bob/x")),
+    ] {
+        let rules = compiled(vec![limit(key)]);
+        let counts = rules.counts_of(holder, None);
+        assert_eq!(counts.iter().map(|count| Some(count.key)).collect::<Vec<_>>(), [asked.key(&rules)], "{key}");
+        assert_eq!(counts[0].counts_by, key.replace("X-Tenant", "x-tenant"));
+    }
+}
+
+#[test]
+fn a_holder_is_in_no_count_whose_key_it_cannot_be() {
+    let keys = ["ip", "user", "user_or_ip", "session", "token", "header:x-tenant", "\"all\""];
+    let limits = keys.map(|key| LimitDraft { name: key.replace(['"', ':'], " ").trim().to_owned(), ..limit(key) });
+    let rules = compiled(limits.to_vec());
+    let id = SessionId::new("one");
+    let (other, hash) = (HeaderName::from_static("x-other"), TokenHash([7; 32]));
+    for (holder, fits) in [
+        (Holder::Address(PEER), &["ip", "user_or_ip"][..]),
+        (Holder::Peer(PEER), &["ip", "user_or_ip"]),
+        (Holder::User("bob"), &["user", "user_or_ip", "session", "token"]),
+        (Holder::Service("ci"), &["user", "user_or_ip", "session", "token"]),
+        (Holder::Session(&id), &["session", "token"]),
+        (Holder::ApiToken(&hash), &["token"]),
+        (Holder::Header { name: &other, value: None }, &[]),
+        (Holder::Expression("all"), &["\"all\""]),
+    ] {
+        let counts = rules.counts_of(holder, None);
+        assert_eq!(counts.iter().map(|count| &*count.counts_by).collect::<Vec<_>>(), fits, "{holder:?}");
+    }
+    assert_eq!(rules.limit_keys().map(|(_, key)| key).collect::<Vec<_>>(), keys);
+}
+
+#[test]
+fn a_holder_is_told_by_the_rates_of_its_plan() {
+    let plans = vec![("pro".to_owned(), strings(&["100/minute"]))];
+    let rules = compiled(vec![LimitDraft { plans, ..limit("user") }]);
+    let told = |plan| {
+        let count = rules.counts_of(Holder::User("bob"), plan).remove(0);
+        (count.plan, count.quota.rates.iter().map(|rate| rate.to_string()).collect::<String>(), count.plans)
+    };
+    assert_eq!(told(None), (None, "50/minute".to_owned(), vec!["pro"]));
+    assert_eq!(told(Some("pro")), (Some("pro"), "100/minute".to_owned(), vec!["pro"]));
+    assert_eq!(told(Some("gold")), (None, "50/minute".to_owned(), vec!["pro"]));
+}

@@ -255,6 +255,7 @@ fn the_trace_speaks_to_a_person() {
             { "rule": "late", "matched": true,
               "because": "host is a.test; it does not count, since \"dev\" above decided" },
         ],
+        "limits": [],
     });
     assert_eq!(json, expected);
     assert!(explained.to_string().starts_with("step_up   rule \"dev\", policy two_factor\n"), "{explained}");

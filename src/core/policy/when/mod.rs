@@ -158,6 +158,10 @@ impl TextExpression {
         When::parse_for(Yields::Text, written, attributes, roles).map(Self)
     }
 
+    pub(super) fn written(&self) -> &str {
+        self.0.written()
+    }
+
     /// # Errors
     /// Why it could not be worked out.
     pub(super) fn value<'v>(&'v self, reading: &'v Reading<'v>) -> Result<Cow<'v, str>, Stop> {

@@ -184,6 +184,13 @@ impl RedisCounters {
         self.redis.name()
     }
 
+    /// What is left of each, for a command: by Redis alone, since a command has no part of its own that it could go on with.
+    pub(in crate::store) async fn look_each(&self, asks: &[Ask<'_>]) -> Result<Vec<Allowance>, Unavailable> {
+        let groups: Vec<Vec<&Ask<'_>>> = asks.iter().map(|ask| vec![ask]).collect();
+        let answers = self.run_patiently(&groups, Mode::Look).await?;
+        Ok(answers.into_iter().flat_map(|answers| answers.of_asks).map(|answer| answer.allowance).collect())
+    }
+
     fn call(&self, asks: &[&Ask<'_>], mode: Mode) -> Call<'_> {
         let mut arguments = vec![mode.argument().to_owned(), HOLD.as_micros().to_string()];
         for ask in asks {
@@ -196,11 +203,15 @@ impl RedisCounters {
 
     /// One call a group, all of them at once.
     async fn run(&self, groups: &[Vec<&Ask<'_>>], mode: Mode) -> Result<Vec<Answers>, Unavailable> {
+        in_time(mode.operation(), self.run_patiently(groups, mode)).await
+    }
+
+    /// As long as any operation may take.
+    async fn run_patiently(&self, groups: &[Vec<&Ask<'_>>], mode: Mode) -> Result<Vec<Answers>, Unavailable> {
         let calls: Vec<Call<'_>> = groups.iter().map(|asks| self.call(asks, mode)).collect();
         let asked_at = self.clock.monotonic();
         let operation = mode.operation();
-        let running = self.redis.run_each::<Vec<i64>>(STORE, operation, &calls);
-        let numbers = in_time(operation, running).await?;
+        let numbers = self.redis.run_each::<Vec<i64>>(STORE, operation, &calls).await?;
         let strange = || Unavailable { store: STORE, detail: format!("{operation}: an answer that cannot be read") };
         let read: Option<Vec<Answers>> =
             numbers.iter().zip(groups).map(|(numbers, asks)| read(numbers, asks)).collect();
