@@ -19,6 +19,8 @@ use crate::{core::client_ip::bucket_of, observe::metrics::Metrics, ports::Clock}
 
 /// Each with a lock of its own, which is held for one look into a table.
 const SHARDS: usize = 32;
+/// A part of all that is kept for trusted proxies: or whoever comes by none could shut out all who come by one.
+const RESERVE: usize = 8;
 /// Between two warnings of one kind: a flood must not flood the log.
 const QUIET_MILLIS: i64 = 60_000;
 /// Whoever has no address shares one (never seen on TCP).
@@ -69,7 +71,7 @@ impl Connections {
     }
 
     /// A place for a connection, or `None`: to be closed at once. `is_exempt`: a trusted proxy of that listener, by which everybody comes, so that it
-    /// counts in all alone.
+    /// counts in all alone, of which the last eighth is theirs.
     #[must_use]
     pub fn enter(self: &Arc<Self>, peer: Option<IpAddr>, is_exempt: bool) -> Option<Place> {
         let source = bucket_of(peer.unwrap_or(NOBODY));
@@ -79,13 +81,14 @@ impl Connections {
             self.refused(Full::Source, source, most_per_source);
             return None;
         }
-        let most = self.most.load(Ordering::Relaxed);
+        let all = self.most.load(Ordering::Relaxed);
+        let most = if is_exempt { all } else { all - all / RESERVE };
         let one_more = |open| (open < most).then_some(open + 1);
         if self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
             if !is_exempt {
                 self.discount(source);
             }
-            self.refused(Full::All, source, most);
+            self.refused(Full::All, source, all);
             return None;
         }
         self.metrics.connection_opened();
@@ -143,7 +146,7 @@ impl Connections {
             ),
             Full::All if self.is_due(in_all) => tracing::warn!(
                 most,
-                "as many connections are open as server.connections allows: more are closed at once; not told again for a minute"
+                "as many connections are open as server.connections allows (an eighth is kept for trusted proxies): more are closed at once; not told again for a minute"
             ),
             Full::Source | Full::All => {}
         }
@@ -166,11 +169,12 @@ pub struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.open.fetch_sub(1, Ordering::Relaxed);
-        self.connections.metrics.connection_closed();
+        // Told last: who reads it may count on the place.
         if let Some(source) = self.source {
             self.connections.discount(source);
         }
+        self.connections.open.fetch_sub(1, Ordering::Relaxed);
+        self.connections.metrics.connection_closed();
     }
 }
 
@@ -254,6 +258,20 @@ mod tests {
         assert!(connections.enter(proxy, true).is_none(), "all places are taken");
         drop((held, stranger));
         assert_eq!(connections.held(), (0, 0));
+    }
+
+    /// By whom everybody comes, also those who have nothing to do with the flood.
+    #[test]
+    fn threat_58_strangers_however_many_leave_room_for_trusted_proxies() {
+        let connections = connections(16, None);
+        let strangers: Vec<_> =
+            (0..20).filter_map(|number| connections.open_from(&format!("192.0.2.{number}"))).collect();
+        assert_eq!(strangers.len(), 14);
+        let enter = || connections.enter(Some("192.0.2.99".parse().unwrap()), true);
+        let proxies: Vec<_> = (0..5).filter_map(|_| enter()).collect();
+        assert_eq!(proxies.len(), 2);
+        drop(strangers);
+        assert!(enter().is_some());
     }
 
     #[test]
@@ -343,7 +361,8 @@ mod tests {
                 } else {
                     let of_one = held.iter().filter(|(held, _)| held.is_some() && *held == who).count();
                     let place = connections.enter(Some(IpAddr::from([192, 0, 2, source])), is_exempt);
-                    prop_assert_eq!(place.is_some(), held.len() < 9 && of_one < 3);
+                    let most = if is_exempt { 9 } else { 8 };
+                    prop_assert_eq!(place.is_some(), held.len() < most && of_one < 3);
                     held.extend(place.map(|place| (who, place)));
                 }
                 let mut sources: Vec<u8> = held.iter().filter_map(|(held, _)| *held).collect();

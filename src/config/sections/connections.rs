@@ -16,7 +16,7 @@ pub struct ConnectionBounds {
 }
 
 impl ConnectionBounds {
-    /// Of one source where nothing is said: it takes eight to shut others out.
+    /// Of one source where nothing is said: it takes seven to shut others out; the last eighth is kept for trusted proxies.
     #[must_use]
     pub fn share_of(all: u32) -> u32 {
         (all / 8).max(1)
