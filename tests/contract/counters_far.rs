@@ -74,7 +74,7 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, each_way: &Atomic
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut bytes).await {
         tokio::time::sleep(Duration::from_millis(each_way.load(Ordering::SeqCst))).await;
-        if to.write_all(&bytes[..read]).await.is_err() {
+        if to.write_all(bytes.get(..read).unwrap()).await.is_err() {
             return;
         }
     }
@@ -99,7 +99,7 @@ async fn take(node: &Node, rates: &Rates, number: u64) -> u32 {
         Some(taken) => taken,
         None => node.stores.counters.take(&[ask]).await.unwrap(),
     };
-    taken.allowances[0].rates[0].remaining
+    taken.allowances.first().and_then(|allowance| allowance.rates.first()).unwrap().remaining
 }
 
 fn is_by_share(place: &Place) -> bool {

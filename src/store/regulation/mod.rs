@@ -16,6 +16,7 @@ mod memory;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -450,36 +451,7 @@ impl Regulation for DatabaseRegulation {
     }
 
     async fn waits(&self, whose: Whose<'_>) -> Result<Waits, Unavailable> {
-        let Some(budgets) = self.budgets.load_full() else { return Ok(Waits::default()) };
-        let (by, id, held) = match whose {
-            Whose::Address(address) => {
-                let id = self.names.of(&[PASSWORD, By::Address.as_str(), &bucket_of(address).to_string()]);
-                let held = self.database.run(STORE, "waits", rows::find(&self.database, &id)).await?;
-                (By::Address, id, held)
-            }
-            Whose::Account(account) => {
-                let account = folded(account);
-                let id = self.names.of(&[PASSWORD, By::Name.as_str(), &account]);
-                let of_account = self.names.of_account(&account);
-                let held = self.database.run(STORE, "waits", rows::of_account(&self.database, &of_account)).await?;
-                (By::Name, id, held)
-            }
-        };
-        // Of the name's, all others have the same budget, but for that of second factors with this name.
-        let passed_over = match whose {
-            Whose::Address(_) => None,
-            Whose::Account(account) => Some(self.names.of(&[SECOND_FACTOR, By::Name.as_str(), &folded(account)])),
-        };
-        let (now, mut waits) = (self.now(), Waits::default());
-        for (found, entry) in held {
-            if found == id {
-                waits.everywhere = entry.count.wait(&budgets.of(by), now);
-            } else if Some(&found) != passed_over.as_ref() {
-                waits.elsewhere.extend(entry.count.wait(&budgets.of(By::AddressAndName), now));
-            }
-        }
-        waits.elsewhere.sort();
-        Ok(waits)
+        self.waiting(whose).await
     }
 
     async fn unlock(&self, account: &str) -> Result<bool, Unavailable> {
