@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use crate::{
     admin::control::{self, AskError},
-    config::{self, CountersPlace, DatabaseAddress, Server, Settings, Storage},
+    config::{self, CountersPlace, DatabaseAddress, Settings, Storage},
     core::limit::{Allowance, Rates},
     observe::metrics::Metrics,
     ports::{Ask, CounterKey, Waits, Whose},
@@ -102,11 +102,25 @@ impl Counts {
     }
 }
 
+/// Else any node reads them from where they are.
+pub(super) fn are_in_memory(storage: &Storage) -> bool {
+    storage.counters == CountersPlace::Memory
+}
+
 /// Where limits are counted in memory. A server without it serves as well: only `postern limit show` has nobody to ask.
-pub(super) fn control_socket(server: &Server, storage: &Storage) -> Option<UnixListener> {
-    let path = server.control.as_ref().filter(|_| storage.counters == CountersPlace::Memory)?;
+pub(super) fn control_socket(path: &Path) -> Option<UnixListener> {
+    let is_taken = control::is_living(path);
     match control::bind(path) {
-        Ok(socket) => Some(socket),
+        Ok(socket) => {
+            if is_taken {
+                tracing::warn!(
+                    path = %path.display(),
+                    "another server listened on this control socket: `postern limit show` asks this one from now on, and no longer the other. \
+                     Give each its own (server.control)"
+                );
+            }
+            Some(socket)
+        }
         Err(error) => {
             tracing::warn!(
                 path = %path.display(),

@@ -257,7 +257,7 @@ impl Server {
         adopt_algorithm(&stores, &settings.site.tokens).await?;
         metrics.config_in_force(stores.clock.now().unix_seconds());
 
-        let control_socket = counts::control_socket(server, &settings.storage);
+        let control = server.control.clone().filter(|_| counts::are_in_memory(&settings.storage));
         let (drain, drain_delay) = (server.drain, server.drain_delay);
         let listeners = settings.server.listeners.clone();
         let site = Arc::new(CurrentSite::from_pointee(settings.site));
@@ -310,9 +310,6 @@ impl Server {
         if let Some(socket) = admin_socket {
             background.push(admin::serve(Arc::clone(&metrics), Arc::clone(&readiness), socket, ending.clone()));
         }
-        if let Some(socket) = control_socket {
-            background.push(admin::control::serve(Arc::clone(&stores.counters), socket, ending));
-        }
         let mut serving = Vec::new();
         for (index, ((listener, socket), certificates)) in listeners.iter().zip(sockets).zip(&certificates).enumerate()
         {
@@ -332,6 +329,10 @@ impl Server {
                     forward_auth::serve(Arc::clone(&forward_auth), index, socket, tls, stopping)
                 }
             });
+        }
+        // Last of all: a start that fails must not have taken another server's.
+        if let Some(socket) = control.and_then(|path| counts::control_socket(&path)) {
+            background.push(admin::control::serve(Arc::clone(&stores.counters), socket, ending));
         }
         Ok(Self {
             file: file.to_owned(),

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, Permissions},
     io,
-    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
     path::Path,
 };
 
@@ -42,6 +45,12 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         drop(fs::remove_file(made));
     }
     placed.map(|()| UnixListener::from(std::os::fd::OwnedFd::from(socket)))
+}
+
+/// Whether somebody listens there.
+#[must_use]
+pub fn is_living(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
 }
 
 fn is_socket(about: &fs::Metadata) -> bool {

@@ -21,7 +21,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use self::bind::bind;
+pub use self::bind::{bind, is_living};
 use self::wire::{Answer, Question};
 use crate::{
     core::limit::Allowance,

@@ -141,7 +141,8 @@ async fn what_is_no_question_is_refused() {
         format!("{}\n", " ".repeat(usize::try_from(MOST_BYTES).unwrap())),
     ] {
         let answer = said(&path, line.as_bytes()).await;
-        let is_refused = answer.is_empty() || answer.starts_with(r#"{"refused":"#);
+        // Nobody reads on where it is too long: that may close it before the answer is there.
+        let is_refused = answer.starts_with(r#"{"refused":"#) || answer.is_empty() && line.len() > 200_000;
         assert!(is_refused, "{} → {answer}", line.get(..80).unwrap_or(&line));
     }
     assert_eq!(said(&path, b"\xff\xfe\n").await, "");

@@ -33,7 +33,9 @@ impl FromStr for Key {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if SECRETS.iter().any(|secret| text.contains(secret)) {
+        // A JWT is three parts of base64, of which the first is `{"`.
+        let is_jwt = text.split(['=', ':', ' ']).any(|part| part.starts_with("eyJ") && part.split('.').count() == 3);
+        if is_jwt || SECRETS.iter().any(|secret| text.contains(secret)) {
             // The text is not repeated.
             return Err("this is a token itself, which others on this machine may have seen now: give its id, as `postern token list` shows it".to_owned());
         }
@@ -120,6 +122,8 @@ mod tests {
             ("header:a=\n", "cannot stand in a header"),
             ("postern_pat_abc", "is a token itself"),
             ("token:postern_svc_abc", "is a token itself"),
+            ("eyJabc.eyJabc.abc", "is a token itself"),
+            ("header:Authorization=Bearer eyJabc.eyJabc.abc", "is a token itself"),
         ] {
             let fault = text.parse::<Key>().unwrap_err();
             assert!(fault.contains(told) && !fault.contains("abc"), "{text}: {fault}");

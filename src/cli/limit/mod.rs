@@ -6,7 +6,7 @@ mod whose;
 
 use std::{
     collections::HashSet,
-    io::Write as _,
+    io::{BufRead as _, Read as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -42,7 +42,7 @@ enum Command {
     /// server, over its socket (`server.control`).
     #[command(after_help = KEYS)]
     Show {
-        /// Whose counts: an address, a user, or one of the forms below
+        /// Whose counts: an address, a user, or one of the forms below; `-` reads it from standard input
         #[arg(value_name = "KEY")]
         key: String,
         /// Reckon by the rates of this plan, not by those of the user's own
@@ -64,7 +64,12 @@ KEY is one of
   token:ID                an API token, as `postern token list` shows it; never the token itself
   header:X-Tenant=acme    a value of a header; without `=` the count of those who send none
   cel:TEXT                what the expression of a limit yields
-or any of these without what stands before the colon: then all that it may be is looked at.";
+or any of these without what stands before the colon: then all that it may be is looked at.
+What is a secret (a key in a header) is not to stand in a command line, which others see: give `-`,
+and write it to standard input.";
+
+/// No key is longer.
+const MOST_BYTES: u64 = 64 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -74,6 +79,13 @@ enum Format {
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Command::Show { key: written, plan, format } = args.command;
+    let written = if written == "-" {
+        let mut line = String::new();
+        std::io::stdin().lock().take(MOST_BYTES).read_line(&mut line)?;
+        line.trim_end_matches(['\r', '\n']).to_owned()
+    } else {
+        written
+    };
     let key = match written.parse::<Key>() {
         Ok(key) => key,
         Err(fault) => {

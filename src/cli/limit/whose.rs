@@ -145,7 +145,15 @@ async fn anything(stores: &Stores, text: String) -> anyhow::Result<Vec<Subject>>
 
 /// By the stored spelling; and whether the store knows one.
 async fn user(stores: &Stores, name: String) -> anyhow::Result<(Subject, bool)> {
-    Ok(match stores.users.find(&name).await? {
+    let mut found = stores.users.find(&name).await?;
+    // Sign-ins count for whose address it is, too.
+    if found.is_none()
+        && name.contains('@')
+        && let Some(owner) = stores.credentials.owner_of(&name).await?
+    {
+        found = stores.users.find(&owner).await?;
+    }
+    Ok(match found {
         Some(user) => {
             let plan = Plan::known(plan_of(&user.attributes));
             (Who::User(user.name).with(plan), true)
