@@ -293,3 +293,29 @@ async fn while_one_master_of_a_cluster_is_away_all_goes_by_share_and_no_more_is_
         node.stop().await;
     }
 }
+
+/// Thousands of questions to a master that is away are left behind in the client of the cluster, which then answered none any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_owed_to_masters_of_whom_one_was_away_is_told_once_when_it_is_back() {
+    let mut cluster = Cluster::start().await;
+    let dead = (cluster.place_of("postern:limit-nodes").await + 1) % 3;
+    let place = at(&cluster.url());
+    let node = place.node().await;
+    let rates = rates(&["9/hour"]);
+    // So many that some are told in one step with such as the dead one has.
+    let keys: Vec<CounterKey> = (0..4_000).map(|_| key()).collect();
+    cluster.nodes[dead].kill();
+    for key in &keys {
+        assert!(granted(&node, &[ask(&rates, *key)]).await);
+    }
+    assert!(place.metrics_text().contains(BY_SHARE));
+    let (beat, before) = ([("counters", "beat")], place.asked([("counters", "beat")]));
+    eventually("it has tried to tell", 30 * SECOND, || async { place.asked_since(beat, before)[0] > 4 }).await;
+    cluster.nodes[dead].restart().await;
+    cluster.is_whole().await;
+    is_counted_in_redis_again(&place, &node).await;
+    for key in &keys {
+        assert_eq!(remaining(&node, &rates, *key).await, [8]);
+    }
+    node.stop().await;
+}

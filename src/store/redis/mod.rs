@@ -214,7 +214,16 @@ impl Redis {
         self.metrics.store_operation(store, operation, self.clock.monotonic().saturating_sub(started));
         match done {
             Ok(Ok(answers)) => Ok(answers),
-            Ok(Err(error)) => Err(unavailable(error.to_string())),
+            Ok(Err(error)) => {
+                // After many questions to a node that is away, a cluster's answers none any more, also once that node is back: the next one makes another.
+                if matches!(self.way, Way::Cluster(_))
+                    && error.is_timeout()
+                    && let Some(held) = &held
+                {
+                    self.let_go(held);
+                }
+                Err(unavailable(error.to_string()))
+            }
             Err(_) => {
                 // It may hang: the next one makes another. A cluster's mends itself, and belongs to the other nodes too.
                 if let Some(held) = held.filter(|_| !matches!(self.way, Way::Cluster(_))) {
