@@ -30,8 +30,7 @@ use crate::{
 
 /// So many that with [`MOST_KEYS`] a part is a bit smaller than what its table holds before it doubles.
 const SHARDS: usize = 1_200;
-/// Measured: 1,000,000 keys of one window, in each of which one was taken, took 98 MB of resident memory (glibc, debug build, beside the 27 MB of the process);
-/// that each remembers its limit, which came later, is reckoned to add 10 MB.
+/// Measured: 1,000,000 keys of one window, in each of which one was taken, took 106 MB of resident memory (`benches/RESULTS.md`).
 const MOST_KEYS: usize = 1_000_000;
 /// In bytes, beside the tables.
 const MOST_HEAP: usize = 512 << 20;
