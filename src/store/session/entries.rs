@@ -23,7 +23,8 @@ use crate::{
 
 /// As many as may be had of a shard before another is worth its while.
 const IN_A_SHARD: usize = 1_024;
-const MOST_SHARDS: usize = 1_024;
+/// So many that with a million sessions, and with two, a table is a bit smaller than it may be before it doubles.
+const MOST_SHARDS: usize = 1_200;
 
 struct Entry {
     live: Arc<LiveSession>,
@@ -50,7 +51,7 @@ pub(super) struct Entries {
 
 impl Entries {
     pub(super) fn none(capacity: usize) -> Arc<Self> {
-        let shards = (capacity / IN_A_SHARD).next_power_of_two().min(MOST_SHARDS);
+        let shards = (capacity / IN_A_SHARD).clamp(1, MOST_SHARDS);
         Arc::new(Self {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             most_in_a_shard: capacity.div_ceil(shards),
@@ -165,9 +166,9 @@ impl Entries {
     }
 
     fn shard(&self, place: u64) -> Option<&Shard> {
-        // Their number is a power of two. The table itself goes by the lowest bits and the seven highest.
-        let number = usize::try_from(place >> 32).unwrap_or_default() & (self.shards.len() - 1);
-        self.shards.get(number)
+        // The table itself goes by the lowest bits and the seven highest: these are 32 from between them, scaled to the number of shards.
+        let (between, shards) = (place >> 16 & 0xFFFF_FFFF, self.shards.len() as u64);
+        self.shards.get(usize::try_from((between * shards) >> 32).unwrap_or_default())
     }
 }
 
