@@ -130,6 +130,10 @@ async fn a_node_follows_the_log_while_requests_have_every_connection() {
     let url = Postgres::shared_database().await;
     let place = Place::at(&url);
     let (node, made) = scene(&place).await;
+    // One that begins behind all that the scene has written: what another has yet to read of it would empty its memory, which nothing can fill again here.
+    node.stop().await;
+    let node = place.node().await;
+    node.warm(&made).await;
     let mut holder = PgConnection::connect(&url).await.unwrap();
     holder.execute("BEGIN; LOCK TABLE sessions, users IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let mut asking = tokio::task::JoinSet::new();
