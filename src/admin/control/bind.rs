@@ -3,10 +3,7 @@
 use std::{
     fs::{self, Permissions},
     io,
-    os::unix::{
-        fs::PermissionsExt as _,
-        net::{UnixListener, UnixStream},
-    },
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
     path::Path,
 };
 
@@ -47,10 +44,14 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     placed.map(|()| UnixListener::from(std::os::fd::OwnedFd::from(socket)))
 }
 
-/// Whether somebody listens there.
+/// Whether somebody listens there. Never waits: of a server that hangs the queue may be full, which would hold up a start for ever.
 #[must_use]
 pub fn is_living(path: &Path) -> bool {
-    UnixStream::connect(path).is_ok()
+    let connected = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    });
+    connected.map_or_else(|error| error.kind() == io::ErrorKind::WouldBlock, |()| true)
 }
 
 fn is_socket(about: &fs::Metadata) -> bool {

@@ -170,3 +170,25 @@ fn a_question_is_read_as_it_was_written() {
     assert!(line.contains("\"key\":\"abababababababababababababababab\""), "{line}");
     assert_eq!(wire::read::<Question>(&line).unwrap().looks[0].read().unwrap(), (KEY.0, rates));
 }
+
+/// Whoever asks is about to start: it must never wait, as it would for a server that hangs.
+#[test]
+fn whether_somebody_listens_is_known_at_once() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("postern.sock");
+    assert!(!is_living(&path), "nothing is there");
+    let socket = bind(&path).unwrap();
+    assert!(is_living(&path));
+    // As many as its queue holds, and none of them is taken out.
+    let waiting: Vec<_> = std::iter::from_fn(|| {
+        let one = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        one.set_nonblocking(true).unwrap();
+        one.connect(&socket2::SockAddr::unix(&path).unwrap()).ok().map(|()| one)
+    })
+    .take(1_000)
+    .collect();
+    assert!((1..1_000).contains(&waiting.len()));
+    assert!(is_living(&path));
+    drop((socket, waiting));
+    assert!(!is_living(&path), "what a server left behind");
+}
