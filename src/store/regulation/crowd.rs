@@ -90,8 +90,8 @@ impl Drop for Standing<'_> {
     }
 }
 
-/// Known devices and places of one account, which ask the database one after the other: whoever has an account, and devices of their own, is in nobody's way but
-/// their own. Accounts that nobody asks for are not kept.
+/// Known devices of one account ask the database one after the other, and so do its known places: whoever has an account, and devices of their own, is in nobody's
+/// way but their own, and whoever tries a name at an address that it is known at is in no device's. Accounts that nobody asks for are not kept.
 #[derive(Default)]
 pub(super) struct Queues(Mutex<HashMap<String, Arc<Semaphore>>>);
 

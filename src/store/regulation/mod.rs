@@ -127,6 +127,14 @@ enum Origin {
     Stranger(Option<IpAddr>),
 }
 
+impl Counters {
+    /// Of whoever is known.
+    fn queue(&self) -> Option<String> {
+        let is_device = self.all.iter().any(|counter| counter.by == By::Device);
+        self.account.as_ref().map(|account| format!("{} {account}", if is_device { "devices" } else { "places" }))
+    }
+}
+
 impl Names {
     /// 128 bits, in hexadecimal.
     fn of(&self, parts: &[&str]) -> String {
@@ -248,12 +256,12 @@ impl DatabaseRegulation {
     /// The turns go first.
     async fn turn(&self, counters: &Counters) -> Result<(SemaphorePermit<'_>, Option<Queued<'_>>), Barred> {
         let (turns, account) = match counters.from {
-            Origin::Known => (&self.turns_of_known, counters.account.as_deref()),
+            Origin::Known => (&self.turns_of_known, counters.queue()),
             Origin::Stranger(_) => (&self.turns, None),
         };
         let queued = match account {
             Some(account) => {
-                Some(tokio::time::timeout(PLACE, self.queues.head_of(account)).await.map_err(|_| Barred::Busy)?)
+                Some(tokio::time::timeout(PLACE, self.queues.head_of(&account)).await.map_err(|_| Barred::Busy)?)
             }
             None => None,
         };

@@ -1,3 +1,5 @@
+mod waits;
+
 use std::{
     net::IpAddr,
     sync::atomic::{AtomicI64, Ordering},
@@ -256,47 +258,6 @@ async fn what_was_wrong_a_moment_ago_counts_no_more_and_waits_all_the_same() {
 }
 
 #[tokio::test]
-async fn what_waits_is_told_and_nothing_is_taken_by_looking() {
-    let scene = Scene::new().await;
-    let seconds = |waits: &Waits| {
-        let seconds = |wait: &Duration| wait.as_secs();
-        (waits.everywhere.as_ref().map(seconds), waits.elsewhere.iter().map(seconds).collect::<Vec<_>>())
-    };
-    let of_bob = async || seconds(&scene.regulation.waits(Whose::Account("Bob")).await.unwrap());
-    let of_address = async || {
-        let address = HERE.parse().unwrap();
-        seconds(&scene.regulation.waits(Whose::Address(address)).await.unwrap())
-    };
-    assert_eq!((of_bob().await, of_address().await), ((None, vec![]), (None, vec![])));
-    scene.pressed(by("bob", HERE), 4).await;
-    assert_eq!(of_bob().await, (None, vec![]), "four may go wrong");
-    scene.pressed(by("bob", HERE), 2).await;
-    assert_eq!(
-        (of_bob().await, of_address().await),
-        ((None, vec![10]), (None, vec![])),
-        "with this name at this address"
-    );
-    let device = TokenHash::of("bob's");
-    let known = Try { known: Known::Device(&device), ..by("bob", HERE) };
-    scene.pressed(known, 5).await;
-    assert_eq!(of_bob().await, (None, vec![5, 10]));
-    for number in 0..14 {
-        scene.wrong(by("bob", &format!("198.51.100.{number}"))).await;
-    }
-    assert_eq!(of_bob().await.0, Some(5), "the name has had its twenty");
-    scene.pass(60);
-    assert_eq!(of_bob().await, (None, vec![]));
-    for number in 0..50 {
-        scene.wrong(by(&format!("user{number}"), HERE)).await;
-    }
-    assert_eq!(of_address().await.0, Some(5));
-    let rows = scene.rows().await;
-    assert_eq!((of_address().await.0, scene.rows().await), (Some(5), rows));
-    scene.regulation.configure(None);
-    assert_eq!(of_address().await, (None, vec![]), "nothing is regulated");
-}
-
-#[tokio::test]
 async fn unlocking_forgets_what_counts_for_the_name_and_nothing_of_the_address() {
     let scene = Scene::new().await;
     let device = TokenHash::of("bob's");
@@ -446,6 +407,19 @@ async fn threat_40_a_crowd_at_one_name_is_sent_away_and_a_known_device_is_not() 
         scene.regulation.settle(admitted, false).await.unwrap();
     }
     assert_eq!(scene.wrong(by("bob", HERE)).await, 0);
+}
+
+/// Who tries a name where it is known at an address, such as from the desk beside, makes no device of it wait.
+#[tokio::test]
+async fn threat_40_known_devices_wait_behind_nobody_at_a_known_place() {
+    let scene = Scene::new().await;
+    let device = TokenHash::of("bob's");
+    let place = Try { known: Known::Place, ..by("bob", HERE) };
+    let queue = scene.regulation.names.counters(&place, &Budgets::default()).queue().unwrap();
+    let _tried_there = scene.regulation.queues.head_of(&queue).await;
+    scene.right(Try { known: Known::Device(&device), ..by("bob", HERE) }).await;
+    scene.right(Try { known: Known::Place, ..by("alice", HERE) }).await;
+    assert!(matches!(scene.regulation.admit(place).await, Err(Barred::Busy)), "one after the other");
 }
 
 #[tokio::test]
