@@ -24,7 +24,7 @@ impl Asked<'_> {
     pub(super) fn permit(&self, outcome: &Outcome, facts: &Facts<'_>) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
-        headers.reserve(10);
+        headers.reserve(if outcome.standing.is_some() { 18 } else { 10 });
         for (name, value) in identity_headers(outcome.identity.as_deref()) {
             headers.insert(name, value);
         }

@@ -95,6 +95,9 @@ impl Code {
 /// How long to wait where nobody knows better.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// As many as most problems have, with what a limit of two windows tells: they are not to be moved each time that there are twice as many.
+const HEADERS: usize = 14;
+
 /// A problem body with the code's own status.
 pub(super) fn problem(code: Code, request_id: &str) -> Response<String> {
     let mut response = problem_with(code, code.parts().1, request_id, None);
@@ -163,6 +166,7 @@ fn response_of(status: StatusCode, body: String) -> Response<String> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
+    headers.reserve(HEADERS);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
