@@ -194,9 +194,10 @@ impl Follower {
             Err(_) => return Err(format!("no answer within {limit:?}")),
         };
         if polled == Polled::Level {
-            self.background.cache.trust(Source::Log, now);
             self.succeeded_at = now;
+            // Before anything is answered from memory: where it is, `/readyz` says so too.
             self.tell_up();
+            self.background.cache.trust(Source::Log, now);
         }
         Ok(polled)
     }

@@ -61,10 +61,6 @@ impl Level {
         let run_out = now.saturating_sub(self.at).saturating_mul(u64::from(count));
         self.level.saturating_sub(run_out)
     }
-
-    const fn runs(self) -> u64 {
-        self.empty_at.saturating_sub(self.at)
-    }
 }
 
 /// Of a [`Tally`].
@@ -198,36 +194,6 @@ impl Tally {
         }
         kept.shrink_to_fit();
         self.taken = kept;
-    }
-
-    /// Counts what another counted too, all of it before this one began.
-    pub fn merge_earlier(&mut self, mut earlier: Self, now: Duration) {
-        let now = super::micros(now);
-        self.prune(now);
-        earlier.prune(now);
-        self.windows_until = self.windows_until.max(earlier.windows_until);
-        self.taken.append(&mut earlier.taken);
-        self.taken.sort_by_key(|taken| {
-            let unit = taken.unit();
-            (unit.index(), std::cmp::Reverse(taken.age(now / slot_length(unit))))
-        });
-        self.taken.dedup_by(|taken, kept| {
-            let is_same = taken.0 >> 32 == kept.0 >> 32;
-            if is_same {
-                *kept = kept.with_count(kept.count().saturating_add(taken.count()));
-            }
-            is_same
-        });
-        self.taken.shrink_to_fit();
-        let Some(levels) = earlier.levels else { return };
-        let counts = |level: &&Level| level.empty_at > now;
-        for (level, earlier) in self.levels.get_or_insert_default().iter_mut().zip(levels.iter()) {
-            let Some(earlier) = Some(earlier).filter(counts) else { continue };
-            // Nothing runs out of the one while the other was poured into, and one runs out after the other: a bit stricter.
-            let at = level.at.max(earlier.at);
-            let empty_at = at.saturating_add(level.runs()).saturating_add(earlier.runs());
-            *level = Level { at, level: level.level.saturating_add(earlier.level), empty_at };
-        }
     }
 
     pub(super) fn pour(&mut self, unit: Unit, now: u64, count: u32) {

@@ -136,8 +136,9 @@ impl Heart {
                     }
                     last = Some(seen);
                     succeeded_at = now;
-                    self.cache.trust(Source::Redis, now);
+                    // Before anything is answered from memory: where it is, `/readyz` says so too.
                     self.tell_up(readiness);
+                    self.cache.trust(Source::Redis, now);
                 }
                 Err(detail) => {
                     if is_late() {

@@ -137,68 +137,6 @@ fn whatever_time_it_is_nothing_overflows() {
     }
 }
 
-#[test]
-fn what_two_counted_one_after_the_other_is_counted_together() {
-    let rates = rates(&["10/minute", "1/second burst 10"]);
-    let (mut earlier, mut later) = (Tally::default(), Tally::default());
-    let start = Duration::from_secs(1_000);
-    for second in 0..3 {
-        rates.take(&mut earlier, start + Duration::from_secs(second));
-        rates.take(&mut later, start + Duration::from_secs(3 + second));
-    }
-    let now = start + Duration::from_secs(5);
-    let next = rates.remaining(&earlier, now)[0].next;
-    later.merge_earlier(earlier, now);
-    let together = rates.remaining(&later, now);
-    assert_eq!((together[0].remaining, together[0].next), (4, next));
-    assert!((4..=9).contains(&together[1].remaining), "{}", together[1].remaining);
-    assert!(!later.is_idle(now));
-}
-
-/// What is idle is forgotten: not before the last of it has run out.
-#[test]
-fn buckets_that_were_counted_apart_run_out_one_after_the_other() {
-    let rates = rates(&["60/minute burst 30"]);
-    let start = Duration::from_secs(1_000);
-    for apart in [0, 5, 20] {
-        let (mut earlier, mut later) = (Tally::default(), Tally::default());
-        let since = start + Duration::from_secs(apart);
-        for _ in 0..30 {
-            rates.take(&mut earlier, start);
-            rates.take(&mut later, since);
-        }
-        for mut both in [(earlier.clone(), later.clone()), (later, earlier)].map(|(earlier, mut later)| {
-            later.merge_earlier(earlier, since);
-            later
-        }) {
-            for second in 0..60 {
-                let now = since + Duration::from_secs(second);
-                assert!(!both.is_idle(now), "{apart} apart, after {second} of 60 seconds");
-            }
-            assert!(rates.take(&mut both, since + Duration::from_secs(61)).is_granted());
-        }
-    }
-}
-
-/// As where the same is told to a store that does not answer, over and over.
-#[test]
-fn what_is_merged_again_and_again_grows_by_no_more_than_itself() {
-    let rates = rates(&["60/minute burst 30", "10/hour"]);
-    let now = Duration::from_secs(1_000);
-    let mut once = Tally::default();
-    rates.take(&mut once, now);
-    let mut all = Tally::default();
-    for _ in 0..30 {
-        let mut newest = once.clone();
-        newest.merge_earlier(all, now);
-        all = newest;
-    }
-    assert!(all.lives(now) <= Duration::from_secs(2 * 3_600), "{:?}", all.lives(now));
-    assert_eq!(all.heap(), once.heap(), "one slot stays one");
-    let left = rates.look(&all, now);
-    assert_eq!(left.rates.iter().map(|left| left.remaining).collect::<Vec<_>>(), [0, 0]);
-}
-
 /// A bucket that takes longer to empty than the numbers of a second's slots go round keeps nothing of that window.
 #[test]
 fn a_bucket_that_empties_for_days_keeps_no_window_alive() {

@@ -11,7 +11,7 @@
 mod tests;
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -401,21 +401,6 @@ impl MemoryCounters {
         forgotten.iter().for_each(|(_, held)| leave(&self.of_limits, held.limit));
         self.forget((forgotten.len(), forgotten.iter().map(|(_, held)| held.tally.heap()).sum()));
         forgotten.into_iter().filter(|(_, held)| !held.is_shared).map(|(key, held)| (key, held.tally)).collect()
-    }
-
-    /// What was exported and could not be told.
-    pub(in crate::store) fn import(&self, key: CounterKey, tally: Tally) {
-        let now = self.clock.monotonic();
-        let Some(mut shard) = self.lock(self.shard_of(key)) else { return };
-        let known = shard.tallies.entry(key);
-        if matches!(known, Entry::Vacant(_)) {
-            self.arrived(0);
-        }
-        let later = &mut known.or_default().tally;
-        let before = later.heap();
-        later.merge_earlier(tally, now);
-        self.heap.fetch_add(later.heap(), Ordering::Relaxed);
-        self.heap.fetch_sub(before, Ordering::Relaxed);
     }
 
     pub(in crate::store) fn is_empty(&self) -> bool {

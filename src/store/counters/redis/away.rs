@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -42,6 +42,13 @@ const STEP: usize = 200;
 /// How often Redis is told what was granted while it was told, before requests ask it: each time there is less.
 const PASSES: usize = 8;
 
+/// What Redis is to be told of a key: with a number, since who heard no answer sends it again as it was, and Redis adds it once.
+struct Telling {
+    number: u64,
+    key: CounterKey,
+    tally: Tally,
+}
+
 #[derive(Default)]
 struct Seen {
     beats: u64,
@@ -67,8 +74,10 @@ pub(super) struct Away {
     owes_from: AtomicUsize,
     /// All that this node granted, wherever it was counted.
     granted: MemoryCounters,
-    /// What it granted while Redis was away, and what Redis could not be told.
+    /// What it granted while Redis was away.
     owed: MemoryCounters,
+    /// What Redis was told and did not answer: before it is told anything else of these keys.
+    unanswered: Mutex<Vec<Telling>>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -96,6 +105,7 @@ impl Away {
             owes_from: AtomicUsize::new(MemoryCounters::shards()),
             granted,
             owed: MemoryCounters::untold(clock.clone(), metrics.clone()),
+            unanswered: Mutex::default(),
             metrics: metrics.clone(),
             clock: clock.clone(),
             entropy: entropy.clone(),
@@ -135,6 +145,10 @@ impl Away {
                 tracing::error!(detail, "limits cannot be counted in Redis: requests under a limit are refused");
             }
         }
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, Vec<Telling>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unavailable(&self) -> Result<(), Unavailable> {
@@ -212,6 +226,7 @@ impl RedisCounters {
         }
         let mut was_away = false;
         loop {
+            self.tell_again().await?;
             self.tell_granted().await?;
             if !away.is_away() {
                 break;
@@ -261,6 +276,7 @@ impl RedisCounters {
             away.is_away.store(true, Ordering::Release);
             // Before it is told anything: all until here is in `granted`, and what is granted from here on is owed.
             away.owed.clear();
+            away.unanswered().clear();
             away.owes_from.store(0, Ordering::Release);
         }
         Ok(())
@@ -272,7 +288,7 @@ impl RedisCounters {
         if self.away.clock.monotonic().saturating_sub(beaten_at) < BEAT { Ok(()) } else { self.say_here().await }
     }
 
-    /// From where it was told last; what fails is owed.
+    /// From where it was told last.
     async fn tell_granted(&self) -> Result<(), Unavailable> {
         let away = &self.away;
         loop {
@@ -312,23 +328,30 @@ impl RedisCounters {
         }
     }
 
-    /// No lock is held while Redis is asked. What it could not be told is owed: where an answer was lost that is told twice, which is stricter.
     async fn tell(&self, tallies: Vec<(CounterKey, Tally)>) -> Result<(), Unavailable> {
+        let numbered = tallies.into_iter().map(|(key, tally)| Telling { number: self.next_number(), key, tally });
+        self.away.unanswered().extend(numbered);
+        self.tell_again().await
+    }
+
+    /// No lock is held while Redis is asked.
+    async fn tell_again(&self) -> Result<(), Unavailable> {
         let now = self.away.clock.monotonic();
-        let told: Vec<_> = tallies.into_iter().filter(|(_, tally)| !tally.is_idle(now)).collect();
-        let calls: Vec<Call<'_>> = told.iter().map(|(key, tally)| self.restoring(*key, tally, now)).collect();
+        let mut told = std::mem::take(&mut *self.away.unanswered());
+        told.retain(|telling| !telling.tally.is_idle(now));
+        let calls: Vec<Call<'_>> = told.iter().map(|telling| self.restoring(telling, now)).collect();
         let tell = async |calls: &[Call<'_>]| self.redis.run_each::<i64>(STORE, "restore", calls).await.map(drop);
-        let done: Vec<Result<(), Unavailable>> = if self.redis.is_cluster() {
+        let done: Vec<Result<(), Unavailable>> = match (self.redis.is_cluster(), calls.is_empty()) {
+            (_, true) => Vec::new(),
             // Each lies on a server of its own, and what has arrived at one is not told again since another one is away.
-            join_all(calls.iter().map(|call| tell(std::slice::from_ref(call)))).await
-        } else {
-            vec![tell(&calls).await; calls.len()]
+            (true, false) => join_all(calls.iter().map(|call| tell(std::slice::from_ref(call)))).await,
+            (false, false) => vec![tell(&calls).await; calls.len()],
         };
         drop(calls);
         let mut all = Ok(());
-        for ((key, tally), done) in told.into_iter().zip(done) {
+        for (telling, done) in told.into_iter().zip(done) {
             if let Err(error) = done {
-                self.away.owed.import(key, tally);
+                self.away.unanswered().push(telling);
                 all = Err(error);
             }
         }
@@ -346,9 +369,9 @@ impl RedisCounters {
         }
     }
 
-    fn restoring(&self, key: CounterKey, tally: &Tally, now: Duration) -> Call<'_> {
+    fn restoring(&self, Telling { number, key, tally }: &Telling, now: Duration) -> Call<'_> {
         let lives = tally.lives(now).as_millis() + 1_000;
-        let mut arguments = vec![lives.to_string()];
+        let mut arguments = vec![self.away.node.clone(), number.to_string(), lives.to_string()];
         for part in tally.parts(now) {
             let (kind, unit, ago, count) = match part {
                 // The slots of two clocks begin at different moments: not a moment earlier.
@@ -358,7 +381,7 @@ impl RedisCounters {
             let unit = unit.length().as_secs();
             arguments.extend([kind.to_owned(), unit.to_string(), ago.to_string(), count.to_string()]);
         }
-        Call { script: &self.away.restore, keys: vec![name_of(key)], arguments }
+        Call { script: &self.away.restore, keys: vec![name_of(*key)], arguments }
     }
 
     /// Beats, and gives back what leases hold that nobody spent. Ends when told to.

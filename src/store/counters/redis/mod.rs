@@ -2,7 +2,8 @@
 //!
 //! **One script a request** (`scripts/take.lua`), sent by its hash on the one connection, where requests of the same moment follow each other without waiting. It takes
 //! the time from Redis (`TIME`), so that the clocks of the nodes do not matter. A key is a hash: of each window, by its unit in seconds, what was taken in each slot (`60:SLOT`), the
-//! sum, the oldest and the newest slot (`60s`, `60o`, `60n`); of each bucket when it was poured into and its level (`60t`, `60l`). It lives as long as anything in it counts. Installations
+//! sum, the oldest and the newest slot (`60s`, `60o`, `60n`); of each bucket when it was poured into and its level (`60t`, `60l`); of each node the number of what
+//! it gave back and of what it told last, since either may be sent twice (`gNODE`, `rNODE`). It lives as long as anything in it counts. Installations
 //! that share a Redis and must not count together use different databases of it (`redis://HOST/1`): keys are `postern:limit:HASH`.
 //!
 //! **In a cluster** the keys of one request lie on different nodes, and they should: one slot for all would be one node for all. So each is asked for alone, one after the other, and where a later one
@@ -52,8 +53,8 @@ pub(in crate::store) struct RedisCounters {
     redis: Redis,
     take: Script,
     give: Script,
-    /// How often something was given back.
-    given: AtomicU64,
+    /// Of what was given back or told last.
+    number: AtomicU64,
     leases: Leases,
     away: Away,
     clock: Arc<dyn Clock>,
@@ -172,7 +173,7 @@ impl RedisCounters {
             redis: Redis::at(url, metrics.clone(), clock.clone()),
             take: Script::new(include_str!("scripts/take.lua")),
             give: Script::new(include_str!("scripts/give.lua")),
-            given: AtomicU64::new(0),
+            number: AtomicU64::new(0),
             leases: Leases::new(clock.clone()),
             away: Away::new(on_failure, MemoryCounters::new(clock.clone(), metrics.clone()), metrics, clock, entropy),
             clock: clock.clone(),
@@ -264,10 +265,13 @@ impl RedisCounters {
 
     /// Given once, however often it is sent.
     fn giving(&self, key: CounterKey, given: Vec<String>) -> Call<'_> {
-        let number = self.given.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut arguments = vec![self.away.node().to_owned(), number.to_string()];
+        let mut arguments = vec![self.away.node().to_owned(), self.next_number().to_string()];
         arguments.extend(given);
         Call { script: &self.give, keys: vec![name_of(key)], arguments }
+    }
+
+    fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     async fn ask_redis(&self, asks: &[Ask<'_>]) -> Result<Taken, Unavailable> {

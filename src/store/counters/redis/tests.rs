@@ -138,16 +138,45 @@ async fn slots_far_apart_are_never_walked_and_what_is_dead_is_dropped() {
         let _: i64 = call.invoke_async(&mut connection.clone()).await.unwrap();
     };
     fill("dead", at - 399_000_000_000).await;
-    restored("dead", &["2000", "w", "1", "2", "5"]).await;
+    restored("dead", &["node", "1", "2000", "w", "1", "2", "5"]).await;
     let slot = (at - 2).to_string();
     let held = server.command(&["HMGET", "dead", "1s", "1o", "1n"]).await;
     assert_eq!(held.lines().collect::<Vec<_>>(), ["5", &slot, &slot]);
-    assert_eq!(server.command(&["HLEN", "dead"]).await, "5");
+    assert_eq!(server.command(&["HLEN", "dead"]).await, "6");
     // Two buckets run out one after the other, and so long the key must live.
-    restored("bucket", &["50000", "b", "60", "0", "3000000"]).await;
-    restored("bucket", &["50000", "b", "60", "0", "3000000"]).await;
+    restored("bucket", &["node", "1", "50000", "b", "60", "0", "3000000"]).await;
+    restored("bucket", &["node", "2", "50000", "b", "60", "0", "3000000"]).await;
     let lives: u64 = server.command(&["PTTL", "bucket"]).await.parse().unwrap();
     assert!((90_000..=100_000).contains(&lives), "{lives}");
+}
+
+/// Whoever heard no answer tells it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_twice_is_added_once() {
+    let server = server::Redis::start().await;
+    let client = ::redis::Client::open(server.url()).unwrap();
+    let connection = client.get_multiplexed_async_connection().await.unwrap();
+    let restore = timed(include_str!("scripts/restore.lua"), AT_NOW);
+    let told = async |node: &str, number: &str| {
+        let mut call = restore.key("key");
+        for argument in [node, number, "60000", "w", "60", "2", "3", "b", "60", "0", "5"] {
+            call.arg(argument);
+        }
+        let _: i64 = call.invoke_async(&mut connection.clone()).await.unwrap();
+        let held = server.command(&["HMGET", "key", "60s", "60l"]).await;
+        held.lines().map(|held| held.parse().unwrap()).collect::<Vec<u64>>()
+    };
+    assert_eq!(told("node", "7").await, [3, 5]);
+    assert_eq!(told("node", "7").await, [3, 5]);
+    assert_eq!(told("node", "8").await, [6, 10]);
+    assert_eq!(told("node", "7").await, [6, 10], "it comes late, and was added");
+    // What was given back has numbers of its own.
+    server.command(&["HSET", "key", "gother", "9 1790000000000000"]).await;
+    assert_eq!(told("other", "1").await, [9, 15]);
+    server.command(&["HSET", "key", "rgone", "9 1789990000000000"]).await;
+    assert_eq!(told("newest", "1").await, [12, 20]);
+    assert_eq!(server.command(&["HEXISTS", "key", "rgone"]).await, "0");
+    assert_eq!(told("other", "1").await, [12, 20], "a moment ago");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

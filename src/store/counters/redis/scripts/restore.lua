@@ -1,5 +1,6 @@
--- Adds what a node granted while nobody else could know. KEYS: one. ARGV: how long it lives (ms), then of each window and bucket
--- kind (w, b), unit (seconds), how long ago (slots; microseconds), count (of a bucket: level).
+-- Adds what a node granted while nobody else could know. KEYS: one. ARGV: the node, the number of what it tells of this key (each larger than the one before), how long it
+-- lives (ms), then of each window and bucket kind (w, b), unit (seconds), how long ago (slots; microseconds), count (of a bucket: level).
+-- What is sent twice is added once.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local key = KEYS[1]
@@ -26,10 +27,22 @@ local function sweep(name, dead)
   return { used = used, oldest = oldest, newest = newest }
 end
 
-local lives, had = tonumber(ARGV[1]), redis.call('PTTL', key)
+local told_by = 'r' .. ARGV[1]
+local told = redis.call('HGET', key, told_by)
+if tonumber(string.match(told or '0', '^%d+')) >= tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', key, told_by, ARGV[2] .. ' ' .. text(now))
+if not told then
+  -- Each start of a node has a name of its own. What they told minutes ago nobody sends again.
+  local fields = redis.call('HGETALL', key)
+  for place = 1, #fields, 2 do
+    local at = string.sub(fields[place], 1, 1) == 'r' and string.match(fields[place + 1], ' (%d+)$')
+    if at and tonumber(at) < now - 600000000 then redis.call('HDEL', key, fields[place]) end
+  end
+end
+local lives, had = tonumber(ARGV[3]), redis.call('PTTL', key)
 local ends = math.max(lives, had)
 local windows = {}
-for argument = 2, #ARGV, 4 do
+for argument = 4, #ARGV, 4 do
   local name, ago, count = ARGV[argument + 1], tonumber(ARGV[argument + 2]), tonumber(ARGV[argument + 3])
   if ARGV[argument] == 'w' then
     local at = math.floor(now / (tonumber(name) * 4000))
