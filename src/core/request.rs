@@ -2,9 +2,12 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
 use super::{client_ip::ClientAddress, target::Target};
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// The two roles of a listener (CONTRACT 1). Label of metrics and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,10 +89,10 @@ pub fn is_page_load(headers: &HeaderMap) -> bool {
     if is_websocket(headers) {
         return false;
     }
-    if let Some(mode) = headers.get("sec-fetch-mode") {
+    if let Some(mode) = headers.get(SEC_FETCH_MODE) {
         return mode.as_bytes() == b"navigate";
     }
-    if headers.get("x-requested-with").is_some_and(|by| by.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest")) {
+    if headers.get(X_REQUESTED_WITH).is_some_and(|by| by.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest")) {
         return false;
     }
     let mut entries = headers

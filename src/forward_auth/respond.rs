@@ -9,7 +9,7 @@ use crate::{
     core::{
         answer::{Answer, Dialect, answer},
         cookie,
-        header::{TRACEPARENT, X_REQUEST_ID, identity_headers, render},
+        header::{TRACEPARENT, identity_headers, render},
         request::Facts,
         site::Mount,
         verdict::{Outcome, Rejection, SignIn, Verdict},
@@ -42,7 +42,6 @@ impl Asked<'_> {
         }
         let cookies = cookie::without_ours(facts.headers, &self.site.own_cookies);
         headers.insert(header::COOKIE, cookies.unwrap_or_else(empty));
-        headers.insert(X_REQUEST_ID, self.correlation.request_id.clone());
         headers.insert(TRACEPARENT, self.correlation.traceparent.clone());
         if let Some(standing) = &outcome.standing {
             standing.each_header(self.site.rules.limit_headers(), |name, value| drop(headers.insert(name, value)));

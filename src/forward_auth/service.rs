@@ -119,7 +119,7 @@ impl ForwardAuth {
             correlation: &correlation,
         };
         let (mut response, noted) = self.answered(&asked, request).await;
-        response.headers_mut().entry(X_REQUEST_ID).or_insert_with(|| correlation.request_id.clone());
+        response.headers_mut().insert(X_REQUEST_ID, correlation.request_id.clone());
         self.note(&asked, &noted, response.status(), self.gate.clock.monotonic().saturating_sub(began));
         response
     }

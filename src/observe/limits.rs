@@ -13,7 +13,8 @@ const LIMITED: &str = "limited";
 pub struct LimitMetrics {
     requests: IntCounterVec,
     exceeded: IntCounterVec,
-    seen: Seen<&'static str, IntCounter>,
+    /// Both: the second where it counts as exceeded.
+    seen: Seen<&'static str, (IntCounter, Option<IntCounter>)>,
 }
 
 impl LimitMetrics {
@@ -33,11 +34,14 @@ impl LimitMetrics {
     /// `limit`: a name of the configuration. Status: `allowed`, `limited`, `reported` (a limit that only reports would have said so), `failed` (its key could not
     /// be worked out), `unavailable`.
     pub fn counted(&self, limit: &str, status: &'static str) {
-        let child = || self.requests.with_label_values(&[limit, status]);
-        self.seen.with(status, limit, child, IntCounter::inc);
-        if status == LIMITED {
-            self.exceeded.with_label_values(&[limit]).inc();
-        }
+        let child = || {
+            let exceeded = (status == LIMITED).then(|| self.exceeded.with_label_values(&[limit]));
+            (self.requests.with_label_values(&[limit, status]), exceeded)
+        };
+        self.seen.with(status, limit, child, |(requests, exceeded)| {
+            requests.inc();
+            exceeded.iter().for_each(IntCounter::inc);
+        });
     }
 
     /// Forgets the series of all others: after a reload, so that names do not heap up.

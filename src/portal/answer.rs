@@ -13,7 +13,7 @@ use super::{
     problem::{Code, problem_with, slow_down},
 };
 use crate::core::{
-    header::{X_POSTERN_RULE, X_POSTERN_STATUS, X_REQUEST_ID},
+    header::{X_POSTERN_RULE, X_POSTERN_STATUS},
     quota::whole_seconds,
     site::Site,
     verdict::Rejection,
@@ -32,21 +32,22 @@ pub(super) fn render(told: &Told<'_>) -> Response<Bytes> {
         let headers = response.headers_mut();
         standing.each_header(told.site.rules.limit_headers(), |name, value| drop(headers.insert(name, value)));
     }
-    let seconds = told.answer.retry_after.map(|wait| whole_seconds(wait).to_string());
-    let postern_status = told.answer.postern_status.map(|status| status.to_string());
     set(&mut response, header::LOCATION, told.answer.location.as_deref());
     set(&mut response, header::WWW_AUTHENTICATE, told.answer.challenge);
-    set(&mut response, header::RETRY_AFTER, seconds.as_deref());
-    set(&mut response, X_POSTERN_STATUS, postern_status.as_deref());
+    if let Some(wait) = told.answer.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+    }
+    if let Some(status) = told.answer.postern_status {
+        response.headers_mut().insert(X_POSTERN_STATUS, HeaderValue::from(status));
+    }
     set(&mut response, X_POSTERN_RULE, told.rule);
-    set(&mut response, X_REQUEST_ID, Some(told.request_id));
     response.map(Bytes::from)
 }
 
 pub(super) fn upstream_failure(site: &Site, status: StatusCode, request_id: &str, is_page: bool) -> Response<Bytes> {
     let is_slow = status == StatusCode::GATEWAY_TIMEOUT;
     let code = if is_slow { Code::UpstreamTimeout } else { Code::UpstreamUnreachable };
-    let mut response = if is_page {
+    let response = if is_page {
         let heading = if is_slow { "The application takes too long" } else { "The application does not answer" };
         let line = "You did nothing wrong. Try again in a moment; if it stays like this, give the request id below to \
                     whoever runs this.";
@@ -56,7 +57,6 @@ pub(super) fn upstream_failure(site: &Site, status: StatusCode, request_id: &str
     } else {
         problem_with(code, status, request_id, None)
     };
-    set(&mut response, X_REQUEST_ID, Some(request_id));
     response.map(Bytes::from)
 }
 

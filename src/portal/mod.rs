@@ -228,8 +228,8 @@ pub struct Told<'t> {
     pub question: Option<Question<'t>>,
 }
 
-/// The answer with its headers (Location, X-Postern-*, X-Request-Id, WWW-Authenticate, Retry-After, Cache-Control) and its body: the
-/// denied page, a problem, or a short text. Used by both roles for every verdict but `forward`.
+/// The answer with its headers (Location, X-Postern-*, WWW-Authenticate, Retry-After, Cache-Control) and its body: the denied page, a
+/// problem, or a short text. Used by both roles for every verdict but `forward`; each adds X-Request-Id, as to all that it answers.
 #[must_use]
 pub fn render(told: &Told<'_>) -> Response<bytes::Bytes> {
     answer::render(told)

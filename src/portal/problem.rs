@@ -1,10 +1,9 @@
 //! Errors of the portal and of both roles: the stable codes, and problem bodies (RFC 9457). A body never says more than its
 //! code: the detail goes to the log.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use http::{HeaderValue, Response, StatusCode, header};
-use serde::Serialize;
 use serde_json::json;
 
 use super::{Told, api::time};
@@ -98,6 +97,9 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// As many as most problems have, with what a limit of two windows tells: they are not to be moved each time that there are twice as many.
 const HEADERS: usize = 14;
 
+/// Bytes of most problems that a limit is the reason of.
+const WAIT: usize = 400;
+
 /// A problem body with the code's own status.
 pub(super) fn problem(code: Code, request_id: &str) -> Response<String> {
     let mut response = problem_with(code, code.parts().1, request_id, None);
@@ -123,43 +125,52 @@ pub(super) fn problem_with(code: Code, status: StatusCode, request_id: &str, rul
     response_of(status, body.to_string())
 }
 
-/// The problem of whom a limit makes wait (CONTRACT 8). Written in one piece: in a flood it is what most requests get.
-#[derive(Serialize)]
-struct Wait<'w> {
-    r#type: &'static str,
-    title: &'static str,
-    status: u16,
-    code: &'static str,
-    detail: &'static str,
-    request_id: &'w str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<&'w str>,
-    limit: &'w str,
-    window: &'static str,
-    /// Seconds.
-    retry_after: u64,
-    /// As all times of the API.
-    reset_at: Option<String>,
+/// A problem that is written at once: in a flood most requests get one.
+struct Written(String);
+
+impl Written {
+    /// `word` is ours: nothing in it needs a backslash.
+    fn word(&mut self, key: &'static str, word: &str) {
+        let separator = if self.0.is_empty() { "{\"" } else { ",\"" };
+        for part in [separator, key, "\":\"", word, "\""] {
+            self.0.push_str(part);
+        }
+    }
+
+    fn number(&mut self, key: &'static str, number: u64) {
+        let _ = write!(self.0, ",\"{key}\":{number}");
+    }
+
+    fn text(&mut self, key: &'static str, text: &str) {
+        if text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\') || byte == b' ') {
+            return self.word(key, text);
+        }
+        let _ = write!(self.0, ",\"{key}\":{}", serde_json::Value::from(text));
+    }
 }
 
-/// `at`: when it was counted.
+/// The problem of whom a limit makes wait (CONTRACT 8). `at`: when it was counted.
 pub(super) fn slow_down(told: &Told<'_>, refusal: &Refusal, at: Timestamp) -> Response<String> {
     let (code, _, detail) = Code::RateLimited.parts();
     let status = told.answer.status;
-    let body = Wait {
-        r#type: "about:blank",
-        title: status.canonical_reason().unwrap_or("Error"),
-        status: status.as_u16(),
-        code,
-        detail,
-        request_id: told.request_id,
-        rule: told.rule,
-        limit: &refusal.limit,
-        window: refusal.rate.unit().as_str(),
-        retry_after: whole_seconds(refusal.retry_after),
-        reset_at: time(at.after(refusal.retry_after)),
-    };
-    response_of(status, serde_json::to_string(&body).unwrap_or_default())
+    let mut body = Written(String::with_capacity(WAIT));
+    body.word("type", "about:blank");
+    body.word("title", status.canonical_reason().unwrap_or("Error"));
+    body.number("status", status.as_u16().into());
+    body.word("code", code);
+    body.word("detail", detail);
+    body.text("request_id", told.request_id);
+    if let Some(rule) = told.rule {
+        body.text("rule", rule);
+    }
+    body.text("limit", &refusal.limit);
+    body.word("window", refusal.rate.unit().as_str());
+    body.number("retry_after", whole_seconds(refusal.retry_after));
+    if let Some(reset_at) = time(at.after(refusal.retry_after)) {
+        body.word("reset_at", &reset_at);
+    }
+    body.0.push('}');
+    response_of(status, body.0)
 }
 
 fn response_of(status: StatusCode, body: String) -> Response<String> {
@@ -171,4 +182,29 @@ fn response_of(status: StatusCode, body: String) -> Response<String> {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_at_once_is_read_as_it_was(texts in prop::collection::vec(any::<String>(), 1..4), number in any::<u64>()) {
+            let keys = ["limit", "rule", "request_id"];
+            let mut written = Written(String::new());
+            written.word("type", "about:blank");
+            written.number("status", number);
+            keys.iter().zip(&texts).for_each(|(key, text)| written.text(key, text));
+            written.0.push('}');
+            let read: serde_json::Value = serde_json::from_str(&written.0).unwrap();
+            prop_assert_eq!(&read["type"], "about:blank");
+            prop_assert_eq!(&read["status"], number);
+            for (key, text) in keys.iter().zip(&texts) {
+                prop_assert_eq!(&read[key], text.as_str());
+            }
+        }
+    }
 }
