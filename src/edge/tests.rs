@@ -43,18 +43,18 @@ fn server(address: SocketAddr) -> Server {
     }
 }
 
-fn site_of(servers: Vec<Server>) -> Site {
-    let timeouts = UpstreamTimeouts {
-        connect: Duration::from_secs(2),
-        read: Duration::from_millis(300),
-        write: Duration::from_secs(2),
-    };
+/// Of a proxy, with an application on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `read`: how long a server of these may take.
+fn site_of(servers: Vec<Server>, read: Duration) -> Site {
+    let timeouts = UpstreamTimeouts { connect: Duration::from_secs(30), read, write: Duration::from_secs(30) };
     let mut route = route("app.example.com");
     route.upstream = Arc::new(Upstream { name: "app".to_owned(), servers, timeouts });
     site(listener(Role::Edge), vec![route])
 }
 
-fn edge(stores: &Arc<Stores>, servers: Vec<Server>) -> Arc<Edge> {
+fn edge(stores: &Arc<Stores>, servers: Vec<Server>, read: Duration) -> Arc<Edge> {
     let metrics = Arc::new(Metrics::new().unwrap());
     let gate = Gate {
         sessions: Arc::clone(stores) as _,
@@ -74,7 +74,7 @@ fn edge(stores: &Arc<Stores>, servers: Vec<Server>) -> Arc<Edge> {
         .route("/", axum::routing::get(|| async { "portal" }))
         .route("/auth/login", axum::routing::post(|body: String| async { body }));
     Arc::new(Edge {
-        site: Arc::new(ArcSwap::from_pointee(site_of(servers))),
+        site: Arc::new(ArcSwap::from_pointee(site_of(servers, read))),
         gate: Arc::new(gate),
         portal,
         metrics,
@@ -94,17 +94,22 @@ struct Running {
 }
 
 fn started(servers: Vec<Server>) -> Running {
-    started_with(&Arc::default(), servers)
+    started_with(&Arc::default(), servers, PATIENCE)
 }
 
-fn started_with(stores: &Arc<Stores>, servers: Vec<Server>) -> Running {
+/// Before servers that never answer.
+fn impatient(servers: Vec<Server>) -> Running {
+    started_with(&Arc::default(), servers, Duration::from_millis(300))
+}
+
+fn started_with(stores: &Arc<Stores>, servers: Vec<Server>, read: Duration) -> Running {
     let held = TcpSocket::new_v4().unwrap();
     held.set_reuseaddr(true).unwrap();
     held.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = held.local_addr().unwrap();
     let socket = std::net::TcpListener::bind(address).unwrap();
     let (stop, stopping) = watch::channel(false);
-    Running { address, stop, task: serve(edge(stores, servers), 0, socket, None, stopping), _held: held }
+    Running { address, stop, task: serve(edge(stores, servers, read), 0, socket, None, stopping), _held: held }
 }
 
 impl Running {
@@ -184,7 +189,7 @@ async fn threat_29_a_token_of_ours_never_reaches_the_upstream() {
     let (server, mut told) = upstream(Some(FINE)).await;
     let stores = Arc::new(Stores::default());
     stores.store(&session('a', 1));
-    let running = started_with(&stores, vec![server]);
+    let running = started_with(&stores, vec![server], PATIENCE);
     let ours = token(1, |_| {});
     let session = format!("Cookie: postern_session={}\r\n", cookie_of('a'));
     let foreign = "Authorization: Basic dGhlaXJz\r\n";
@@ -262,7 +267,7 @@ async fn a_server_that_is_down_is_passed_over_and_none_left_is_502() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_upstream_is_504_and_asked_once() {
     let (server, mut told) = upstream(None).await;
-    let running = started(vec![server]);
+    let running = impatient(vec![server]);
     let answer = running
         .ask("POST /public/a HTTP/1.1\r\nHost: app.example.com\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         .await;
@@ -287,7 +292,7 @@ async fn a_slow_answer_to_an_upgrade_is_504_as_well() {
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         let (server, mut told) = upstream(None).await;
-        let running = started(vec![server]);
+        let running = impatient(vec![server]);
         let mut client = TcpStream::connect(running.address).await.unwrap();
         client.write_all(head.as_bytes()).await.unwrap();
         let mut status = [0; 12];
@@ -337,7 +342,7 @@ async fn a_drain_stops_accepting_and_closes_idle_connections() {
 #[tokio::test]
 async fn without_a_permit_no_upstream_is_chosen() {
     let (server, _told) = upstream(Some(FINE)).await;
-    let proxy = Proxy::new(edge(&Arc::default(), vec![server]), 0, None);
+    let proxy = Proxy::new(edge(&Arc::default(), vec![server], PATIENCE), 0, None);
     let mut context = proxy.new_ctx();
     // Even a request whose route is known.
     context.route = Some(Arc::clone(&context.site.routes.all()[0]));

@@ -33,6 +33,8 @@ const CONNECTING: Duration = Duration::from_secs(4);
 const DOWN: Duration = Duration::from_secs(2);
 const WRITE_USES: Duration = Duration::from_secs(3);
 const CLEAN: Duration = Duration::from_secs(60);
+/// After one that failed.
+const CLEAN_AGAIN: Duration = Duration::from_secs(3);
 /// To count sessions is to read all of them.
 const COUNT: Duration = Duration::from_secs(10);
 const COUNT_BY_EVERY_NODE: Duration = Duration::from_secs(60);
@@ -367,7 +369,13 @@ async fn keep_house(background: &Background, mut shutdown: watch::Receiver<bool>
         let done = tokio::select! {
             () = stopped(&mut shutdown) => break,
             _ = uses.tick() => background.write_uses().await,
-            _ = cleaning.tick() => background.clean().await,
+            _ = cleaning.tick() => {
+                let cleaned = background.clean().await;
+                if cleaned.is_err() {
+                    cleaning.reset_after(CLEAN_AGAIN);
+                }
+                cleaned
+            }
             _ = gauge.tick() => background.sessions.count().await.map(|count| background.metrics.sessions_active(count)),
         };
         if let Err(error) = done {

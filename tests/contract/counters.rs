@@ -312,9 +312,9 @@ async fn redis_killed_each_node_goes_on_with_its_part_and_no_more_is_granted_in_
     for (place, node) in places.iter().zip(&nodes) {
         eventually("limits are counted in Redis again", 10 * SECOND, || async {
             place.metrics_text().contains("\npostern_rate_limit_by_share 0\n")
+                && node.readiness.report().stores_down.is_empty()
         })
         .await;
-        eventually("it is ready", SECOND, || async { node.readiness.report().stores_down.is_empty() }).await;
     }
     // Redis was empty: it has been told by each.
     for node in &nodes {

@@ -174,6 +174,10 @@ impl Place {
         matches!(self.sessions, SessionsPlace::Redis(_))
     }
 
+    pub(crate) fn counts_in_redis(&self) -> bool {
+        !matches!(self.counters.0, CountersPlace::Memory)
+    }
+
     pub(crate) fn is_sqlite(&self) -> bool {
         matches!(self.address, DatabaseAddress::Sqlite(_))
     }
@@ -214,7 +218,15 @@ impl Place {
 
     /// A server: follows the log.
     pub(crate) async fn node(&self) -> Node {
-        Node::following(self.open().await.unwrap())
+        let beat = [("counters", "beat")];
+        let before = self.asked(beat);
+        let node = Node::following(self.open().await.unwrap());
+        if self.counts_in_redis() {
+            // As a server does before it is asked anything.
+            eventually("its first beat", Duration::from_secs(10), || async { self.asked_since(beat, before)[0] > 0 })
+                .await;
+        }
+        node
     }
 }
 

@@ -1,7 +1,8 @@
 //! What Redis may do to sessions that are kept there: lose them, damage them, bring them back.
 
 use ::redis::{
-    Cmd, FromRedisValue, aio::MultiplexedConnection, cluster::ClusterClient, cluster_async::ClusterConnection, cmd,
+    AsyncConnectionConfig, Cmd, FromRedisValue, aio::MultiplexedConnection, cluster::ClusterClient,
+    cluster_async::ClusterConnection, cmd,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use postern::core::{session::Session, user::folded};
@@ -32,7 +33,12 @@ impl Connection {
                 let nodes: Vec<String> = nodes.split(',').map(|node| format!("redis://{node}")).collect();
                 Self::Cluster(ClusterClient::new(nodes).unwrap().get_async_connection().await.unwrap())
             }
-            None => Self::Single(redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()),
+            None => {
+                // By itself it would wait for half a second, which nobody promises.
+                let patient = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+                let client = redis::Client::open(url).unwrap();
+                Self::Single(client.get_multiplexed_async_connection_with_config(&patient).await.unwrap())
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 use crate::{
     harness::{Node, Place, eventually, session},
     late,
+    port::Port,
     postgres::{IN_MEMORY, Postgres},
 };
 
@@ -54,10 +55,11 @@ async fn everything_is_back(node: &Node, made: &postern::core::session::Session)
     .await;
 }
 
-/// With the database's own setting at its laxest, and a server that writes asynchronous commits down as late as it can.
+/// With the database's own setting at its laxest, and a server that writes asynchronous commits down as late as it can. What a killed server has written is there
+/// without an fsync, for which tests beside each other would wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_32_a_server_that_is_killed_is_unavailable_and_comes_back_with_all_that_was_acknowledged() {
-    let mut server = Postgres::start(&["synchronous_commit=off", "wal_writer_delay=10s"]).await;
+    let mut server = Postgres::start(&["synchronous_commit=off", "wal_writer_delay=10s", "fsync=off"]).await;
     let url = server.database().await;
     let place = Place::at(&url);
     let (node, made) = scene(&place).await;
@@ -234,7 +236,8 @@ async fn far_from(target: u16, each_way: Duration) -> u16 {
 /// A request that its client gave up may leave a connection within a transaction that nobody knows of: what is asked there later would never be committed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_was_given_up_half_way_leaves_no_transaction_behind() {
-    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let held = Port::free();
+    let port = held.number();
     let listening = ["listen_addresses=127.0.0.1".to_owned(), format!("port={port}")];
     let settings: Vec<&str> = IN_MEMORY.into_iter().chain(listening.iter().map(String::as_str)).collect();
     let server = Postgres::start(&settings).await;

@@ -25,8 +25,14 @@ fn tried<'t>(account: &'t str, address: [u8; 4], known: Known<'t>) -> Try<'t> {
 
 const HERE: [u8; 4] = [192, 0, 2, 7];
 
+/// Whoever is told to come again since nobody is free does so, as a client would.
 async fn admitted(regulation: &dyn Regulation, account: &str, address: [u8; 4]) -> Result<Admitted, Barred> {
-    regulation.admit(tried(account, address, Known::Nothing)).await
+    loop {
+        match regulation.admit(tried(account, address, Known::Nothing)).await {
+            Err(Barred::Busy) => tokio::time::sleep(Duration::from_millis(50)).await,
+            outcome => return outcome,
+        }
+    }
 }
 
 /// One that is wrong.

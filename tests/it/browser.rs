@@ -99,7 +99,7 @@ async fn ends_her_other_sessions(front: &Front, browser: &Browser, picture: &str
     let end = format!("form[action$='/account/sessions/{}/end'] button", others[0].session_id);
     browser.click(&end).await;
     browser.find("[role=status]").await;
-    assert_eq!(browser.count(".sessions li").await, 3);
+    browser.waits_for_count(".sessions li", 3).await;
     assert!(!passes(&others[0].gate).await && passes(&others[1].gate).await && passes(&others[2].gate).await);
     browser.screenshot(&format!("{picture}-2-one-ended")).await;
 

@@ -78,7 +78,7 @@ async fn requests_half_sent_in_both_roles_are_served_to_their_end() {
 async fn listeners_stay_open_for_the_delay_while_readiness_says_no() {
     let upstream = Upstream::start().await;
     let mut setup = Setup::with(&upstream);
-    setup.server = "  drain_delay: 2s\n".to_owned();
+    setup.server = "  drain_delay: 6s\n".to_owned();
     let mut server = setup.start().await;
     server.signal("TERM");
     draining(&server).await;

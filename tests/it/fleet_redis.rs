@@ -11,8 +11,8 @@ use crate::{
         breaker::Breaker,
         eventually,
         fleet::{
-            BOUND, Database, Fault, Load, STRANGER, api_token, comes_to, is_accepted, logout, nodes_with, now, page,
-            password_of, status,
+            self, BOUND, Database, Fault, Load, STRANGER, api_token, comes_to, comes_to_refuse, is_accepted, logout,
+            nodes_with, now, page, password_of, status,
         },
         postgres::Postgres,
         redis::Redis,
@@ -182,14 +182,15 @@ async fn redis_goes_away(away: Away) {
 
 /// By whatever came of the sign-in.
 async fn is_over(node: &Server, session: &SignedIn, after: &str) {
+    fleet::is_over(node, session, after).await;
     for role in Role::BOTH {
-        assert_eq!(status(node, role, &page(session)).await, 302, "{role:?}, {after}");
         let by_token = Request::get("/members/x").header("Authorization", format!("Bearer {}", session.access_token));
-        assert_eq!(status(node, role, &by_token).await, 401, "{role:?}, {after}");
+        comes_to_refuse(after, 401, || status(node, role, &by_token)).await;
     }
-    let refresh = Request::new("POST", "/auth/refresh").json(&json!({ "refresh_token": session.refresh_token }));
-    assert_eq!(node.portal(refresh).await.status, 401, "{after}");
-    assert_eq!(node.portal(Request::get("/auth/me").cookie(session.both())).await.status, 401, "{after}");
+    let refresh = || Request::new("POST", "/auth/refresh").json(&json!({ "refresh_token": session.refresh_token }));
+    let me = || Request::get("/auth/me").cookie(session.both());
+    comes_to_refuse(after, 401, || async { node.portal(refresh()).await.status }).await;
+    comes_to_refuse(after, 401, || async { node.portal(me()).await.status }).await;
 }
 
 #[tokio::test]

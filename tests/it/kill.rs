@@ -42,9 +42,11 @@ struct Client {
     lost: usize,
 }
 
-/// The answer, or `None` where the program was killed before it came. At the edge: who lost an answer is known by the address.
+/// The whole answer, or `None` where the program was killed before it came. At the edge: who lost an answer is known by the address.
 async fn ask(server: &Server, request: Request) -> Option<Reply> {
-    wire::try_send(server.edge(), &request.host(server.auth()).bytes()).await
+    let reply = wire::try_send(server.edge(), &request.host(server.auth()).bytes()).await?;
+    let told = reply.header("Content-Length").and_then(|length| length.parse::<usize>().ok());
+    told.is_none_or(|length| length == reply.body.len()).then_some(reply)
 }
 
 fn refreshing(session: &SignedIn) -> Request {

@@ -91,8 +91,8 @@ async fn a_request_that_ends_within_the_drain_is_not_cut() {
     let upstream = Upstream::start().await;
     let mut server = Setup::with(&upstream).start().await;
     let (edge, admin) = (server.edge(), server.admin());
-    let bytes = Request::get("/public/slow").host(server.app()).bytes();
-    let slow = tokio::spawn(async move { wire::send(edge, &bytes).await });
+    let bytes = Request::get("/public/held").host(server.app()).bytes();
+    let held = tokio::spawn(async move { wire::send(edge, &bytes).await });
     eventually("the request is under way", || async { (!upstream.seen().is_empty()).then_some(()) }).await;
     server.signal("TERM");
     let unready = eventually("the server says that it is draining", || async {
@@ -105,7 +105,8 @@ async fn a_request_that_ends_within_the_drain_is_not_cut() {
         tokio::net::TcpStream::connect(("127.0.0.1", edge)).await.err().map(drop)
     })
     .await;
-    let reply = slow.await.expect("the slow request");
+    upstream.release();
+    let reply = held.await.expect("the request");
     assert_eq!(reply.status, 200, "{reply:?}");
     let status = within(Duration::from_secs(5), "the end after the last request", server.running().end()).await;
     assert_eq!(status.code(), Some(0));

@@ -6,12 +6,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use crate::harness::{
+    as_soon,
     browser::Browser,
     front::Front,
     server::{PASSWORD, Role, Server, Setup, feed},
     upstream::{Seen, Upstream},
     wire::{self, Reply, Request},
-    within,
 };
 
 const BASIC: &str = "Basic realm=\"Authorization Required\"";
@@ -48,12 +48,8 @@ async fn statuses(server: &Server, authorization: &str, path: &str) -> [u16; 2] 
 
 /// A running server honours a command within a second.
 async fn soon(server: &Server, what: &str, authorization: &str, path: &str, wanted: u16) {
-    within(Duration::from_secs(1), what, async {
-        while statuses(server, authorization, path).await != [wanted; 2] {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    as_soon(Duration::from_secs(1), what, || async { statuses(server, authorization, path).await == [wanted; 2] })
+        .await;
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use crate::{
 };
 
 const FIREFOX: (&str, &str) = ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
-const LOGIN: &str = ", username: postern, password_file: smtp-password, timeout: 2s";
+const LOGIN: &str = ", username: postern, password_file: smtp-password";
 
 /// Nothing is asked of the upstream.
 fn setup(smtp: &Smtp, more: &str) -> Setup {

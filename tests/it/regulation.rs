@@ -5,10 +5,10 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::harness::{
+    as_soon,
     server::{PASSWORD, Role, Server, Setup},
     upstream::Upstream,
     wire::{Reply, Request},
-    within,
 };
 
 /// What forward-auth says to a name and a password.
@@ -69,12 +69,8 @@ async fn a_wait_outlives_a_kill_and_the_command_ends_it_within_a_second() {
     server.launch().await;
     assert_eq!(server.login("bob", PASSWORD, &[]).await.status, 429, "the count is kept");
     assert!(server.run(&["user", "unlock", "bob"]).contains("bob may sign in"), "said so");
-    within(Duration::from_secs(1), "let off", async {
-        while server.login("bob", PASSWORD, &[]).await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    as_soon(Duration::from_secs(1), "let off", || async { server.login("bob", PASSWORD, &[]).await.status == 200 })
+        .await;
     assert!(server.log().contains("user_unlocked"), "{}", server.log());
     let nobody = crate::harness::server::feed(&mut server.command(&["user", "unlock", "nobody"]), "");
     assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");

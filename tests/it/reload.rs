@@ -5,13 +5,13 @@ use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::harness::{
+    as_soon,
     client::Person,
     eventually,
     server::{PASSWORD, POLICIES, Role, Server, Setup, feed, postern, write},
     tls,
     upstream::Upstream,
     wire::{self, Reply, Request},
-    within,
 };
 
 const CLOSED: &str = "default: deny\n";
@@ -265,10 +265,7 @@ async fn threat_36_a_changed_users_file_ends_the_sessions_of_whoever_changed() {
     server.write("config/users.yaml", &users_file(&users));
     for (page, who) in pages.iter().zip(["disabled", "with another password", "removed"]) {
         // The pause after a change, and the second that a command has.
-        within(Duration::from_secs(3), who, async {
-            eventually(who, || async { (server.ask(Role::Edge, page).await.status == 302).then_some(()) }).await;
-        })
-        .await;
+        as_soon(Duration::from_secs(3), who, || async { server.ask(Role::Edge, page).await.status == 302 }).await;
         assert_eq!(server.ask(Role::ForwardAuth, page).await.status, 302, "{who}");
     }
     assert_eq!(server.ask(Role::Edge, &pages[3]).await.status, 200, "nothing of dan's was touched");

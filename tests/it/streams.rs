@@ -334,11 +334,11 @@ async fn threat_36_open_streams_end_when_their_token_expires() {
     );
     let server = setup.start().await;
     let mut kept = both_by(&server, &format!("Bearer {}", key.token(&idp::claims("https://idp.test")))).await;
+    let before = now();
     let bob = server.sign_in("bob").await;
     let ours = format!("Bearer {}", bob.access_token);
     let theirs = idp::with(idp::claims("https://idp.test"), "exp", idp::now() + 4);
     let theirs = format!("Bearer {}", key.token(&theirs));
-    let begun = now();
     let mut streams = Vec::from(both_by(&server, &ours).await);
     streams.extend(both_by(&server, &theirs).await);
     streams.push(Stream::websocket(&server, &bob.gate).await);
@@ -349,8 +349,8 @@ async fn threat_36_open_streams_end_when_their_token_expires() {
         }
     })
     .await;
-    // Whole seconds, and made before the moment that is measured from.
-    assert!(begun.elapsed() > lifetime - Duration::from_secs(2), "after {:?}", begun.elapsed());
+    // Tokens say whole seconds.
+    assert!(before.elapsed() > lifetime - Duration::from_secs(1), "after {:?}", before.elapsed());
     are_open("a session is none of them", &mut streams[of_session..]).await;
     are_open("the token holds longer", &mut kept).await;
     // Somebody here is called so: an application must not take the one for the other.
@@ -383,8 +383,8 @@ async fn an_open_stream_ends_with_the_lifetime_of_its_session() {
     let mut setup = Setup::with(&upstream);
     setup.session = setup.session.replace("] }", "], idle: 3s, lifetime: 4s }");
     let server = setup.start().await;
+    let before = now();
     let bob = server.sign_in("bob").await;
-    let signed_in = now();
     let mut socket = Stream::websocket(&server, &bob.gate).await;
     let mut events = Stream::events(&server, "/members/events", Some(&bob.gate)).await;
     within(lifetime + BOUND, "both end", async {
@@ -392,9 +392,11 @@ async fn an_open_stream_ends_with_the_lifetime_of_its_session() {
         events.until_cut().await;
     })
     .await;
-    // The sign-in itself was before the moment that is measured from.
-    assert!(signed_in.elapsed() > lifetime - Duration::from_secs(1), "after {:?}", signed_in.elapsed());
-    assert!(server.metric("postern_streams_ended_total", &["reason=\"lifetime\""]).await >= 1.0);
+    assert!(before.elapsed() >= lifetime, "after {:?}", before.elapsed());
+    eventually("it is counted", || async {
+        (server.metric("postern_streams_ended_total", &["reason=\"lifetime\""]).await >= 1.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -305,7 +305,7 @@ fn verdict(asked: Asked, expected: Verdict, reply: &Reply) -> Result<Verdict, St
 #[tokio::test]
 async fn a_sign_in_grows_too_old_for_a_rule_in_both_roles() {
     let upstream = Upstream::start().await;
-    let rules = "default: deny\nrules:\n  - { domain: \"*.test.localhost\", policy: one_factor, max_auth_age: 4s }\n";
+    let rules = "default: deny\nrules:\n  - { domain: \"*.test.localhost\", policy: one_factor, max_auth_age: 8s }\n";
     let server = Setup::with(&upstream).policies(rules).start().await;
     let alice = server.sign_in("alice").await;
     let page = |gate: &str| Request::get("/x").page().cookie(gate);

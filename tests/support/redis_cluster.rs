@@ -48,8 +48,8 @@ impl Cluster {
                 more: vec![
                     "cluster-enabled yes\ncluster-config-file nodes.conf".to_owned(),
                     format!("cluster-port {}", bus.number()),
-                    // How long one is silent before the others take it for dead.
-                    "cluster-node-timeout 1000".to_owned(),
+                    // How long one is silent before the others take it for dead: nobody kills one of those that all share, and a busy machine may hold one up.
+                    format!("cluster-node-timeout {}", if to_the_end { 60_000 } else { 1_000 }),
                 ],
                 ..options.clone()
             };

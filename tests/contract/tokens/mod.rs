@@ -5,7 +5,7 @@ mod exchange;
 mod revoked;
 mod second_use;
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use postern::{
     core::{
@@ -32,12 +32,14 @@ fn token(name: &str, family: &str) -> RefreshToken {
     }
 }
 
+/// All at one moment, however long a busy machine takes: where time matters, a test says how much of it passes.
 fn exchange(presented: &str, next: &str) -> Exchange {
+    static NOW: LazyLock<Timestamp> = LazyLock::new(now);
     Exchange {
         presented: TokenHash::of(presented),
         next: token(next, "family"),
-        now: now(),
-        end_of_session: now().after(Duration::from_secs(30 * 86_400)),
+        now: *NOW,
+        end_of_session: NOW.after(Duration::from_secs(30 * 86_400)),
         place: Some(TokenHash::of("here")),
     }
 }
@@ -52,12 +54,16 @@ async fn remembered(stores: &Stores, id: &str) {
     stores.sessions.create(made, &[]).await.unwrap();
 }
 
+/// A node cleans when it starts, and tokens of a session that is over go then: their second use tells nothing any more, and nothing is left to end.
+async fn has_cleaned(place: &Place) {
+    eventually("the first cleaning is done", 10 * SECOND, || async { place.asked([("changes", "clean")])[0] > 0 })
+        .await;
+}
+
 /// A node that knows a session of Ann's, and the first refresh token of it.
 async fn scene(place: &Place) -> (Node, Session) {
     let node = place.node().await;
-    // A node cleans when it starts, and tokens of a session that is over go then: their second use tells nothing any more, and nothing is left to end.
-    eventually("the first cleaning is done", 10 * SECOND, || async { place.asked([("changes", "clean")])[0] > 0 })
-        .await;
+    has_cleaned(place).await;
     node.add_user("ann").await;
     let made = node.sign_in("ann").await;
     node.stores.tokens.insert_refresh(token("1", made.id.as_str())).await.unwrap();

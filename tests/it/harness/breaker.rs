@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::{Builder, Runtime},
     sync::watch,
-    task::JoinHandle,
 };
 
 use super::late::pass;
@@ -13,7 +13,8 @@ use super::late::pass;
 pub(crate) struct Breaker {
     port: u16,
     line: watch::Sender<Line>,
-    serving: JoinHandle<()>,
+    /// Of its own: a test that waits for a command must not hold up the line meanwhile.
+    runtime: Option<Runtime>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,15 +31,17 @@ impl Breaker {
 
     /// Everything takes `each_way` longer.
     pub(crate) async fn far_from(target: u16, each_way: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let bound = runtime.spawn(TcpListener::bind("127.0.0.1:0")).await;
+        let listener = bound.expect("an end").expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let (line, state) = watch::channel(Line::Whole);
-        let serving = tokio::spawn(async move {
+        runtime.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(relay(client, target, each_way, state.clone()));
             }
         });
-        Self { port, line, serving }
+        Self { port, line, runtime: Some(runtime) }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -77,6 +80,6 @@ async fn relay(mut client: TcpStream, target: u16, each_way: Duration, mut line:
 
 impl Drop for Breaker {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
     }
 }

@@ -127,8 +127,10 @@ impl Browser {
 
     pub(crate) async fn waits_for_url(&self, what: &str, wanted: impl Fn(&str) -> bool) {
         eventually(what, || async {
-            let url = self.url().await;
-            wanted(&url).then_some(())
+            let is_there = wanted(&self.url().await);
+            // An address stands before its page does.
+            let state = self.client.execute("return document.readyState", Vec::new()).await.ok()?;
+            (is_there && state == "complete").then_some(())
         })
         .await;
     }

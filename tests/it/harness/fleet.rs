@@ -13,6 +13,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::task::JoinHandle;
 
 use super::{
+    as_soon,
     breaker::Breaker,
     eventually,
     port::Port,
@@ -20,7 +21,6 @@ use super::{
     server::{PASSWORD, Role, Server, Setup, SignedIn},
     upstream::Upstream,
     wire::Request,
-    within,
 };
 
 /// A cookie that names no session.
@@ -78,11 +78,34 @@ pub(crate) async fn status(server: &Server, role: Role, request: &Request) -> u1
     server.ask(role, request).await.status
 }
 
-/// Not 200 any more, by both roles, within `limit`; what it is instead.
+/// Over, by both roles, whatever is asked later than `limit` from now on.
 pub(crate) async fn ends(server: &Server, session: &SignedIn, limit: Duration) {
-    within(limit, "the session has ended on the other node", async {
-        for role in Role::BOTH {
-            eventually("no 200", || async { (status(server, role, &page(session)).await == 302).then_some(()) }).await;
+    as_soon(limit, "the session has ended on the other node", || async {
+        let [edge, forward_auth] = Role::BOTH.map(|role| status_of(server, role, session));
+        edge.await == 302 && forward_auth.await == 302
+    })
+    .await;
+}
+
+async fn status_of(server: &Server, role: Role, session: &SignedIn) -> u16 {
+    status(server, role, &page(session)).await
+}
+
+/// Once it can be said at all: 302, and never 200.
+pub(crate) async fn is_over(server: &Server, session: &SignedIn, after: &str) {
+    for role in Role::BOTH {
+        comes_to_refuse(&format!("{role:?}, {after}"), 302, || status_of(server, role, session)).await;
+    }
+}
+
+/// As it is refused where the stores answer: 503 before, and never 200.
+pub(crate) async fn comes_to_refuse<F: Future<Output = u16>>(what: &str, wanted: u16, mut ask: impl FnMut() -> F) {
+    eventually(what, || {
+        let asked = ask();
+        async move {
+            let status = asked.await;
+            assert!([wanted, 503].contains(&status), "{status}: {what}");
+            (status == wanted).then_some(())
         }
     })
     .await;
@@ -105,7 +128,7 @@ struct Answers {
     public: Vec<u16>,
     stranger: Vec<u16>,
     kept: Vec<u16>,
-    /// With the moment at which the answer came.
+    /// With the moment at which it was asked.
     revoked: Vec<(Instant, u16)>,
 }
 
@@ -119,12 +142,15 @@ impl Load {
             let (kept, revoked) = (page(kept), page(revoked));
             tokio::spawn(async move {
                 let mut answers = Answers::default();
-                while !stop.load(Ordering::SeqCst) {
+                let mut is_last = false;
+                while !is_last {
+                    // One round more, so that everything was asked after whoever stops it did what it did.
+                    is_last = stop.load(Ordering::SeqCst);
                     answers.public.push(status(&server, role, &public).await);
                     answers.stranger.push(status(&server, role, &stranger).await);
                     answers.kept.push(status(&server, role, &kept).await);
-                    let status = status(&server, role, &revoked).await;
-                    answers.revoked.push((now(), status));
+                    let asked = now();
+                    answers.revoked.push((asked, status(&server, role, &revoked).await));
                 }
                 answers
             })
@@ -146,7 +172,7 @@ impl Load {
             assert!(answers.public.iter().all(|status| *status == 200), "a bypass: {:?}", answers.public);
             assert!(answers.stranger.iter().all(|status| [302, 503].contains(status)), "{:?}", answers.stranger);
             assert!(answers.kept.iter().all(|status| statuses.contains(status)), "{:?}", answers.kept);
-            let late = answers.revoked.iter().filter(|(came, _)| *came > revoked_at + BOUND);
+            let late = answers.revoked.iter().filter(|(asked, _)| *asked > revoked_at + BOUND);
             let mut late = late.map(|(_, status)| *status).peekable();
             assert!(late.peek().is_some(), "asked after the bound as well");
             assert!(late.all(|status| status != 200), "after the bound: {:?}", answers.revoked);

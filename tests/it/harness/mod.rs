@@ -40,6 +40,8 @@ use std::{
     time::Duration,
 };
 
+use tempfile::TempDir;
+
 /// Longest that anything may take on a busy machine before a test gives up.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -68,6 +70,27 @@ pub(crate) async fn within<T>(limit: Duration, what: &str, work: impl Future<Out
         Ok(done) => done,
         Err(_) => panic!("not within {limit:?}: {what}"),
     }
+}
+
+/// Asks until the answer is as wanted, which whatever is asked later than `limit` from now on must be: how long an answer takes is the machine's affair.
+pub(crate) async fn as_soon<F: Future<Output = bool>>(limit: Duration, what: &str, mut ask: impl FnMut() -> F) {
+    let begun = fleet::now();
+    within(DEADLINE, what, async {
+        loop {
+            let asked = begun.elapsed();
+            if ask().await {
+                return;
+            }
+            assert!(asked <= limit, "asked {asked:?} later, and not yet: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// Not on a disk, where the system allows it: tests beside each other on a slow one would wait for it longer than an operation of a store may take.
+pub(crate) fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| TempDir::new()).expect("a temporary folder")
 }
 
 /// A file or folder of the repository.

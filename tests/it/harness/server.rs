@@ -137,7 +137,7 @@ impl Setup {
 
     /// For a configuration with which no command can work.
     pub(crate) fn prepare_without_users(self) -> Server {
-        let folder = TempDir::new().expect("a temporary folder");
+        let folder = super::folder();
         let ports = Ports { edge: Port::free(), forward_auth: Port::free(), admin: Port::free() };
         let public_port = self.public_port.unwrap_or(ports.edge.number());
         let config = self.config(&ports).replace("PORT", &public_port.to_string());

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -51,6 +52,7 @@ impl Seen {
 pub(crate) struct Upstream {
     port: u16,
     seen: Arc<Mutex<Vec<Seen>>>,
+    release: Arc<Notify>,
     serving: tokio::task::JoinHandle<()>,
 }
 
@@ -59,17 +61,23 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let record = Arc::clone(&seen);
+        let release = Arc::new(Notify::new());
+        let (record, released) = (Arc::clone(&seen), Arc::clone(&release));
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&record)));
+                tokio::spawn(serve(stream, Arc::clone(&record), Arc::clone(&released)));
             }
         });
-        Self { port, seen, serving }
+        Self { port, seen, release, serving }
     }
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Answers a request that is held.
+    pub(crate) fn release(&self) {
+        self.release.notify_one();
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -83,9 +91,9 @@ impl Drop for Upstream {
     }
 }
 
-/// One connection. Paths ending in `/slow` answer after 1.5 s, in `/silent` never, in `/events` begin and go on for ever; `/cookies` sets cookies
+/// One connection. Paths ending in `/slow` answer after 1.5 s, in `/held` once they are let, in `/silent` never, in `/events` begin and go on for ever; `/cookies` sets cookies
 /// under our names; `/limits` has limits of its own; a WebSocket handshake becomes an echo.
-async fn serve(stream: TcpStream, record: Arc<Mutex<Vec<Seen>>>) -> Option<()> {
+async fn serve(stream: TcpStream, record: Arc<Mutex<Vec<Seen>>>, released: Arc<Notify>) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let seen = read_request(&mut stream).await?;
@@ -101,6 +109,9 @@ async fn serve(stream: TcpStream, record: Arc<Mutex<Vec<Seen>>>) -> Option<()> {
         let path = seen.target.split('?').next().unwrap_or_default();
         if path.ends_with("/slow") {
             tokio::time::sleep(Duration::from_millis(1500)).await;
+        }
+        if path.ends_with("/held") {
+            released.notified().await;
         }
         if path.ends_with("/silent") {
             std::future::pending::<()>().await;

@@ -78,6 +78,7 @@ pub(super) struct Away {
     owed: MemoryCounters,
     /// What Redis was told and did not answer: before it is told anything else of these keys.
     unanswered: Mutex<Vec<Telling>>,
+    saying: Mutex<()>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -106,6 +107,7 @@ impl Away {
             granted,
             owed: MemoryCounters::untold(clock.clone(), metrics.clone()),
             unanswered: Mutex::default(),
+            saying: Mutex::default(),
             metrics: metrics.clone(),
             clock: clock.clone(),
             entropy: entropy.clone(),
@@ -127,9 +129,9 @@ impl Away {
 
     /// A request could not be counted in Redis.
     pub(super) fn failed(&self, detail: &str) {
-        self.metrics.store_up(STORE, false);
-        self.metrics.limit_by_share(self.on_failure == OnFailure::Share);
-        if self.is_away.swap(true, Ordering::AcqRel) {
+        let was_away = self.is_away.swap(true, Ordering::AcqRel);
+        self.say_whether_away();
+        if was_away {
             return;
         }
         match self.on_failure {
@@ -145,6 +147,14 @@ impl Away {
                 tracing::error!(detail, "limits cannot be counted in Redis: requests under a limit are refused");
             }
         }
+    }
+
+    /// In the metrics. One after the other: whoever comes last has seen what is the case.
+    fn say_whether_away(&self) {
+        let _one = self.saying.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_away = self.is_away();
+        self.metrics.store_up(STORE, !is_away);
+        self.metrics.limit_by_share(is_away && self.on_failure == OnFailure::Share);
     }
 
     fn unanswered(&self) -> MutexGuard<'_, Vec<Telling>> {
@@ -249,8 +259,7 @@ impl RedisCounters {
         }
         // What was granted while it was told, and by whoever was at it.
         self.tell_owed().await?;
-        away.metrics.store_up(STORE, true);
-        away.metrics.limit_by_share(false);
+        away.say_whether_away();
         Ok(!was_away)
     }
 
