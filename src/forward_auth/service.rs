@@ -7,8 +7,8 @@ use std::{
 };
 
 use axum::body::Body;
-use http::{Method, Request, Response, StatusCode, header, request::Parts};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use hyper::body::{Body as _, Incoming};
 use tokio::time;
 use tower::ServiceExt as _;
 
@@ -118,7 +118,14 @@ impl ForwardAuth {
             client: client_address(peer, request.headers(), &listener.trusted_proxies),
             correlation: &correlation,
         };
+        // hyper reads on where a body was left unread, before the answer is out: of whoever never reads, answers would heap up without end. HTTP/2 has windows, and the
+        // portal reads bodies.
+        let is_read = trusted && dialect::of(request.uri().path()).is_none();
+        let is_last = !is_read && request.version() < Version::HTTP_2 && !request.body().is_end_stream();
         let (mut response, noted) = self.answered(&asked, request).await;
+        if is_last {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response.headers_mut().insert(X_REQUEST_ID, correlation.request_id.clone());
         self.note(&asked, &noted, response.status(), self.gate.clock.monotonic().saturating_sub(began));
         response

@@ -33,7 +33,7 @@ const CONNECTING: Duration = Duration::from_secs(4);
 const DOWN: Duration = Duration::from_secs(2);
 const WRITE_USES: Duration = Duration::from_secs(3);
 const CLEAN: Duration = Duration::from_secs(60);
-/// After one that failed.
+/// After the first that failed.
 const CLEAN_AGAIN: Duration = Duration::from_secs(3);
 /// To count sessions is to read all of them.
 const COUNT: Duration = Duration::from_secs(10);
@@ -365,13 +365,16 @@ async fn keep_house(background: &Background, mut shutdown: watch::Receiver<bool>
         Dialect::Postgres => COUNT_BY_EVERY_NODE,
     };
     let (mut uses, mut cleaning, mut gauge) = (interval(WRITE_USES), interval(CLEAN), interval(count_each));
+    let mut is_done = true;
     loop {
         let done = tokio::select! {
             () = stopped(&mut shutdown) => break,
             _ = uses.tick() => background.write_uses().await,
             _ = cleaning.tick() => {
                 let cleaned = background.clean().await;
-                if cleaned.is_err() {
+                // Once: what fails again and again is no reason to do all the rest as often.
+                let was_done = std::mem::replace(&mut is_done, cleaned.is_ok());
+                if was_done && !is_done {
                     cleaning.reset_after(CLEAN_AGAIN);
                 }
                 cleaned

@@ -118,6 +118,32 @@ async fn threat_58_a_body_that_trickles_is_408_in_both_roles_and_versions() {
     );
 }
 
+/// THREATS 57: answers that nobody reads do not heap up in memory, whatever bodies nobody reads either.
+#[tokio::test]
+async fn threat_57_who_never_reads_an_answer_is_answered_once() {
+    let upstream = Upstream::start().await;
+    for (trusted, status) in [("192.0.2.1", "403"), ("127.0.0.1", "200")] {
+        let mut setup = Setup::with(&upstream);
+        setup.forward_auth = format!(", trusted_proxies: [{trusted}/32]");
+        let server = setup.start().await;
+        for method in ["GET", "HEAD"] {
+            let asked = format!(
+                "{method} /api/authz/forward-auth HTTP/1.1\r\nHost: a\r\nX-Forwarded-Method: {method}\r\nX-Forwarded-Proto: http\r\n\
+                 X-Forwarded-Host: {}\r\nX-Forwarded-Uri: /public/x\r\nX-Forwarded-For: 192.0.2.9\r\nExpect: 100-continue\r\n\
+                 Content-Length: 1\r\n\r\nx",
+                server.app()
+            );
+            let mut stream = TcpStream::connect(("127.0.0.1", server.forward_auth())).await.expect("a connection");
+            // It may be closed before all of it is there.
+            let _ = within(DEADLINE, "a flood", stream.write_all(asked.repeat(2_000).as_bytes())).await;
+            let mut answers = Vec::new();
+            let _ = within(DEADLINE, "the end of the connection", stream.read_to_end(&mut answers)).await;
+            let labels = ["route=\"forward_auth\"", &format!("method=\"{method}\""), &format!("status=\"{status}\"")];
+            assert_eq!(server.metric("postern_http_requests_total", &labels).await, 1.0, "{method} {status}");
+        }
+    }
+}
+
 /// THREATS 58: whoever chose HTTP/2 in the TLS handshake and says nothing holds a place no longer than a header may take.
 #[tokio::test]
 async fn threat_58_a_silent_http2_connection_is_closed_in_both_roles() {

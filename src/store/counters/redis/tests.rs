@@ -173,7 +173,7 @@ async fn what_is_told_twice_is_added_once() {
     // What was given back has numbers of its own.
     server.command(&["HSET", "key", "gother", "9 1790000000000000"]).await;
     assert_eq!(told("other", "1").await, [9, 15]);
-    server.command(&["HSET", "key", "rgone", "9 1789990000000000"]).await;
+    server.command(&["HSET", "key", "rgone", "9 1789900000000000"]).await;
     assert_eq!(told("newest", "1").await, [12, 20]);
     assert_eq!(server.command(&["HEXISTS", "key", "rgone"]).await, "0");
     assert_eq!(told("other", "1").await, [12, 20], "a moment ago");

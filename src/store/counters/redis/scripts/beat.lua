@@ -11,7 +11,8 @@ if not born then
 end
 redis.call('ZADD', KEYS[1], text(now), ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now - 3600000))
-redis.call('PEXPIRE', KEYS[1], 7200000)
+-- For longer than anything counts that nobody could ask for meanwhile: it has not been forgotten since it was not asked.
+redis.call('PEXPIRE', KEYS[1], 90000000)
 local answer = redis.call('ZRANGEBYSCORE', KEYS[1], text(now - tonumber(ARGV[2])), '(+inf')
 table.insert(answer, 1, born)
 return answer

@@ -32,11 +32,11 @@ local told = redis.call('HGET', key, told_by)
 if tonumber(string.match(told or '0', '^%d+')) >= tonumber(ARGV[2]) then return 0 end
 redis.call('HSET', key, told_by, ARGV[2] .. ' ' .. text(now))
 if not told then
-  -- Each start of a node has a name of its own. What they told minutes ago nobody sends again.
+  -- Each start of a node has a name of its own. What was told a day ago counts no more, and nobody sends it again.
   local fields = redis.call('HGETALL', key)
   for place = 1, #fields, 2 do
     local at = string.sub(fields[place], 1, 1) == 'r' and string.match(fields[place + 1], ' (%d+)$')
-    if at and tonumber(at) < now - 600000000 then redis.call('HDEL', key, fields[place]) end
+    if at and tonumber(at) < now - 90000000000 then redis.call('HDEL', key, fields[place]) end
   end
 end
 local lives, had = tonumber(ARGV[3]), redis.call('PTTL', key)
