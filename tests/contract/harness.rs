@@ -252,6 +252,29 @@ impl Clock for Later {
     }
 }
 
+/// The machine's clock, whose hands stand still: nothing comes to its end, however long a busy machine takes.
+pub(crate) struct Standing {
+    clock: SystemClock,
+    now: Timestamp,
+}
+
+impl Standing {
+    pub(crate) fn still() -> Arc<Self> {
+        let clock = SystemClock::new();
+        Arc::new(Self { now: clock.now(), clock })
+    }
+}
+
+impl Clock for Standing {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+}
+
 impl Node {
     pub(crate) fn following(stores: Stores) -> Self {
         let (stop, stopped) = watch::channel(false);

@@ -7,7 +7,7 @@ use postern::{
     ports::{Admitted, Barred, Guess, Known, Regulation, Try},
 };
 
-use crate::harness::{Later, Place, eventually};
+use crate::harness::{Later, Node, Place, Standing, eventually};
 
 crate::for_every_database!(
     a_hundred_at_once_on_two_nodes_are_counted_one_after_the_other,
@@ -35,6 +35,11 @@ async fn admitted(regulation: &dyn Regulation, account: &str, address: [u8; 4]) 
     }
 }
 
+/// A node by this clock.
+async fn at(place: &Place, clock: &Arc<Standing>) -> Node {
+    Node::following(place.open_at(clock.clone()).await.unwrap())
+}
+
 /// One that is wrong.
 async fn once(regulation: Arc<dyn Regulation>, account: String, address: [u8; 4]) -> Result<(), Barred> {
     let admitted = admitted(&*regulation, &account, address).await?;
@@ -43,7 +48,8 @@ async fn once(regulation: Arc<dyn Regulation>, account: String, address: [u8; 4]
 }
 
 async fn a_hundred_at_once_on_two_nodes_are_counted_one_after_the_other(place: Place) {
-    let (node, other) = (place.node().await, place.node().await);
+    let clock = Standing::still();
+    let (node, other) = (at(&place, &clock).await, at(&place, &clock).await);
     let tries: Vec<_> = (0..100)
         .map(|number| {
             let stores = if number % 2 == 0 { &node.stores } else { &other.stores };
@@ -112,7 +118,8 @@ async fn names_and_addresses_that_cross_wait_for_nobody_for_ever(place: Place) {
 }
 
 async fn the_count_survives_a_restart_and_is_forgotten_in_time(place: Place) {
-    let node = place.node().await;
+    let clock = Standing::still();
+    let node = at(&place, &clock).await;
     for _ in 0..5 {
         once(Arc::clone(&node.stores.regulation), "bob".to_owned(), HERE).await.unwrap();
     }
@@ -122,7 +129,7 @@ async fn the_count_survives_a_restart_and_is_forgotten_in_time(place: Place) {
         node.stores.regulation.settle(admitted, true).await.unwrap();
     }
     node.stop().await;
-    let node = place.node().await;
+    let node = at(&place, &clock).await;
     for known in [Known::Nothing, Known::Device(&device)] {
         let barred = node.stores.regulation.admit(tried("bob", HERE, known)).await;
         assert!(matches!(barred, Err(Barred::SlowDown(_))), "{known:?}: {barred:?}");
