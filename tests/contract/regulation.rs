@@ -27,12 +27,15 @@ const HERE: [u8; 4] = [192, 0, 2, 7];
 
 /// Whoever is told to come again since nobody is free does so, as a client would.
 async fn admitted(regulation: &dyn Regulation, account: &str, address: [u8; 4]) -> Result<Admitted, Barred> {
-    loop {
-        match regulation.admit(tried(account, address, Known::Nothing)).await {
-            Err(Barred::Busy) => tokio::time::sleep(Duration::from_millis(50)).await,
-            outcome => return outcome,
+    let asking = async {
+        loop {
+            match regulation.admit(tried(account, address, Known::Nothing)).await {
+                Err(Barred::Busy) => tokio::time::sleep(Duration::from_millis(50)).await,
+                outcome => return outcome,
+            }
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asking).await.expect("a turn")
 }
 
 /// A node by this clock.

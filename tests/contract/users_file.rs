@@ -136,11 +136,11 @@ async fn a_change_made_while_no_server_ran_is_noticed(place: Place) {
 
 async fn a_large_file_is_taken_up_within_the_time_of_one_operation(place: Place) {
     let (place, path) = with_users(place);
-    let names: Vec<String> = (0..1_000).map(|number| format!("user-{number}")).collect();
+    let names: Vec<String> = (0..3_000).map(|number| format!("user-{number}")).collect();
     for (group, version) in [("staff", 1), ("admins", 2)] {
         write(&path, &names.iter().map(|name| (name.as_str(), group, false)).collect::<Vec<_>>());
         let stores = place.open().await.unwrap();
-        let user = stores.users.find("user-999").await.unwrap().unwrap();
+        let user = stores.users.find("user-2999").await.unwrap().unwrap();
         assert_eq!((user.groups, user.token_version), (vec![group.to_owned()], version));
         stores.close().await;
     }

@@ -146,7 +146,7 @@ async fn processes_that_start_on_one_new_database_wait_for_each_other() {
     let upstream = Upstream::start().await;
     for _ in 0..5 {
         let server = Setup::with(&upstream).prepare_without_users();
-        let started: Vec<_> = (0..8)
+        let started: Vec<_> = (0..16)
             .map(|_| {
                 let mut command = server.command(&["user", "list"]);
                 command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("postern")

@@ -390,13 +390,13 @@ async fn threat_40_a_crowd_at_one_name_is_sent_away_and_a_known_device_is_not() 
     for _ in 0..5 {
         places.push(scene.regulation.admit(by("bob", HERE)).await.unwrap());
     }
-    let mut crowd: FuturesUnordered<_> = (0..20).map(|_| scene.regulation.admit(by("bob", HERE))).collect();
-    for _ in 8..20 {
+    let mut crowd: FuturesUnordered<_> = (0..60).map(|_| scene.regulation.admit(by("bob", HERE))).collect();
+    for _ in 8..60 {
         let sent_away = crowd.next().await.unwrap();
         assert!(matches!(sent_away, Err(Barred::SlowDown(LATER))), "{sent_away:?}");
     }
     drop(crowd);
-    let counted = "postern_auth_login_delayed_total{by=\"address_and_name\"} 12";
+    let counted = "postern_auth_login_delayed_total{by=\"address_and_name\"} 52";
     assert!(scene.regulation.metrics.render().contains(counted));
     // Strangers have all turns all the while.
     let turns = scene.regulation.turns.acquire_many(2).await.unwrap();
